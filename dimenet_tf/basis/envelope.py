@@ -1,0 +1,40 @@
+"""The smooth cutoff."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from dimenet_tf.basis.formulas import horner
+
+
+class Envelope(tf.keras.layers.Layer):
+    """Polynomial envelope u(x) of DimeNet, Eq. 8, with u = u' = u'' = 0 at x = 1 and beyond.
+
+    With p = `exponent` + 1 (DimeNet's way of counting; the paper's p = 6 is exponent 5):
+    u(x) = 1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2), which is evaluated as
+    (1-x)^3 sum_(k<p) (k+1)(k+2)/2 x^k: the same polynomial without cancellation near the cutoff.
+
+    Parameters
+    ----------
+    exponent : int, at least 0
+    over_x : bool
+        Return u(x)/x, as the released DimeNet does. Finite at x = 0 only without.
+    """
+
+    def __init__(self, exponent: int = 5, over_x: bool = False, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.exponent = exponent
+        self.over_x = over_x
+        self._coefficients = [(k + 1) * (k + 2) / 2 for k in range(exponent + 1)]
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """x = distance / cutoff, any shape -> same shape."""
+        u = tf.nn.relu(1 - x) ** 3 * horner(self._coefficients, x)
+        if not self.over_x:
+            return u
+        # a distance of zero belongs to padding only; it gets zero instead of infinity
+        positive = x > 0
+        return tf.where(positive, u / tf.where(positive, x, tf.ones_like(x)), tf.zeros_like(x))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "exponent": self.exponent, "over_x": self.over_x}

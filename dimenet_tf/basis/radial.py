@@ -1,0 +1,86 @@
+"""Distances -> features: (edges,) Angstrom -> (edges, num_radial)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from dimenet_tf.basis.envelope import Envelope
+
+
+class BesselBasis(tf.keras.layers.Layer):
+    """Radial Bessel basis with trainable frequencies, DimeNet Eq. 7, times the envelope.
+
+    e_n(d) = u(x)/x sin(f_n x) with x = d/cutoff and f_n = n pi at the start. The paper's constant factor
+    sqrt(2/cutoff)/cutoff is left to the weights, as in the release.
+
+    Parameters
+    ----------
+    num_radial : int
+    cutoff : float, Angstrom
+    envelope_exponent : int
+    """
+
+    def __init__(self, num_radial: int, cutoff: float, envelope_exponent: int = 5, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.num_radial = num_radial
+        self.cutoff = cutoff
+        self.envelope_exponent = envelope_exponent
+        self.envelope = Envelope(envelope_exponent, over_x=True, dtype=self.dtype)
+
+    def build(self, input_shape) -> None:
+        frequencies = math.pi * np.arange(1, self.num_radial + 1)
+        self.frequencies = self.add_weight(
+            "frequencies", shape=[self.num_radial], initializer=tf.constant_initializer(frequencies)
+        )
+
+    def call(self, distance: tf.Tensor) -> tf.Tensor:
+        x = (distance / self.cutoff)[:, None]  # (edges, 1)
+        return self.envelope(x) * tf.sin(self.frequencies * x)  # (edges, num_radial)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "num_radial": self.num_radial,
+            "cutoff": self.cutoff,
+            "envelope_exponent": self.envelope_exponent,
+        }
+
+
+class GaussianBasis(tf.keras.layers.Layer):
+    """Gaussians with evenly spaced centers times the envelope: the comparison of DimeNet, Table 3.
+
+    g_n(d) = u(x) exp(-(d - o_n)^2 / (2 w^2)), centers o_n from 0 to the cutoff, width w = their spacing.
+
+    Parameters
+    ----------
+    num_radial : int, at least 2 (64 in the paper's comparison)
+    cutoff : float, Angstrom
+    envelope_exponent : int
+    """
+
+    def __init__(self, num_radial: int, cutoff: float, envelope_exponent: int = 5, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.num_radial = num_radial
+        self.cutoff = cutoff
+        self.envelope_exponent = envelope_exponent
+        self.envelope = Envelope(envelope_exponent, dtype=self.dtype)
+
+    def call(self, distance: tf.Tensor) -> tf.Tensor:
+        d = distance[:, None]  # (edges, 1)
+        centers = tf.constant(np.linspace(0, self.cutoff, self.num_radial), d.dtype)
+        width = self.cutoff / (self.num_radial - 1)
+        return self.envelope(d / self.cutoff) * tf.exp(-((d - centers) ** 2) / (2 * width**2))  # (edges, num_radial)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "num_radial": self.num_radial,
+            "cutoff": self.cutoff,
+            "envelope_exponent": self.envelope_exponent,
+        }
+
+
+RADIAL_BASES = {"bessel": BesselBasis, "gaussian": GaussianBasis}

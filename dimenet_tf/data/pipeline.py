@@ -1,0 +1,60 @@
+"""Batches of molecules -> a `tf.data.Dataset` of graphs and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from dimenet_tf.graph import Graph, GraphStore, graph_signature
+
+
+class Batch(NamedTuple):
+    """One step's data of one replica."""
+
+    graph: Graph
+    targets: tf.Tensor
+    """(molecules, targets) float64, in their units."""
+    weight: tf.Tensor
+    """() float64: 1 / molecules of all replicas in this step; losses are sums times this."""
+
+
+def make_dataset(
+    store: GraphStore,
+    targets: np.ndarray,
+    batches: Callable[[], Iterator[np.ndarray]],
+    num_replicas: int = 1,
+    dtype: str = "float32",
+) -> tf.data.Dataset:
+    """Make a data set of `Batch`.
+
+    Parameters
+    ----------
+    store : of all molecules
+    targets : (molecules, targets) float64
+    batches : called for a new iterator over arrays of molecules
+    num_replicas : every batch is divided by molecules into so many elements, one for each replica; a graph is never cut
+    """
+
+    def elements() -> Iterator[dict]:
+        for molecules in batches():
+            for part in np.array_split(molecules, num_replicas):
+                yield {
+                    **store.batch(part)._asdict(),
+                    "targets": targets[part],
+                    "weight": np.float64(1 / len(molecules)),
+                }
+
+    signature = {
+        **graph_signature(dtype)._asdict(),
+        "targets": tf.TensorSpec([None, targets.shape[1]], tf.float64),
+        "weight": tf.TensorSpec([], tf.float64),
+    }
+
+    def to_batch(element: dict) -> Batch:
+        graph = Graph(**{field: element[field] for field in Graph._fields})
+        return Batch(graph, element["targets"], element["weight"])
+
+    return tf.data.Dataset.from_generator(elements, output_signature=signature).map(to_batch).prefetch(4)

@@ -1,0 +1,62 @@
+"""What is taken off the targets before training and added back to every prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from dimenet_tf.data.container import MAX_Z, DataContainer
+from dimenet_tf.data.properties import Property
+from dimenet_tf.elements import atomic_number
+from dimenet_tf.errors import UserError
+
+
+class Reference(NamedTuple):
+    """property = offset + sum over atoms of `per_element[Z]` + scale * what the network says."""
+
+    per_element: np.ndarray
+    """(95,) float64, in the property's unit; 0 for elements without one."""
+    offset: float
+    scale: float
+
+    def baseline(self, composition: np.ndarray) -> np.ndarray:
+        """Return what is predicted without a network; (molecules, 95) counts -> (molecules,)."""
+        return self.offset + composition @ self.per_element
+
+
+def fit_reference(
+    data: DataContainer, name: str, kind: Property, train: np.ndarray, references="auto", standardize: bool = True
+) -> Reference:
+    """Make the reference of one property from the training molecules.
+
+    Parameters
+    ----------
+    references : what is taken off
+        "fit": one value per element, by least squares on the composition; "mean": the mean;
+        "auto": "fit" for extensive properties, "mean" for others; "none": nothing;
+        a mapping from element symbols to values in the property's unit.
+    standardize : divide what is left by its standard deviation
+    """
+    values = data.target(name)[train]
+    composition = data.composition()[train]
+    per_element, offset = np.zeros(MAX_Z + 1), 0.0
+    if references == "auto":
+        references = "fit" if kind.extensive else "mean"
+    if isinstance(references, Mapping):
+        for symbol, value in references.items():
+            per_element[atomic_number(symbol, "data.references")] = value
+        lacking = sorted(set(data.elements) - {z for z in range(MAX_Z + 1) if per_element[z] != 0})
+        if lacking:
+            raise UserError(f"data.references has no value for the elements with Z = {lacking}, which the data contain")
+    elif references == "fit":
+        present = np.flatnonzero(composition.any(axis=0))
+        per_element[present] = np.linalg.lstsq(composition[:, present].astype(float), values, rcond=None)[0]
+    elif references == "mean":
+        offset = float(values.mean())
+    elif references != "none":
+        raise UserError(f"data.references: '{references}' is none of auto, fit, mean, none or a mapping {{symbol: value}}")
+    rest = values - Reference(per_element, offset, 1.0).baseline(composition)
+    spread = float(rest.std())
+    return Reference(per_element, offset, spread if standardize and spread > 0 else 1.0)

@@ -1,0 +1,26 @@
+"""Element symbols."""
+
+from __future__ import annotations
+
+from dimenet_tf.errors import unknown_name
+
+SYMBOLS = (
+    "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb "
+    "Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au "
+    "Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu"
+).split()
+"""Symbol of every atomic number; 0 is padding."""
+
+
+def atomic_number(symbol: str, where: str) -> int:
+    """Return the atomic number of a symbol; `where` is named in the error."""
+    if symbol not in SYMBOLS[1:]:
+        raise unknown_name(f"element in {where}", symbol, SYMBOLS[1:])
+    return SYMBOLS.index(symbol)
+
+
+def symbols(numbers) -> str:
+    """Return the symbols of atomic numbers, for people: 'H, C, O'."""
+    return ", ".join(SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"Z={z}" for z in numbers)
+
+

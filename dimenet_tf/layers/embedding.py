@@ -1,0 +1,61 @@
+"""Atoms and distances -> the first messages."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from dimenet_tf.graph import Graph
+from dimenet_tf.layers.dense import dense, linear
+from dimenet_tf.layers.initializers import seed_stream
+
+NUM_ELEMENTS = 95  # rows of the embedding table: padding (0) and the elements 1 ... 94
+
+
+def atom_embeddings(layer: tf.keras.layers.Layer, emb_size: int, seed: int) -> tf.Variable:
+    """Add the table of atom embeddings, (95, emb_size), uniform in +-sqrt(3), to a layer."""
+    limit = math.sqrt(3)
+    uniform = tf.keras.initializers.RandomUniform(-limit, limit, seed=seed)
+    return layer.add_weight("embeddings", shape=[NUM_ELEMENTS, emb_size], initializer=uniform)
+
+
+class EmbeddingBlock(tf.keras.layers.Layer):
+    """m_ji = swish(W [h_i, h_j, rbf_ji] + b), DimeNet Eq. 9 and Fig. 4.
+
+    Parameters
+    ----------
+    emb_size : int
+    activate_rbf : bool
+        Pass the radial basis through a dense layer with bias and swish (the release) instead of a linear one.
+    seed : int
+    """
+
+    def __init__(self, emb_size: int, activate_rbf: bool, seed: int, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.emb_size = emb_size
+        self.activate_rbf = activate_rbf
+        self.seed = seed
+        seeds = seed_stream(seed)
+        self._embedding_seed = next(seeds)
+        make = dense if activate_rbf else linear
+        self.dense_rbf = make(emb_size, next(seeds), dtype=self.dtype_policy)
+        self.dense = dense(emb_size, next(seeds), dtype=self.dtype_policy)
+
+    def build(self, input_shape) -> None:
+        self.embeddings = atom_embeddings(self, self.emb_size, self._embedding_seed)
+        super().build(input_shape)
+
+    def call(self, rbf: tf.Tensor, graph: Graph) -> tf.Tensor:
+        h = tf.gather(self.embeddings, graph.atomic_numbers)  # (atoms, emb_size)
+        h_i = tf.gather(h, graph.edge_target)  # (edges, emb_size)
+        h_j = tf.gather(h, graph.edge_source)
+        return self.dense(tf.concat([h_i, h_j, self.dense_rbf(rbf)], axis=-1))  # (edges, emb_size)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "emb_size": self.emb_size,
+            "activate_rbf": self.activate_rbf,
+            "seed": self.seed,
+        }

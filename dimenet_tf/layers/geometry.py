@@ -1,0 +1,45 @@
+"""Vectors, distances and angles of a graph, safe where they are singular."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from dimenet_tf.graph import Graph
+
+ANGLES = {
+    "interior": "angle at j between k and i (the papers; GemNet, SphereNet)",
+    "supplement": "pi minus that (the released DimeNet++)",
+    "at_target": "angle at i between j and k (the released DimeNet)",
+}
+
+
+def edge_vectors(graph: Graph) -> tf.Tensor:
+    """Vector of every edge from its target to its source, (edges, 3), Angstrom."""
+    source = tf.gather(graph.positions, graph.edge_source) + graph.edge_shift
+    return source - tf.gather(graph.positions, graph.edge_target)
+
+
+def safe_norm(vectors: tf.Tensor) -> tf.Tensor:
+    """Length along the last axis; at zero length the value and all derivatives are zero instead of NaN."""
+    square = tf.reduce_sum(vectors * vectors, axis=-1)
+    zero = square == 0
+    # two `where`: a gradient that passes the branch not taken must stay finite
+    return tf.where(zero, tf.zeros_like(square), tf.sqrt(tf.where(zero, tf.ones_like(square), square)))
+
+
+def unit_vectors(vectors: tf.Tensor) -> tf.Tensor:
+    """Directions; the direction of a zero vector is zero."""
+    length = safe_norm(vectors)[..., None]
+    zero = length == 0
+    return tf.where(zero, tf.zeros_like(vectors), vectors / tf.where(zero, tf.ones_like(length), length))
+
+
+def cos_angle(angle: str, v_kj: tf.Tensor, v_ji: tf.Tensor) -> tf.Tensor:
+    """Cosine between two edges k -> j -> i, given their vectors (target to source). Broadcasts; (..., 3) -> (...).
+
+    A scalar product of unit vectors needs no acos and no atan2: linear molecules have finite forces.
+    """
+    if angle == "at_target":
+        return tf.reduce_sum(unit_vectors(v_ji) * unit_vectors(v_kj + v_ji), axis=-1)
+    supplement = tf.reduce_sum(unit_vectors(v_kj) * unit_vectors(v_ji), axis=-1)
+    return supplement if angle == "supplement" else -supplement

@@ -1,0 +1,54 @@
+"""Initial weights, each from a seed of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+
+def seed_stream(seed: int) -> Iterator[int]:
+    """Yield independent seeds derived from one: a block draws one for each of its weights and sub-blocks.
+
+    Every weight needs an initializer of its own: one unseeded Keras initializer used twice returns the same numbers.
+    """
+    return (int(s) for s in _spawn(np.random.SeedSequence(seed)))
+
+
+def _spawn(sequence: np.random.SeedSequence) -> Iterator[np.integer]:
+    while True:
+        yield sequence.spawn(1)[0].generate_state(1)[0] >> 1  # positive in int32, as TensorFlow wants it
+
+
+class GlorotOrthogonal(tf.keras.initializers.Initializer):
+    """Orthogonal matrix rescaled to Glorot's variance: W sqrt(2 / ((fan_in + fan_out) Var(W))).
+
+    For two-dimensional kernels (fan_in, fan_out). Var is the population variance of all entries.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __call__(self, shape, dtype=None, **kwargs) -> tf.Tensor:
+        fan_in, fan_out = shape
+        # not NumPy's QR: its threads wait for each other for seconds when the machine is busy
+        normal = tf.random.stateless_normal([max(shape), min(shape)], [self.seed, 0], dtype=tf.float64)
+        q, r = tf.linalg.qr(normal)
+        q *= tf.sign(tf.linalg.diag_part(r))  # uniformly distributed only with this choice of signs
+        w = q if fan_in >= fan_out else tf.transpose(q)
+        # one entry alone has no variance
+        variance = tf.math.reduce_variance(w) if fan_in * fan_out > 1 else 1.0
+        return tf.cast(w * tf.sqrt(2 / ((fan_in + fan_out) * variance)), dtype or tf.float32)
+
+    def get_config(self) -> dict:
+        return {"seed": self.seed}
+
+
+def output_initializer(name: str, seed: int) -> tf.keras.initializers.Initializer:
+    """Initializer of an output block's last layer: "zeros" or "GlorotOrthogonal"."""
+    if name == "zeros":
+        return tf.keras.initializers.Zeros()
+    if name == "GlorotOrthogonal":
+        return GlorotOrthogonal(seed)
+    raise ValueError(f"output_init: '{name}' is neither 'zeros' nor 'GlorotOrthogonal'")

@@ -1,0 +1,30 @@
+"""The half of an interaction block that DimeNet, DimeNet++ and their ablation share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from dimenet_tf.layers.dense import ResidualLayer, dense
+
+
+class SkipUpdate(tf.keras.layers.Layer):
+    """The lower part of the interaction block in DimeNet, Fig. 4: residual layers, a skip connection, residual layers.
+
+    A subclass computes y from the messages m and calls `self.update(m, y)`.
+    """
+
+    def make_update(self, units: int, num_before_skip: int, num_after_skip: int, seeds: Iterator[int]) -> None:
+        policy = self.dtype_policy
+        self.layers_before_skip = [ResidualLayer(units, next(seeds), dtype=policy) for _ in range(num_before_skip)]
+        self.final_before_skip = dense(units, next(seeds), dtype=policy)
+        self.layers_after_skip = [ResidualLayer(units, next(seeds), dtype=policy) for _ in range(num_after_skip)]
+
+    def update(self, m: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        for layer in self.layers_before_skip:
+            y = layer(y)
+        m = m + self.final_before_skip(y)
+        for layer in self.layers_after_skip:
+            m = layer(m)
+        return m

@@ -1,0 +1,108 @@
+"""Messages -> per-atom outputs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from dimenet_tf.graph import Graph
+from dimenet_tf.layers.dense import dense, linear
+from dimenet_tf.layers.initializers import output_initializer, seed_stream
+
+
+class AtomOutputs(NamedTuple):
+    """What a model returns: arrays that have one row per atom."""
+
+    scalars: tf.Tensor
+    """(atoms, num_targets): each atom's contribution to every property, in the units of the weights."""
+
+
+class OutputBlock(tf.keras.layers.Layer):
+    """Sum of the incoming messages, weighted by the radial basis, through dense layers (DimeNet, Fig. 4).
+
+    Parameters
+    ----------
+    emb_size : int, of the messages
+    num_dense_output : int, dense layers before the last
+    num_targets : int
+    output_init : "GlorotOrthogonal" or "zeros", of the last layer
+    seed : int
+    out_emb_size : int or None
+        Width of the dense layers where it differs from `emb_size`, reached by a linear projection (DimeNet++).
+    """
+
+    def __init__(
+        self,
+        emb_size: int,
+        num_dense_output: int,
+        num_targets: int,
+        output_init: str,
+        seed: int,
+        out_emb_size: int | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.emb_size = emb_size
+        self.num_dense_output = num_dense_output
+        self.num_targets = num_targets
+        self.output_init = output_init
+        self.seed = seed
+        self.out_emb_size = out_emb_size
+        seeds = seed_stream(seed)
+        self.dense_rbf = linear(emb_size, next(seeds), dtype=self.dtype_policy)
+        self.up_projection = None
+        if out_emb_size is not None:
+            self.up_projection = linear(out_emb_size, next(seeds), dtype=self.dtype_policy)
+        width = out_emb_size or emb_size
+        self.dense_layers = [dense(width, next(seeds), dtype=self.dtype_policy) for _ in range(num_dense_output)]
+        self.dense_final = tf.keras.layers.Dense(
+            num_targets,
+            use_bias=False,
+            kernel_initializer=output_initializer(output_init, next(seeds)),
+            dtype=self.dtype_policy,
+        )
+
+    def call(self, m: tf.Tensor, rbf: tf.Tensor, graph: Graph) -> tf.Tensor:
+        weighted = self.dense_rbf(rbf) * m  # (edges, emb_size)
+        h = tf.math.unsorted_segment_sum(weighted, graph.edge_target, tf.shape(graph.atomic_numbers)[0])
+        if self.up_projection is not None:
+            h = self.up_projection(h)  # (atoms, out_emb_size)
+        for layer in self.dense_layers:
+            h = layer(h)
+        return self.dense_final(h)  # (atoms, num_targets)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "emb_size": self.emb_size,
+            "num_dense_output": self.num_dense_output,
+            "num_targets": self.num_targets,
+            "output_init": self.output_init,
+            "seed": self.seed,
+            "out_emb_size": self.out_emb_size,
+        }
+
+
+class SeparateOutputBlocks(tf.keras.layers.Layer):
+    """One output block per target instead of one for all (DimeNet, Table 4).
+
+    Arguments as `OutputBlock`.
+    """
+
+    def __init__(self, num_targets: int, seed: int, **kwargs) -> None:
+        layer_keys = {k: kwargs.pop(k) for k in ("name", "dtype", "trainable") if k in kwargs}
+        super().__init__(**layer_keys)
+        self.num_targets = num_targets
+        self.seed = seed
+        self.block_config = kwargs
+        seeds = seed_stream(seed)
+        self.blocks = [
+            OutputBlock(num_targets=1, seed=next(seeds), dtype=self.dtype_policy, **kwargs) for _ in range(num_targets)
+        ]
+
+    def call(self, m: tf.Tensor, rbf: tf.Tensor, graph: Graph) -> tf.Tensor:
+        return tf.concat([block(m, rbf, graph) for block in self.blocks], axis=-1)  # (atoms, num_targets)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), **self.block_config, "num_targets": self.num_targets, "seed": self.seed}

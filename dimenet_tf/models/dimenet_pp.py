@@ -1,0 +1,177 @@
+"""DimeNet++: Klicpera, Giri, Margraf, Guennemann, "Fast and Uncertainty-Aware Directional Message Passing", 2020."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from dimenet_tf.basis import RADIAL_BASES, SphericalBasis
+from dimenet_tf.graph import Graph
+from dimenet_tf.layers.aggregation import choose_aggregation
+from dimenet_tf.layers.dense import BasisProjection, dense, linear
+from dimenet_tf.layers.embedding import EmbeddingBlock
+from dimenet_tf.layers.geometry import edge_vectors, safe_norm
+from dimenet_tf.layers.initializers import GlorotOrthogonal, seed_stream
+from dimenet_tf.layers.interaction import SkipUpdate
+from dimenet_tf.layers.output import AtomOutputs, OutputBlock, SeparateOutputBlocks
+from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
+
+
+class InteractionBlock(SkipUpdate):
+    """Directional message passing with a Hadamard product in a smaller space.
+
+    y_ji = swish(W m_ji + b) + up(sum_k sbf W1 W2 * down(rbf W1 W2 * swish(W m_kj + b))), then `SkipUpdate`.
+
+    Parameters
+    ----------
+    emb_size, int_emb_size, basis_emb_size, num_before_skip, num_after_skip, seed : int
+    """
+
+    def __init__(
+        self,
+        emb_size: int,
+        int_emb_size: int,
+        basis_emb_size: int,
+        num_before_skip: int,
+        num_after_skip: int,
+        seed: int,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.emb_size = emb_size
+        self.int_emb_size = int_emb_size
+        self.basis_emb_size = basis_emb_size
+        self.num_before_skip = num_before_skip
+        self.num_after_skip = num_after_skip
+        self.seed = seed
+        seeds, policy = seed_stream(seed), self.dtype_policy
+        self.dense_ji = dense(emb_size, next(seeds), dtype=policy)
+        self.dense_kj = dense(emb_size, next(seeds), dtype=policy)
+        self.dense_rbf1 = linear(basis_emb_size, next(seeds), dtype=policy)
+        self.dense_rbf2 = linear(emb_size, next(seeds), dtype=policy)
+        self.dense_sbf1 = BasisProjection(basis_emb_size, next(seeds), dtype=policy)
+        self._sbf2_seed = next(seeds)
+        self.down_projection = dense(int_emb_size, next(seeds), use_bias=False, dtype=policy)
+        self.up_projection = dense(emb_size, next(seeds), use_bias=False, dtype=policy)
+        self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
+
+    def build(self, input_shape) -> None:
+        # a bare kernel: the aggregation applies it where it costs least
+        self.kernel_sbf2 = self.add_weight(
+            "kernel_sbf2",
+            shape=[self.basis_emb_size, self.int_emb_size],
+            initializer=GlorotOrthogonal(self._sbf2_seed),
+        )
+        super().build(input_shape)
+
+    def call(self, m: tf.Tensor, rbf: tf.Tensor, radial: tf.Tensor, pairs) -> tf.Tensor:
+        x_ji = self.dense_ji(m)  # (edges, emb_size)
+        x_kj = self.dense_kj(m) * self.dense_rbf2(self.dense_rbf1(rbf))
+        x_kj = self.down_projection(x_kj)  # (edges, int_emb_size)
+        x_kj = pairs.sum_product(x_kj, self.dense_sbf1(radial), self.kernel_sbf2)  # summed over k, one per edge ji
+        return self.update(m, x_ji + self.up_projection(x_kj))
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "emb_size": self.emb_size,
+            "int_emb_size": self.int_emb_size,
+            "basis_emb_size": self.basis_emb_size,
+            "num_before_skip": self.num_before_skip,
+            "num_after_skip": self.num_after_skip,
+            "seed": self.seed,
+        }
+
+
+class DimeNetPP(Hyperparameters, tf.keras.Model):
+    """DimeNet++. `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets).
+
+    Parameters
+    ----------
+    emb_size : int
+        Size of the message embeddings.
+    out_emb_size : int
+        Width of the output blocks.
+    int_emb_size : int
+        Size of the messages while they are summed over neighbors.
+    basis_emb_size : int
+        Size to which the bases are reduced.
+    num_blocks, num_spherical, num_radial, cutoff, envelope_exponent, num_before_skip, num_after_skip,
+    num_dense_output, num_targets, output_init, extensive, aggregation, radial_basis, separate_output_blocks, seed
+        As `DimeNet`.
+    conventions : "official" or "corrected"
+        What the released weights expect, or: no further 1/x in the two-dimensional basis, its radial part from d_ji,
+        linear radial basis in the embedding.
+    """
+
+    def __init__(
+        self,
+        emb_size: int = 128,
+        out_emb_size: int = 256,
+        int_emb_size: int = 64,
+        basis_emb_size: int = 8,
+        num_blocks: int = 4,
+        num_spherical: int = 7,
+        num_radial: int = 6,
+        cutoff: float = 5.0,
+        envelope_exponent: int = 5,
+        num_before_skip: int = 1,
+        num_after_skip: int = 2,
+        num_dense_output: int = 3,
+        num_targets: int = 1,
+        output_init: str = "GlorotOrthogonal",
+        extensive: bool = True,
+        conventions: str = "official",
+        aggregation: str = "auto",
+        radial_basis: str = "bessel",
+        separate_output_blocks: bool = False,
+        seed: int = 42,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.set_hyperparameters(locals())
+        check_choice("conventions", conventions, ("official", "corrected"))
+        check_choice("radial_basis", radial_basis, tuple(RADIAL_BASES))
+        official = conventions == "official"
+        self.radial_edge = "kj" if official else "ji"
+        self.aggregation_class = choose_aggregation(aggregation)
+        self.needs = self.aggregation_class.needs
+        policy, seeds = self.dtype_policy, seed_stream(seed)
+
+        self.rbf_layer = RADIAL_BASES[radial_basis](num_radial, cutoff, envelope_exponent, dtype=policy)
+        self.sbf_layer = SphericalBasis(
+            num_spherical, num_radial, cutoff, envelope_exponent, radial_basis, over_x=official, dtype=policy
+        )
+        self.emb_block = EmbeddingBlock(emb_size, activate_rbf=official, seed=next(seeds), dtype=policy)
+        self.int_blocks = [
+            InteractionBlock(
+                emb_size, int_emb_size, basis_emb_size, num_before_skip, num_after_skip, next(seeds), dtype=policy
+            )
+            for _ in range(num_blocks)
+        ]
+        make_output = SeparateOutputBlocks if separate_output_blocks else OutputBlock
+        self.output_blocks = [
+            make_output(
+                emb_size=emb_size,
+                num_dense_output=num_dense_output,
+                num_targets=num_targets,
+                output_init=output_init,
+                seed=next(seeds),
+                out_emb_size=out_emb_size,
+                dtype=policy,
+            )
+            for _ in range(num_blocks + 1)
+        ]
+
+    def call(self, graph: Graph) -> AtomOutputs:
+        vectors = edge_vectors(graph)  # (edges, 3)
+        distance = safe_norm(vectors)  # (edges,)
+        rbf = self.rbf_layer(distance)  # (edges, num_radial)
+        radial = self.sbf_layer.radial(distance)  # (edges, num_spherical, num_radial)
+        pairs = self.aggregation_class(graph, vectors, self.sbf_layer.angular, "supplement", self.radial_edge)
+
+        m = self.emb_block(rbf, graph)  # (edges, emb_size)
+        outputs = self.output_blocks[0](m, rbf, graph)  # (atoms, num_targets)
+        for interaction, output in zip(self.int_blocks, self.output_blocks[1:]):
+            m = interaction(m, rbf, radial, pairs)
+            outputs += output(m, rbf, graph)
+        return AtomOutputs(scalars=outputs)

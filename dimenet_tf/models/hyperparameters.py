@@ -1,0 +1,30 @@
+"""A model's constructor arguments are its configuration."""
+
+from __future__ import annotations
+
+import inspect
+
+
+def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError that names the key and its choices if `value` is none of them."""
+    if value not in choices:
+        raise ValueError(f"{key}: '{value}' is none of {', '.join(choices)}")
+
+
+class Hyperparameters:
+    """Keeps a model's constructor arguments as attributes and as its Keras configuration."""
+
+    def set_hyperparameters(self, arguments: dict) -> None:
+        """Store the named arguments of the constructor; `arguments` is its `locals()`."""
+        self._hyperparameters = {key: arguments[key] for key in hyperparameters(type(self))}
+        for key, value in self._hyperparameters.items():
+            setattr(self, key, value)
+
+    def get_config(self) -> dict:
+        return {**self._hyperparameters, "name": self.name, "dtype": self.dtype_policy.name}
+
+
+def hyperparameters(model_class: type) -> dict[str, object]:
+    """Return the hyperparameters of a model class with their defaults."""
+    parameters = inspect.signature(model_class.__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
