@@ -188,4 +188,6 @@ class DataContainer:
 
 def sample() -> DataContainer:
     """Return the embedded sample of small molecules; see `sample/README.md` beside this file."""
-    return DataContainer.from_npz(SAMPLE)
+    data = DataContainer.from_npz(SAMPLE)
+    data.source = "embedded sample"
+    return data

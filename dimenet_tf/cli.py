@@ -1,0 +1,37 @@
+"""What the command line tools share: mistakes of the user become one line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from dimenet_tf.errors import UserError, unknown_name
+
+
+def quiet_tensorflow() -> None:
+    """Keep TensorFlow's notices off the screen; call before it is imported. TF_CPP_MIN_LOG_LEVEL=0 shows them all."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Print a `UserError` as one line and exit with code 2. Also a decorator."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def check_config_files(arguments: list[str]) -> None:
+    """Raise a UserError if a configuration file behind `with` does not exist (Sacred would print a traceback)."""
+    updates = arguments[arguments.index("with") + 1 :] if "with" in arguments else []
+    for argument in updates:
+        path = Path(argument)
+        if "=" in argument or argument.startswith("-") or path.is_file():
+            continue
+        folder = path.parent if path.parent.is_dir() else Path("configs")
+        raise unknown_name("configuration file", argument, sorted(str(p) for p in folder.glob("*.yaml")))

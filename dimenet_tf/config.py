@@ -1,0 +1,154 @@
+"""Configuration -> objects. Every key is checked: what is not known is an error that names the closest right key."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dimenet_tf.data.dataset import DataConfig, Dataset
+from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.heads import ScalarHead
+from dimenet_tf.models import MODELS
+from dimenet_tf.models.hyperparameters import hyperparameters
+from dimenet_tf.predictor import Predictor
+from dimenet_tf.training.trainer import TrainingConfig
+
+PRECISIONS = ("float32", "float64")
+DERIVED = ("num_targets",)  # hyperparameters that follow from other keys
+
+
+def defaults(model_name: str = "dimenet") -> dict[str, Any]:
+    """Return the complete default configuration for a model."""
+    if model_name not in MODELS:
+        raise unknown_name("model.name", str(model_name), MODELS)
+    model = {k: v for k, v in hyperparameters(MODELS[model_name]).items() if k not in (*DERIVED, "seed")}
+    return {
+        "seed": 42,
+        "precision": "float32",
+        "run": None,
+        "model": {"name": model_name, **model},
+        "data": dataclasses.asdict(DataConfig()),
+        "training": dataclasses.asdict(TrainingConfig()),
+    }
+
+
+def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill a configuration up with defaults and check it.
+
+    Raises
+    ------
+    UserError
+        For a key that does not exist or a value of the wrong type.
+    """
+    model = given.get("model", {})
+    if not isinstance(model, Mapping):
+        raise UserError("model must be a section; name the architecture by model.name")
+    complete = defaults(model.get("name", "dimenet"))
+    _fill(complete, given, "")
+    _check_values(complete)
+    return complete
+
+
+def _fill(complete: dict, given: Mapping, section: str) -> None:
+    for key, value in given.items():
+        path = f"{section}.{key}" if section else key
+        if key not in complete:
+            everywhere = [f"{s}.{k}" for s in ("model", "data", "training") for k in defaults()[s]]
+            known = [f"{section}.{k}" for k in complete] if section else [*complete, *everywhere]
+            raise unknown_name("key", path, known)
+        if not section and isinstance(complete[key], dict):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{key} is a section: set {key}.KEY, not {key} itself")
+            _fill(complete[key], value, key)
+        else:
+            complete[key] = _checked(path, value, complete[key])
+
+
+# types of the keys whose default is None or a container, which do not show it
+_TYPES = {
+    "run": (str, type(None)),
+    "data.name": (str, type(None)),
+    "data.path": (str, type(None)),
+    "data.target": (str, list, tuple),
+    "data.num_train": (int, type(None)),
+    "data.num_valid": (int, type(None)),
+    "data.references": (str, Mapping),
+    "data.units": (Mapping,),
+    "data.extensive": (Mapping,),
+    "training.batch_size": (int, type(None)),
+    "training.budget": (Mapping, type(None)),
+    "training.patience": (int, type(None)),
+    "training.init_from": (str, type(None)),
+}
+
+
+def _checked(path: str, value: Any, default: Any) -> Any:
+    types = _TYPES.get(path, (type(default),))
+    if bool not in types and isinstance(value, bool):
+        raise UserError(f"{path} = {value} must be {_names(types)}")
+    if float in types and isinstance(value, (int, str)):
+        try:
+            return float(value)  # YAML reads 1e-3 as text
+        except ValueError:
+            pass
+    if not isinstance(value, types):
+        raise UserError(f"{path} = {value!r} must be {_names(types)}")
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _names(types: tuple) -> str:
+    words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", list: "a list"}
+    words |= {Mapping: "a mapping", type(None): "None"}
+    return " or ".join(dict.fromkeys(words[t] for t in types if t is not tuple))
+
+
+_POSITIVE = (
+    "model.num_blocks model.num_spherical model.num_radial model.emb_size model.cutoff training.num_steps "
+    "training.learning_rate training.decay_steps training.evaluation_interval training.log_interval "
+    "training.max_grad_norm"
+).split()
+
+
+def _check_values(config: dict) -> None:
+    if config["precision"] not in PRECISIONS:
+        raise UserError(f"precision: '{config['precision']}' is none of {', '.join(PRECISIONS)}")
+    for path in _POSITIVE:
+        section, key = path.split(".")
+        if key in config[section] and config[section][key] <= 0:
+            raise UserError(f"{path} = {config[section][key]} must be greater than 0")
+    if not 0 <= config["training"]["ema_decay"] < 1:
+        raise UserError(f"training.ema_decay = {config['training']['ema_decay']} must be in [0, 1)")
+
+
+def data_config(config: Mapping) -> DataConfig:
+    """Return the `data` section as its dataclass."""
+    return DataConfig(**config["data"])
+
+
+def training_config(config: Mapping) -> TrainingConfig:
+    """Return the `training` section as its dataclass."""
+    return TrainingConfig(**config["training"])
+
+
+def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
+    """Make the untrained predictor that a resolved configuration describes."""
+    model = {k: v for k, v in config["model"].items() if k != "name"}
+    references = dataset.references
+    head = ScalarHead(
+        dataset.names,
+        [kind.unit for kind in dataset.kinds],
+        np.stack([r.per_element for r in references]),
+        np.array([r.offset for r in references]),
+        np.array([r.scale for r in references]),
+        model["extensive"],
+    )
+    model |= {"num_targets": len(dataset.names), "seed": config["seed"]}
+    try:
+        return Predictor(config["model"]["name"], model, head, dataset.container.elements, config["precision"])
+    except ValueError as error:  # a hyperparameter that is none of its choices
+        raise UserError(f"model.{error}") from None

@@ -1,0 +1,51 @@
+"""Pictures of runs: learning curves, parity plots, residuals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+matplotlib.use("Agg")
+
+MAX_POINTS = 10_000  # of a parity plot; more only make the file larger
+
+
+def _label(name: str, unit: str) -> str:
+    return f"{name} / {unit}" if unit else name
+
+
+def learning_curve(metrics: list[dict[str, float]], units: dict[str, str], path: str | Path) -> None:
+    """Draw training loss and validation MAE of each target against steps, both logarithmic."""
+    steps = [row["step"] for row in metrics]
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(steps, [row["loss"] for row in metrics])
+    left.set(xlabel="step", ylabel="training loss (scaled MAE)", yscale="log")
+    for name, unit in units.items():
+        right.plot(steps, [row[f"mae_{name}"] for row in metrics], label=_label(name, unit))
+    right.set(xlabel="step", ylabel="validation MAE", yscale="log")
+    right.legend()
+    for axes in (left, right):
+        axes.grid(True, which="both", alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def parity(name: str, unit: str, labels: np.ndarray, predicted: np.ndarray, path: str | Path) -> None:
+    """Draw predictions against labels, and a histogram of their differences."""
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    shown = np.linspace(0, len(labels) - 1, min(len(labels), MAX_POINTS)).astype(int)
+    low, high = min(labels.min(), predicted.min()), max(labels.max(), predicted.max())
+    left.plot([low, high], [low, high], color="gray", linewidth=1)
+    left.plot(labels[shown], predicted[shown], ".", markersize=4)
+    left.set(xlabel=f"label: {_label(name, unit)}", ylabel=f"prediction: {_label(name, unit)}")
+    left.set_title(f"{len(labels)} molecules")
+    errors = predicted - labels
+    right.hist(errors, bins=50)
+    right.axvline(0, color="gray", linewidth=1)
+    right.set(xlabel=f"prediction - label: {_label(name, unit)}", ylabel="molecules")
+    right.set_title(f"MAE {np.abs(errors).mean():.4g} {unit}")
+    figure.savefig(path, dpi=120)

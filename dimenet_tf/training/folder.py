@@ -1,0 +1,108 @@
+"""A run's folder: everything needed to understand, continue or use the run."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import platform
+import shutil
+from pathlib import Path
+
+import yaml
+
+from dimenet_tf.errors import UserError
+
+PACKAGES = ("tensorflow", "tensorflow-addons", "keras", "numpy", "scipy", "sympy", "sacred", "h5py", "ase")
+
+
+class RunFolder:
+    """Names and formats of the files of a run.
+
+    config.yaml, versions.json, data.json, split.npz, metrics.csv, test.json, ...; best/ (the predictor), checkpoints/,
+    tensorboard/, plots/, sacred/.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.data_file = self.path / "data.json"
+        self.split_file = self.path / "split.npz"
+        self.metrics_file = self.path / "metrics.csv"
+        self.best = self.path / "best"
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+        self.plots = self.path / "plots"
+        self.sacred = self.path / "sacred"
+
+    @classmethod
+    def new(cls, logdir: str | Path) -> RunFolder:
+        """Make the next numbered folder: runs/1, runs/2, ..."""
+        logdir = Path(logdir)
+        logdir.mkdir(parents=True, exist_ok=True)
+        number = max((int(p.name) for p in logdir.iterdir() if p.name.isdigit()), default=0)
+        while True:
+            number += 1
+            try:
+                (logdir / str(number)).mkdir()
+            except FileExistsError:  # another run started at the same time took it
+                continue
+            return cls(logdir / str(number))
+
+    def describe(self, config: dict, data: dict) -> None:
+        """Write configuration, package versions and a description of the data."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.write_config(config)
+        versions = {"python": platform.python_version(), "platform": platform.platform()}
+        for package in ("dimenet-tf", *PACKAGES):
+            try:
+                versions[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                versions[package] = None  # used from a source tree, or without an optional package
+        (self.path / "versions.json").write_text(json.dumps(versions, indent=1))
+        self.data_file.write_text(json.dumps(data, indent=1))
+
+    def read_data_description(self) -> dict | None:
+        """Read data.json; None for a new run."""
+        return json.loads(self.data_file.read_text()) if self.data_file.exists() else None
+
+    def write_config(self, config: dict) -> None:
+        """Write the resolved configuration."""
+        self.config_file.write_text(yaml.safe_dump(config, sort_keys=False))
+
+    def read_config(self) -> dict:
+        """Read the resolved configuration of the run."""
+        if not self.config_file.exists():
+            raise UserError(f"{self.path} is no run folder: it has no {self.config_file.name}")
+        return yaml.safe_load(self.config_file.read_text())
+
+    def append_metrics(self, row: dict[str, float]) -> None:
+        """Add a line to metrics.csv; the first column must be `step`."""
+        new = not self.metrics_file.exists()
+        with self.metrics_file.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """Read metrics.csv."""
+        if not self.metrics_file.exists():
+            return []
+        with self.metrics_file.open(newline="") as file:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drop lines of steps that a resumed run will make again."""
+        rows = [row for row in self.read_metrics() if row["step"] <= step]
+        self.metrics_file.unlink(missing_ok=True)
+        for row in rows:
+            self.append_metrics(row)
+
+    def replace_best(self, write) -> None:
+        """Replace best/ by what `write(folder)` makes; the old one stays until the new one is complete."""
+        new = self.path / "best.new"
+        shutil.rmtree(new, ignore_errors=True)
+        write(new)
+        shutil.rmtree(self.best, ignore_errors=True)
+        new.rename(self.best)

@@ -1,0 +1,44 @@
+"""The end of a run: errors of its best model, as table, JSON and pictures."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from dimenet_tf.data.dataset import Dataset
+from dimenet_tf.errors import UserError
+from dimenet_tf.predictor import Predictor
+from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.training.metrics import evaluate, format_table
+
+
+def report(predictor: Predictor, dataset: Dataset, folder: RunFolder, part: str = "test") -> str:
+    """Evaluate a predictor, write JSON and plots into the run folder and return the printed table.
+
+    Parameters
+    ----------
+    part : "test", "valid" or "train": which molecules of the split
+    """
+    from dimenet_tf import plots  # matplotlib is needed here only
+
+    molecules = getattr(dataset.split, part)
+    if len(molecules) == 0:
+        raise UserError(f"the split has no {part} molecules")
+    container = dataset.container
+    # only these molecules: a large data set need not be searched for neighbors as a whole
+    selected = container.select(molecules)
+    store = predictor.graph_store(selected.N, selected.Z, selected.R)
+    predicted = predictor.predict_store(store, np.arange(len(molecules)))
+    table = evaluate(dataset, molecules, predicted)
+    baseline = evaluate(dataset, molecules, dataset.baseline()[molecules])
+    result = {**table, "part": part, "mae_of_per_element_fit": {k: t["mae"] for k, t in baseline["targets"].items()}}
+    (folder.path / f"{part}.json").write_text(json.dumps(result, indent=1))
+    folder.plots.mkdir(exist_ok=True)
+    labels = dataset.targets[molecules]
+    for t, (name, kind) in enumerate(zip(dataset.names, dataset.kinds)):
+        plots.parity(name, kind.unit, labels[:, t], predicted[:, t], folder.plots / f"{part}_{name}.png")
+    metrics = folder.read_metrics()
+    if metrics:
+        plots.learning_curve(metrics, predictor.units, folder.plots / "learning_curve.png")
+    return f"{len(molecules)} {part} molecules\n{format_table(table, baseline)}"

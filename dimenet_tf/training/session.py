@@ -1,0 +1,60 @@
+"""One session of a run: from a resolved configuration to the table of test errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dimenet_tf.config import build_predictor, data_config, training_config
+from dimenet_tf.data.dataset import describe, load_dataset
+from dimenet_tf.data.splits import Split
+from dimenet_tf.errors import UserError
+from dimenet_tf.predictor import load
+from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.training.report import report
+from dimenet_tf.training.trainer import Trainer
+
+
+def open_dataset(config: dict, folder: RunFolder):
+    """Load a run's data with the split that the run has stored, or a new one."""
+    split = Split.load(folder.split_file) if folder.split_file.exists() else None
+    return load_dataset(data_config(config), split)
+
+
+def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict], None] | None = None) -> bool:
+    """Train in a run folder until the end or Ctrl-C, starting from its last checkpoint if it has one.
+
+    Parameters
+    ----------
+    config : resolved configuration
+    folder : of the run
+    on_validation : called with each line of metrics.csv
+
+    Returns
+    -------
+    False if Ctrl-C ended the session before the last step
+    """
+    dataset = open_dataset(config, folder)
+    description = describe(dataset)
+    before = folder.read_data_description()
+    if before is not None and before["sha256"] != description["sha256"]:
+        raise UserError(f"the data are not those that {folder.path} was started with (checksum in data.json)")
+    trainer = Trainer(
+        training_config(config),
+        lambda: build_predictor(config, dataset),
+        dataset,
+        folder,
+        config["seed"],
+        on_validation,
+    )
+    folder.describe(config, description)
+    dataset.split.save(folder.split_file)
+    model = trainer.predictor.model
+    start = f"going on from step {trainer.step}" if trainer.step else "a new run"
+    print(f"{folder.path}: {config['model']['name']}, {model.count_params():,} parameters, {start}")
+    print(f"data: {description['source']}, {description['split']}, targets: {', '.join(dataset.names)}")
+    if not trainer.run():
+        print(f"stopped at step {trainer.step}; go on with: python run_train.py with run={folder.path}")
+        return False
+    print(report(load(folder.path), dataset, folder))
+    print(f"best model, plots and metrics: {folder.path}")
+    return True

@@ -1,0 +1,55 @@
+"""Evaluate the best model of a run.
+
+python run_eval.py with run=runs/3 part=test
+"""
+
+import logging
+import sys
+
+from dimenet_tf.cli import check_config_files, one_line_errors, quiet_tensorflow
+
+quiet_tensorflow()
+
+from sacred import SETTINGS, Experiment  # noqa: E402
+
+SETTINGS["CAPTURE_MODE"] = "no"
+experiment = Experiment("evaluate", save_git_info=False)
+experiment.logger = logging.getLogger("sacred")
+experiment.logger.setLevel(logging.ERROR)
+experiment.add_config(run=None, part="test")
+
+
+@experiment.config_hook
+def check(config, command_name, logger):
+    """Refuse unknown keys and values."""
+    with one_line_errors():
+        from dimenet_tf.errors import UserError, unknown_name
+
+        for key in config:
+            if key not in ("run", "part", "seed"):
+                raise unknown_name("key", key, ("run", "part"))
+        if config["part"] not in ("train", "valid", "test"):
+            raise UserError(f"part: '{config['part']}' is none of train, valid, test")
+        if command_name == evaluate.__name__ and not config["run"]:
+            raise UserError("name a run folder: python run_eval.py with run=runs/3")
+
+
+@experiment.main
+def evaluate(run, part):
+    """Print the table of errors; write JSON, parity plots and residual histograms into the run folder."""
+    with one_line_errors():
+        from dimenet_tf.predictor import load
+        from dimenet_tf.training.folder import RunFolder
+        from dimenet_tf.training.report import report
+        from dimenet_tf.training.session import open_dataset
+
+        folder = RunFolder(run)
+        config = folder.read_config()
+        print(report(load(folder.path), open_dataset(config, folder), folder, part))
+        print(f"{part}.json and plots: {folder.path}")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        check_config_files(sys.argv)
+    experiment.run_commandline()

@@ -1,0 +1,72 @@
+"""Train a model.
+
+python run_train.py with configs/dimenet.yaml training.num_steps=5000 data.target=mu
+python run_train.py with run=runs/3                # go on with a run
+python run_train.py print_config with configs/dimenet.yaml
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from dimenet_tf.cli import check_config_files, one_line_errors, quiet_tensorflow
+
+quiet_tensorflow()
+
+from sacred import SETTINGS, Experiment  # noqa: E402
+from sacred.observers import FileStorageObserver  # noqa: E402
+
+SETTINGS["CAPTURE_MODE"] = "no"  # the progress bar belongs to the screen
+SETTINGS["CONFIG"]["READ_ONLY_CONFIG"] = False
+experiment = Experiment("train", save_git_info=False)
+experiment.logger = logging.getLogger("sacred")
+experiment.logger.setLevel(logging.ERROR)  # `complete` says more about the configuration than Sacred's warnings
+
+
+@experiment.config_hook
+def complete(config, command_name, logger):
+    """Check what was given, fill it up with defaults (or with those of the run to go on with), choose the run folder."""
+    with one_line_errors():
+        from dimenet_tf.config import resolve
+        from dimenet_tf.training.folder import RunFolder
+
+        given = dict(config)
+        run = given.get("run")
+        if run and Path(run, "config.yaml").exists():
+            given = merge(RunFolder(run).read_config(), given)
+        resolved = resolve(given)
+        if command_name == train.__name__:
+            folder = RunFolder(run) if run else RunFolder.new(resolved["training"]["logdir"])
+            resolved["run"] = str(folder.path)
+            experiment.observers.append(FileStorageObserver(folder.sacred))
+        return resolved
+
+
+def merge(old: dict, new: dict) -> dict:
+    """Return `old` with the values of `new` in the place of its own, section by section."""
+    merged = dict(old)
+    for key, value in new.items():
+        merged[key] = merge(old[key], value) if isinstance(value, dict) and isinstance(old.get(key), dict) else value
+    return merged
+
+
+@experiment.main
+def train(seed, precision, run, model, data, training, _run):
+    """Train until the last step, and print the errors on the test molecules."""
+    config = {"seed": seed, "precision": precision, "run": run, "model": model, "data": data, "training": training}
+    with one_line_errors():
+        from dimenet_tf.training.folder import RunFolder
+        from dimenet_tf.training.session import run_session
+
+        def log(row: dict) -> None:
+            for name, value in row.items():
+                _run.log_scalar(name, value, int(row["step"]))
+
+        if not run_session(config, RunFolder(run), log):
+            sys.exit(130)  # as a program that Ctrl-C ended
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        check_config_files(sys.argv)
+    experiment.run_commandline()
