@@ -20,12 +20,12 @@ SETTINGS["CAPTURE_MODE"] = "no"  # the progress bar belongs to the screen
 SETTINGS["CONFIG"]["READ_ONLY_CONFIG"] = False
 experiment = Experiment("train", save_git_info=False)
 experiment.logger = logging.getLogger("sacred")
-experiment.logger.setLevel(logging.ERROR)  # `complete` says more about the configuration than Sacred's warnings
+experiment.logger.setLevel(logging.CRITICAL)  # what users must know is printed below
 
 
 @experiment.config_hook
 def complete(config, command_name, logger):
-    """Check what was given, fill it up with defaults (or with those of the run to go on with), choose the run folder."""
+    """Check what was given, fill it up with defaults (or a run's configuration), choose the run folder."""
     with one_line_errors():
         from dimenet_tf.config import resolve
         from dimenet_tf.training.folder import RunFolder

@@ -22,5 +22,3 @@ def atomic_number(symbol: str, where: str) -> int:
 def symbols(numbers) -> str:
     """Return the symbols of atomic numbers, for people: 'H, C, O'."""
     return ", ".join(SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"Z={z}" for z in numbers)
-
-

@@ -36,7 +36,7 @@ class ScalarHead(tf.keras.layers.Layer):
         extensive: bool = True,
         **kwargs,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(dtype="float64", autocast=False, **kwargs)  # Keras would cast the atoms' scalars to float32
         self.targets = list(targets)
         self.units = list(units)
         self.per_element = np.asarray(per_element, np.float64)
@@ -57,7 +57,6 @@ class ScalarHead(tf.keras.layers.Layer):
 
     def get_config(self) -> dict:
         return {
-            **super().get_config(),
             "targets": self.targets,
             "units": self.units,
             "per_element": self.per_element.tolist(),

@@ -118,7 +118,7 @@ class Predictor(tf.keras.Model):
             "model": {"name": self.model_name, **self._model_config()},
             "dtype": self.dtype,
             "elements": self.elements,
-            "head": {k: v for k, v in self.head.get_config().items() if k not in ("name", "dtype", "trainable")},
+            "head": self.head.get_config(),
         }
         save_weights(self.model, folder / WEIGHTS)
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=1))

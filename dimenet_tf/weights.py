@@ -40,10 +40,14 @@ def assign_weights(layer: tf.keras.layers.Layer, values: Mapping[str, np.ndarray
     if missing:
         raise UserError(f"{source}: no weight '{missing[0]}' ({len(missing)} are missing); is this another model?")
     if unexpected:
-        raise UserError(f"{source}: unexpected weight '{unexpected[0]}' ({len(unexpected)} such); is this another model?")
+        raise UserError(
+            f"{source}: unexpected weight '{unexpected[0]}' ({len(unexpected)} such); is this another model?"
+        )
     for name, variable in variables.items():
         if values[name].shape != tuple(variable.shape):
-            raise UserError(f"{source}: weight '{name}' has shape {values[name].shape}, expected {tuple(variable.shape)}")
+            raise UserError(
+                f"{source}: weight '{name}' has shape {values[name].shape}, expected {tuple(variable.shape)}"
+            )
     for name, variable in variables.items():
         variable.assign(tf.cast(values[name], variable.dtype))
 

@@ -12,6 +12,8 @@
 Finished molecules are appended to a journal at once; an interrupted run goes on where it stopped.
 """
 
+from __future__ import annotations
+
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # one molecule per process; must stand before tblite is imported
@@ -52,12 +54,12 @@ SEEDS = (
     "c1ccccc1 c1ccncc1 c1ccoc1 c1cc[nH]c1 c1cnc[nH]1 c1cnco1 c1ncncn1 CC(=O)O CC(N)=O NC(N)=O"
 ).split()
 UNLIKELY = [  # groups that fall apart, or that GFN2-xTB was not made for
-    Chem.MolFromSmarts(s)
-    for s in (
-        "[#8]~[#8]", "[#7,#8]~[F]", "[#7]~[#7]~[#7]", "[#7]~[#7]~[#8]", "[#8]~[#7]~[#8]", "[r3]=,#*", "[r4]=,#[r4]", "[r]#*",
-        "*=[r]=*", "[CX2;!$(C#*);!$(*=*=*)]", "C([OH])([OH])", "*=*=*=*", "[#7]=[#7]", "[NX3][OX2]", "C(F)(F)(F)F",
-    )
-]  # fmt: skip
+    Chem.MolFromSmarts(group)
+    for group in (
+        "[#8]~[#8] [#7,#8]~[F] [#7]~[#7]~[#7] [#7]~[#7]~[#8] [#8]~[#7]~[#8] [#7]=[#7] [NX3][OX2] C(F)(F)(F)F "
+        "[r3]=,#* [r4]=,#[r4] [r]#* *=[r]=* *=*=*=* [CX2;!$(C#*);!$(*=*=*)] C([OH])([OH])"
+    ).split()
+]
 
 
 def propose(count: int, seed: int) -> list[str]:

@@ -29,7 +29,8 @@ class Envelope(tf.keras.layers.Layer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """x = distance / cutoff, any shape -> same shape."""
-        u = tf.nn.relu(1 - x) ** 3 * horner(self._coefficients, x)
+        rest = tf.nn.relu(1 - x)
+        u = rest * rest * rest * horner(self._coefficients, x)
         if not self.over_x:
             return u
         # a distance of zero belongs to padding only; it gets zero instead of infinity

@@ -18,7 +18,7 @@ from scipy.special import spherical_jn
 SERIES_TERMS = 16  # enough for float64 below the argument where `spherical_bessel` changes over
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def spherical_bessel_coefficients(degree: int) -> tuple[list[float], list[float], list[float]]:
     """Return the coefficients of j_l in its two forms, lowest power first.
 
@@ -62,10 +62,13 @@ def spherical_bessel(degree: int, z: tf.Tensor) -> tf.Tensor:
     small_z = tf.where(small, z, tf.zeros_like(z))
     inverse = 1 / large_z
     closed = horner(sine, inverse) * tf.sin(large_z) + horner(cosine, inverse) * tf.cos(large_z)
-    return tf.where(small, small_z**degree * horner(series, small_z * small_z), closed)
+    power = tf.ones_like(z)
+    for _ in range(degree):  # not small_z**degree, whose gradient at zero is NaN
+        power *= small_z
+    return tf.where(small, power * horner(series, small_z * small_z), closed)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def spherical_bessel_zeros(num_spherical: int, num_radial: int) -> np.ndarray:
     """Return the first positive zeros z_ln of j_0 ... j_(num_spherical-1), (num_spherical, num_radial) float64.
 

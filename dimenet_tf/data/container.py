@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import numbers as numbers_abc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -151,20 +152,20 @@ class DataContainer:
 
     @classmethod
     def from_atoms(cls, frames: Sequence, source: str = "atoms") -> DataContainer:
-        """Take molecules from a list of `ase.Atoms`; numbers in `atoms.info` that all of them have are the targets."""
+        """Take molecules from a list of `ase.Atoms`; numbers in `atoms.info`, and energies, that all of them have are the targets."""
         periodic = [i for i, atoms in enumerate(frames) if atoms.pbc.any()]
         if periodic:
             raise UserError(f"{source}: molecule {periodic[0]} is periodic; only molecules are supported")
-        keys = set.intersection(*(set(atoms.info) for atoms in frames)) if frames else set()
-        numbers = {
-            k for k in keys if all(np.isscalar(a.info[k]) and not isinstance(a.info[k], str) for a in frames)
-        } - {"id"}
+        # ASE's readers keep the energy apart from the other numbers of a frame
+        infos = [{**(atoms.calc.results if atoms.calc else {}), **atoms.info} for atoms in frames]
+        keys = set.intersection(*map(set, infos)) if infos else set()
+        numbers = {k for k in keys if all(isinstance(info[k], numbers_abc.Real) for info in infos)} - {"id"}
         return cls(
             [len(atoms) for atoms in frames],
             np.concatenate([np.empty(0, int), *(atoms.numbers for atoms in frames)]),
             np.concatenate([np.empty((0, 3)), *(atoms.positions for atoms in frames)]),
-            {key: [atoms.info[key] for atoms in frames] for key in sorted(numbers)},
-            [atoms.info["id"] for atoms in frames] if "id" in keys else None,
+            {key: [info[key] for info in infos] for key in sorted(numbers)},
+            [info["id"] for info in infos] if "id" in keys else None,
             source,
         )
 
@@ -180,7 +181,7 @@ class DataContainer:
 
         try:
             return cls.from_atoms(ase.io.read(path, index=":"), source=str(path))
-        except (ase.io.formats.UnknownFileTypeError, ase.io.ParseError, ValueError, KeyError, IndexError) as error:
+        except (ase.io.formats.UnknownFileTypeError, ase.io.ParseError, OSError, ValueError, LookupError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{path} could not be read by ASE: {error}") from None

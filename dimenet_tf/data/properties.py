@@ -26,6 +26,7 @@ PROPERTIES = {
     "U": Property("eV", True, "atomization energy at 298.15 K"),
     "H": Property("eV", True, "atomization enthalpy at 298.15 K"),
     "G": Property("eV", True, "atomization free energy at 298.15 K"),
+    "energy": Property("eV", True, "total energy"),
     "Cv": Property("cal/mol/K", True, "heat capacity at constant volume, 298.15 K"),
 }
 

@@ -56,7 +56,9 @@ def fit_reference(
     elif references == "mean":
         offset = float(values.mean())
     elif references != "none":
-        raise UserError(f"data.references: '{references}' is none of auto, fit, mean, none or a mapping {{symbol: value}}")
+        raise UserError(
+            f"data.references: '{references}' is none of auto, fit, mean, none or a mapping {{symbol: value}}"
+        )
     rest = values - Reference(per_element, offset, 1.0).baseline(composition)
     spread = float(rest.std())
     return Reference(per_element, offset, spread if standardize and spread > 0 else 1.0)

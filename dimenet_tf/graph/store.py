@@ -90,9 +90,7 @@ class GraphStore:
             edge_target=target,
             edge_reverse=self._reverse[edges] + np.repeat(first_edge, num_edges),
             edge_shift=np.zeros((len(edges), 3), self._positions.dtype),
-            atom_edges=neighbor_table(target, len(atoms))
-            if "atom_edges" in self.needs
-            else np.empty((0, 0), np.int32),
+            atom_edges=neighbor_table(target, len(atoms)) if "atom_edges" in self.needs else np.empty((0, 0), np.int32),
             triplet_kj=self._kj[triplets] + triplet_shift,
             triplet_ji=self._ji[triplets] + triplet_shift,
         )

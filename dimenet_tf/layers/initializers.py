@@ -38,7 +38,7 @@ class GlorotOrthogonal(tf.keras.initializers.Initializer):
         q *= tf.sign(tf.linalg.diag_part(r))  # uniformly distributed only with this choice of signs
         w = q if fan_in >= fan_out else tf.transpose(q)
         # one entry alone has no variance
-        variance = tf.math.reduce_variance(w) if fan_in * fan_out > 1 else 1.0
+        variance = tf.math.reduce_variance(w) if fan_in * fan_out > 1 else tf.ones([], w.dtype)
         return tf.cast(w * tf.sqrt(2 / ((fan_in + fan_out) * variance)), dtype or tf.float32)
 
     def get_config(self) -> dict:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from dimenet_tf.errors import UserError
-from dimenet_tf.training.optimizer import learning_rate
+from dimenet_tf.training.optimizer import learning_rate, steps_made
 
 
 class Progress(tf.keras.callbacks.Callback):
@@ -46,7 +46,7 @@ class Scalars(tf.keras.callbacks.Callback):
         self.last = None  # the time between two calls of `fit` belongs to the evaluation
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
-        step = int(self.optimizer.iterations)
+        step = steps_made(self.optimizer)
         if self.last is None:
             self.last = time.monotonic(), step
         if step % self.interval:
@@ -71,8 +71,8 @@ class StopOnNan(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
         if not math.isfinite(logs["loss"]) or not math.isfinite(logs["gradient_norm"]):
             raise UserError(
-                f"loss {logs['loss']} and gradient norm {logs['gradient_norm']} at step {int(self.optimizer.iterations)}: "
-                "training diverged; try a smaller training.learning_rate"
+                f"step {steps_made(self.optimizer)}: loss {logs['loss']}, gradient norm {logs['gradient_norm']}; "
+                "training diverged, try a smaller training.learning_rate"
             )
 
 

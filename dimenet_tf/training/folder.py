@@ -62,9 +62,9 @@ class RunFolder:
         (self.path / "versions.json").write_text(json.dumps(versions, indent=1))
         self.data_file.write_text(json.dumps(data, indent=1))
 
-    def read_data_description(self) -> dict | None:
-        """Read data.json; None for a new run."""
-        return json.loads(self.data_file.read_text()) if self.data_file.exists() else None
+    def read_data_description(self) -> dict:
+        """Read data.json."""
+        return json.loads(self.data_file.read_text())
 
     def write_config(self, config: dict) -> None:
         """Write the resolved configuration."""

@@ -38,8 +38,11 @@ def averaged_values(optimizer, variables: list[tf.Variable]) -> list[tf.Tensor]:
     return [tf.convert_to_tensor(optimizer.get_slot(variable, "average")) for variable in variables]
 
 
+def steps_made(optimizer) -> int:
+    """Return how many updates the optimizer has made."""
+    return int(tf.convert_to_tensor(optimizer.iterations))  # a mirrored variable is no number
+
+
 def learning_rate(optimizer) -> float:
     """Return the learning rate of the next step."""
     return float(optimizer._optimizer._decayed_lr(tf.float32))
-
-

@@ -20,6 +20,22 @@ def open_dataset(config: dict, folder: RunFolder):
     return load_dataset(data_config(config), split)
 
 
+def check_continuation(config: dict, description: dict, folder: RunFolder) -> None:
+    """Refuse to go on with a run whose model or data would be others than it was started with."""
+    if not folder.config_file.exists():
+        return
+    before = folder.read_config()
+    for section in ("model", "data"):
+        changed = [key for key, value in config[section].items() if before[section].get(key) != value]
+        if changed:
+            raise UserError(
+                f"{section}.{changed[0]} of {folder.path} is {before[section].get(changed[0])!r} and cannot change; "
+                f"start a new run, with training.init_from={folder.path} to keep its weights"
+            )
+    if folder.read_data_description()["sha256"] != description["sha256"]:
+        raise UserError(f"the data are not those that {folder.path} was started with (checksum in data.json)")
+
+
 def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict], None] | None = None) -> bool:
     """Train in a run folder until the end or Ctrl-C, starting from its last checkpoint if it has one.
 
@@ -35,9 +51,7 @@ def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict],
     """
     dataset = open_dataset(config, folder)
     description = describe(dataset)
-    before = folder.read_data_description()
-    if before is not None and before["sha256"] != description["sha256"]:
-        raise UserError(f"the data are not those that {folder.path} was started with (checksum in data.json)")
+    check_continuation(config, description, folder)
     trainer = Trainer(
         training_config(config),
         lambda: build_predictor(config, dataset),

@@ -16,7 +16,7 @@ from dimenet_tf.predictor import Predictor, load
 from dimenet_tf.training.callbacks import Progress, Scalars, StopOnInterrupt, StopOnNan
 from dimenet_tf.training.folder import RunFolder
 from dimenet_tf.training.metrics import evaluate
-from dimenet_tf.training.optimizer import averaged_values, create_optimizer_weights, make_optimizer
+from dimenet_tf.training.optimizer import averaged_values, create_optimizer_weights, make_optimizer, steps_made
 from dimenet_tf.training.schedules import WarmupExponentialDecay
 from dimenet_tf.weights import assign_weights, named_variables
 
@@ -67,6 +67,7 @@ class TrainingModel(tf.keras.Model):
         super().__init__()
         self.predictor = predictor
         self.max_grad_norm = max_grad_norm
+        self.distribute_reduction_method = "first"  # what `train_step` returns is summed over replicas already
 
     def call(self, graph):
         return self.predictor(graph)
@@ -139,7 +140,7 @@ class Trainer:
     @property
     def step(self) -> int:
         """Training steps made so far, in all sessions of the run."""
-        return int(self.optimizer.iterations)
+        return steps_made(self.optimizer)
 
     def run(self) -> bool:
         """Train until the last step or early stopping; return False if Ctrl-C ended it before."""
@@ -149,7 +150,9 @@ class Trainer:
         with progress.bar, StopOnInterrupt() as interrupt:
             callbacks = [StopOnNan(self.optimizer), progress, Scalars(writer, self.optimizer, config.log_interval)]
             while self.step < config.num_steps and not self._patience_is_over():
-                until = min((self.step // config.evaluation_interval + 1) * config.evaluation_interval, config.num_steps)
+                until = min(
+                    (self.step // config.evaluation_interval + 1) * config.evaluation_interval, config.num_steps
+                )
                 history = self.training.fit(
                     self._training_data(self.step),
                     steps_per_epoch=until - self.step,

@@ -1,0 +1,36 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="dimenet-tf",
+    version="0.1.0",
+    description="Directional message-passing networks for molecules in TensorFlow",
+    long_description=Path(__file__).with_name("README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.9,<3.12",
+    packages=find_packages(include=["dimenet_tf", "dimenet_tf.*"]),
+    package_data={"dimenet_tf.data": ["sample/*"]},
+    install_requires=[
+        "tensorflow==2.15.1",  # the last that TensorFlow Addons' optimizers work with
+        "tensorflow-addons==0.23.0",
+        "numpy>=1.23.5,<2",
+        "scipy>=1.10",
+        "sympy>=1.11",
+        "sacred>=0.8.4",
+        "setuptools<81",  # sacred imports pkg_resources
+        "h5py>=3.8",
+        "tensorboard>=2.15,<2.16",
+        "PyYAML>=6",
+        "ase>=3.22",
+        "matplotlib>=3.7",
+        "tqdm>=4.64",
+    ],
+    extras_require={
+        "dev": ["pytest>=7.4", "ruff>=0.6", "pre-commit>=3.5"],
+        # makes dimenet_tf/data/sample; never needed to use it
+        "sample": ["rdkit==2026.9.1", "tblite==0.8.0"],
+        "mongo": ["pymongo>=4"],
+    },
+)

@@ -1,0 +1,87 @@
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ase.build import molecule
+
+from dimenet_tf.graph import GraphStore
+from dimenet_tf.models import build_model
+from dimenet_tf.weights import assign_weights, named_variables
+
+# two of them let one process test what happens on two devices
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+DATA = Path(__file__).parent / "data"
+SMALL = {
+    "dimenet": {"emb_size": 16, "num_blocks": 2, "num_bilinear": 4},
+    "dimenet_pp": {"emb_size": 16, "out_emb_size": 24, "int_emb_size": 8, "basis_emb_size": 4, "num_blocks": 2},
+}
+
+
+def molecules(*names: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """N, Z, R of molecules of ASE's collection."""
+    atoms = [molecule(name) for name in names]
+    return (
+        np.array([len(a) for a in atoms]),
+        np.concatenate([a.numbers for a in atoms]),
+        np.concatenate([a.positions for a in atoms]),
+    )
+
+
+def graph_of(N, Z, R, model):
+    store = GraphStore(N, Z, R, model.cutoff, model.needs, model.dtype)
+    return store.batch(range(len(N)))
+
+
+def energies(model, N, Z, R) -> np.ndarray:
+    """Sum of the atoms' scalars, (molecules, targets) float64."""
+    graph = graph_of(N, Z, R, model)
+    return tf.math.unsorted_segment_sum(model(graph).scalars, graph.molecule_of_atom, len(N)).numpy()
+
+
+class Reference:
+    """Numbers of a published implementation (tests/data/README.md)."""
+
+    def __init__(self, name: str, which: str) -> None:
+        self.arrays = np.load(DATA / f"{name}_{which}.npz")
+        self.name = name
+        self.hyperparameters = json.loads((DATA / f"{name}_{which}.json").read_text())["hyperparameters"]
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.arrays[key]
+
+    @property
+    def molecules(self):
+        return self["in/N"], self["in/Z"], self["in/R"]
+
+    def model(self, dtype: str, **options) -> tf.keras.Model:
+        model = build_model(self.name, dtype=dtype, **self.hyperparameters, **options)
+        weights = {key[2:]: self[key] for key in self.arrays.files if key.startswith("w/")}
+        weights = {key.replace("dense_sbf2/kernel", "kernel_sbf2"): value for key, value in weights.items()}
+        assign_weights(model, weights, "reference")
+        return model
+
+    def rows(self, key: str, ours: np.ndarray) -> np.ndarray:
+        """Select the rows that the file holds of an intermediate."""
+        return ours[self[f"rows/{key}"]] if f"rows/{key}" in self.arrays.files else ours
+
+
+@pytest.fixture(params=list(SMALL))
+def model_name(request) -> str:
+    return request.param
+
+
+def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
+    """Give every weight of a model, biases and zero outputs too, a value that matters."""
+    rng = np.random.default_rng(seed)
+    for name, variable in named_variables(model).items():
+        if not name.endswith("frequencies"):
+            variable.assign(variable + 0.1 * rng.standard_normal(variable.shape))
+    return model

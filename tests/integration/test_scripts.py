@@ -1,0 +1,145 @@
+"""The commands of the README, as real processes."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import dimenet_tf
+from dimenet_tf.data import sample
+
+ROOT = Path(__file__).parents[2]
+TINY = "model.emb_size=8 model.num_blocks=1 training.batch_size=8 training.warmup_steps=2".split()
+
+
+def run(*arguments: str, cwd: Path, code: int = 0) -> str:
+    """Run a script of the repository and return what it printed."""
+    command = [sys.executable, str(ROOT / arguments[0]), *arguments[1:]]
+    result = subprocess.run(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert result.returncode == code, result.stdout
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory) -> tuple[Path, str]:
+    """A short training run: its folder and what it printed."""
+    cwd = tmp_path_factory.mktemp("training")
+    config = str(ROOT / "configs/dimenet_pp.yaml")
+    steps = ["training.num_steps=6", "training.evaluation_interval=3"]
+    printed = run("run_train.py", "with", config, *TINY, *steps, "data.target=mu", cwd=cwd)
+    return cwd / "runs/1", printed
+
+
+def test_training_prints_its_progress_and_a_test_table(finished_run):
+    folder, printed = finished_run
+    assert "100%" in printed and "step/s" in printed and "validation MAE mu" in printed
+    assert "200 test molecules" in printed and "MAE of a per-element fit" in printed
+    assert "Traceback" not in printed and "WARNING" not in printed
+
+
+def test_the_run_folder_explains_itself(finished_run):
+    folder, _ = finished_run
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["model"]["name"] == "dimenet_pp" and config["model"]["emb_size"] == 8
+    assert config["data"]["target"] == "mu" and config["training"]["num_steps"] == 6
+    versions = json.loads((folder / "versions.json").read_text())
+    assert versions["tensorflow"].startswith("2.15")
+    data = json.loads((folder / "data.json").read_text())
+    assert data["sha256"] == sample().checksum() and data["split"] == {"train": 1600, "valid": 200, "test": 200}
+    with (folder / "metrics.csv").open() as file:
+        assert [int(float(row["step"])) for row in csv.DictReader(file)] == [3, 6]
+    assert json.loads((folder / "test.json").read_text())["targets"]["mu"]["unit"] == "D"
+    for path in ("best/predictor.json", "best/weights.h5", "plots/test_mu.png", "plots/learning_curve.png"):
+        assert (folder / path).stat().st_size > 0
+    assert list((folder / "tensorboard").glob("events*"))
+    metrics = json.loads((folder / "sacred/1/metrics.json").read_text())
+    assert metrics["mae_mu"]["steps"] == [3, 6]
+
+
+def test_evaluation_repeats_the_test_table(finished_run):
+    folder, printed = finished_run
+    before = json.loads((folder / "test.json").read_text())
+    del before["targets"]["mu"]["unit"]
+    again = run("run_eval.py", "with", f"run={folder}", cwd=folder)
+    row = re.search(r"^mu +D .*$", printed, re.MULTILINE).group()
+    assert row in again
+    after = json.loads((folder / "test.json").read_text())
+    assert after["targets"]["mu"].pop("unit") == "D"
+    assert after["targets"]["mu"] == pytest.approx(before["targets"]["mu"], rel=1e-6)
+    assert "200 valid molecules" in run("run_eval.py", "with", f"run={folder}", "part=valid", cwd=folder)
+    assert (folder / "valid.json").exists() and (folder / "plots/valid_mu.png").exists()
+
+
+def test_prediction_from_the_run(finished_run):
+    folder, _ = finished_run
+    data = sample().select([5, 8])
+    Z, R = np.zeros((2, 30), int), np.zeros((2, 30, 3))
+    ends = np.cumsum(data.N)
+    for i, (start, end) in enumerate(zip(ends - data.N, ends)):
+        Z[i, : end - start], R[i, : end - start] = data.Z[start:end], data.R[start:end]
+    result = dimenet_tf.load(folder).predict({"Z": Z, "R": R})
+    assert list(result) == ["mu"] and np.isfinite(result["mu"]).all()
+
+
+def test_going_on_with_a_finished_run(finished_run):
+    folder, _ = finished_run
+    printed = run("run_train.py", "with", f"run={folder}", "training.num_steps=8", cwd=folder)
+    assert "going on from step 6" in printed and "8/8" in printed
+    other = run("run_train.py", "with", f"run={folder}", "data.target=gap", cwd=folder, code=2)
+    assert other.startswith("error: ") and "data.target" in other
+
+
+def test_print_config(tmp_path):
+    config = str(ROOT / "configs/dimenet.yaml")
+    printed = run("run_train.py", "print_config", "with", config, "training.num_steps=77", cwd=tmp_path)
+    assert "num_steps = 77" in printed and "num_bilinear = 8" in printed and "ema_decay" in printed
+    assert not (tmp_path / "runs").exists()
+
+
+MISTAKES = [
+    ("run_train.py with model.emb_sise=3", "unknown key 'model.emb_sise'; did you mean 'model.emb_size'?"),
+    ("run_train.py with trainig.num_steps=3", "unknown key 'trainig'; did you mean 'training'?"),
+    ("run_train.py with data.target=homoo", "unknown target 'homoo'; did you mean 'homo'?"),
+    ("run_train.py with data.path=no.npz", "no such file: no.npz"),
+    ("run_train.py with configs/dimenett.yaml", "did you mean 'configs/dimenet.yaml'?"),
+    ("run_train.py with model.conventions=offical", "model.conventions: 'offical' is none of official, corrected"),
+    ("run_train.py with training.init_from=nowhere", "no such run or model: nowhere"),
+    ("run_eval.py with run=nowhere", "nowhere is no run folder"),
+    ("run_eval.py with runn=runs/1", "unknown key 'runn'; did you mean 'run'?"),
+    ("run_eval.py", "name a run folder"),
+]
+
+
+@pytest.mark.parametrize("command, message", MISTAKES)
+def test_a_mistake_is_one_line(tmp_path, command, message):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/dimenet.yaml").write_text("model: {name: dimenet}\n")
+    printed = run(*command.split(), cwd=tmp_path, code=2).splitlines()
+    assert len(printed) == 1 and printed[0].startswith("error: ") and message in printed[0]
+
+
+def test_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
+    command = [sys.executable, str(ROOT / "run_train.py"), "with", *TINY, "training.num_steps=100000"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        deadline = time.monotonic() + 120
+        while not re.search(r"\b\d+/100000 .*loss", (tmp_path / "log").read_text()) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=60)
+    printed = (tmp_path / "log").read_text()
+    assert code == 130 and "Traceback" not in printed, printed
+    step = int(re.search(r"stopped at step (\d+); go on with: python run_train.py with run=runs/1", printed).group(1))
+    assert step > 0
+    again = run("run_train.py", "with", "run=runs/1", f"training.num_steps={step + 2}", cwd=tmp_path)
+    assert f"going on from step {step}" in again and "test molecules" in again

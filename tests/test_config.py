@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dimenet_tf.config import build_predictor, data_config, defaults, resolve, training_config
+from dimenet_tf.data import load_dataset
+from dimenet_tf.errors import UserError
+from dimenet_tf.models import MODELS
+
+CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
+
+WRONG = [
+    ({"modle": {}}, "unknown key 'modle'; did you mean 'model'"),
+    ({"model": {"emb_sise": 3}}, "unknown key 'model.emb_sise'; did you mean 'model.emb_size'"),
+    ({"model": {"name": "dimnet"}}, "unknown model.name 'dimnet'; did you mean 'dimenet'"),
+    ({"model": {"int_emb_size": 64}}, "unknown key 'model.int_emb_size'"),  # one of DimeNet++'s
+    ({"model": {"num_targets": 2}}, "unknown key 'model.num_targets'"),
+    ({"num_steps": 3}, "unknown key 'num_steps'; did you mean 'training.num_steps'"),
+    ({"training": {"num_step": 3}}, "did you mean 'training.num_steps'"),
+    ({"training": {"num_steps": "many"}}, "training.num_steps = 'many' must be an integer"),
+    ({"training": {"num_steps": 2.5}}, "training.num_steps = 2.5 must be an integer"),
+    ({"training": {"num_steps": True}}, "must be an integer"),
+    ({"training": {"num_steps": 0}}, "training.num_steps = 0 must be greater than 0"),
+    ({"training": {"learning_rate": "fast"}}, "training.learning_rate = 'fast' must be a number"),
+    ({"training": {"ema_decay": 1.0}}, r"training.ema_decay = 1.0 must be in \[0, 1\)"),
+    ({"training": 3}, "training is a section"),
+    ({"model": "dimenet"}, "model must be a section"),
+    ({"data": {"target": 3}}, "data.target = 3 must be a text or a list"),
+    ({"model": {"cutoff": -5.0}}, "model.cutoff = -5.0 must be greater than 0"),
+    ({"precision": "double"}, "precision: 'double' is none of"),
+]
+
+
+@pytest.mark.parametrize("given, message", WRONG)
+def test_mistakes_are_one_line_that_says_what_to_do(given, message):
+    with pytest.raises(UserError, match=message) as error:
+        resolve(given)
+    assert "\n" not in str(error.value)
+
+
+def test_a_wrong_choice_of_a_hyperparameter_names_its_key():
+    config = resolve({"model": {"conventions": "offical"}})
+    with pytest.raises(UserError, match=r"model.conventions: 'offical' is none of official, corrected"):
+        build_predictor(config, load_dataset(data_config(config)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_defaults_are_complete(name):
+    config = defaults(name)
+    assert resolve(config) == config
+    assert config["model"]["name"] == name and config["model"]["cutoff"] == 5.0
+
+
+def test_values_of_yaml_and_command_line():
+    config = resolve({"training": {"learning_rate": "1e-3", "max_grad_norm": 10}, "data": {"target": ("U0", "mu")}})
+    assert config["training"]["learning_rate"] == 1e-3 and config["training"]["max_grad_norm"] == 10.0
+    assert config["data"]["target"] == ["U0", "mu"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_builds_its_predictor(path):
+    config = resolve(yaml.safe_load(path.read_text()))
+    training_config(config)
+    predictor = build_predictor(config, load_dataset(data_config(config)))
+    assert predictor.model.seed == config["seed"]
+    assert list(predictor.units) == data_config(config).target_names

@@ -1,0 +1,202 @@
+"""What every model keeps, whatever it computes (parametrized over `MODELS` and the options that change the path)."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ase.build import molecule
+from conftest import SMALL, energies, graph_of, molecules, randomize
+from scipy.spatial.transform import Rotation
+
+from dimenet_tf.graph import graph_signature
+from dimenet_tf.models import MODELS, build_model
+
+VARIANTS = [
+    (name, options)
+    for name in MODELS
+    for options in (
+        {},
+        {"conventions": "corrected"},
+        {"aggregation": "triplets"},
+        {"radial_basis": "gaussian", "num_radial": 16},
+        {"num_spherical": 1},
+        {"separate_output_blocks": True, "num_targets": 2},
+    )
+] + [("dimenet", {"embeddings": "nodes"})]
+
+
+@pytest.fixture(params=VARIANTS, ids=lambda v: f"{v[0]}-{'-'.join(map(str, v[1].values())) or 'default'}")
+def variant(request):
+    return request.param
+
+
+def make(variant, dtype="float64"):
+    name, options = variant
+    return randomize(build_model(name, dtype=dtype, **{**SMALL[name], **options}))
+
+
+@pytest.fixture
+def model(variant):
+    return make(variant)
+
+
+ETHANOL = molecules("CH3CH2OH")
+
+
+@pytest.mark.parametrize("handedness", [1, -1])
+def test_rotation_reflection_translation(model, handedness):
+    N, Z, R = ETHANOL
+    moved = handedness * R @ Rotation.random(random_state=0).as_matrix().T + [3.0, -5.0, 8.0]
+    np.testing.assert_allclose(energies(model, N, Z, moved), energies(model, N, Z, R), rtol=1e-11)
+
+
+def test_permutation_of_atoms(model):
+    N, Z, R = ETHANOL
+    order = np.random.default_rng(0).permutation(len(Z))
+    before = model(graph_of(N, Z, R, model)).scalars.numpy()
+    after = model(graph_of(N, Z[order], R[order], model)).scalars.numpy()
+    np.testing.assert_allclose(after, before[order], rtol=1e-11, atol=1e-12)
+
+
+def test_a_batch_is_its_molecules(model):
+    names = ["CH3CH2OH", "H", "H2", "C6H6"]
+    single = np.concatenate([energies(model, *molecules(name)) for name in names])
+    np.testing.assert_allclose(energies(model, *molecules(*names)), single, rtol=1e-11)
+
+
+def test_padding_atoms_change_nothing(model):
+    """A padding atom is an ordinary atom with Z = 0, far from all others, in a molecule of its own."""
+    N, Z, R = ETHANOL
+    padded = np.append(N, 3), np.append(Z, [0, 0, 0]), np.concatenate([R, 1e4 * np.eye(3)])
+    np.testing.assert_allclose(energies(model, *padded)[:1], energies(model, N, Z, R), rtol=1e-11)
+
+
+def test_isolated_atoms_and_no_edges_at_all(model):
+    assert np.isfinite(energies(model, *molecules("O", "H"))).all()
+    far = np.array([[0.0, 0, 0], [100, 0, 0]])
+    apart = energies(model, [2], np.array([8, 1]), far)
+    np.testing.assert_allclose(apart, energies(model, *molecules("O", "H")).sum(axis=0, keepdims=True), atol=1e-12)
+
+
+def test_every_weight_has_a_gradient(variant):
+    model = make(variant)
+    graph = graph_of(*molecules("CH3CH2OH", "C6H6"), model)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(graph).scalars ** 2)
+    for variable, gradient in zip(model.trainable_variables, tape.gradient(loss, model.trainable_variables)):
+        assert gradient is not None, variable.name
+        assert np.isfinite(tf.convert_to_tensor(gradient)).all(), variable.name
+        assert np.any(tf.convert_to_tensor(gradient)), variable.name
+
+
+def gradient_of(model, N, Z, R, second: bool = False):
+    """Gradient of the first target's sum and, if asked, of the squared gradient."""
+    graph = graph_of(N, Z, R, model)
+    positions = tf.constant(graph.positions)
+    with tf.GradientTape() as outer:
+        outer.watch(positions)
+        with tf.GradientTape() as inner:
+            inner.watch(positions)
+            energy = tf.reduce_sum(model(graph._replace(positions=positions)).scalars[:, 0])
+        slope = tf.convert_to_tensor(inner.gradient(energy, positions))
+        square = tf.reduce_sum(slope**2)
+    return slope.numpy(), tf.convert_to_tensor(outer.gradient(square, positions)).numpy() if second else None
+
+
+def test_forces_are_finite_differences(model):
+    N, Z, R = ETHANOL
+    slope, _ = gradient_of(model, N, Z, R)
+    step = 1e-5
+    for atom, axis in [(0, 0), (3, 1), (8, 2)]:
+        shifted = []
+        for factor in (-2, -1, 1, 2):
+            moved = R.copy()
+            moved[atom, axis] += factor * step
+            shifted.append(energies(model, N, Z, moved)[0, 0])
+        numeric = (shifted[0] - 8 * shifted[1] + 8 * shifted[2] - shifted[3]) / (12 * step)
+        assert slope[atom, axis] == pytest.approx(numeric, rel=1e-6, abs=1e-6 * np.abs(slope).max())
+
+
+@pytest.mark.parametrize("name", ["CO2", "HCN", "C2H2", "H2"])
+def test_linear_molecules_have_finite_derivatives(model, name):
+    slope, curvature = gradient_of(model, *molecules(name), second=True)
+    assert np.isfinite(slope).all() and np.isfinite(curvature).all()
+
+
+def test_energy_is_smooth_where_an_atom_crosses_the_cutoff(model):
+    """Value, first and second derivative on both sides of the cutoff."""
+    N, Z, R = molecules("H2O")
+    numbers, far = np.append(Z, 6), np.append(N[0] + 1, [])
+
+    def around(distance):
+        positions = np.concatenate([R, R[:1] + [[0, 0, distance]]])
+        graph_energy = energies(model, far.astype(int), numbers, positions)[0, 0]
+        return graph_energy, gradient_of(model, far.astype(int), numbers, positions)[0][3, 2]
+
+    distances = np.linalg.norm(R - R[0], axis=1)
+    for crossing in np.sqrt(model.cutoff**2 - np.clip(distances**2, 0, None))[:1]:
+        h = 1e-4
+        (e0, f0), (e1, f1) = around(crossing - h), around(crossing + h)
+        scale = max(1.0, abs(e0))
+        assert abs(e1 - e0) < 1e-3 * h * scale + 2 * h * max(abs(f0), abs(f1))
+        assert abs(f1 - f0) < 1e-3 * scale  # of the order h: no jump in the force
+
+
+def test_aggregations_agree(variant):
+    name, options = variant
+    if options.get("embeddings") == "nodes" or "aggregation" in options:
+        options = {}
+    for dtype, tolerance in (("float64", 1e-12), ("float32", 1e-5)):
+        a, b = (
+            randomize(build_model(name, dtype=dtype, **{**SMALL[name], **options, "aggregation": way}))
+            for way in ("triplets", "sum_first")
+        )
+        inputs = molecules("CH3CH2OH", "C6H6", "CO2", "H")
+        difference = np.abs(energies(a, *inputs) - energies(b, *inputs)).max()
+        assert difference <= tolerance * np.abs(energies(a, *inputs)).max()
+
+
+def test_float32_is_close_to_float64(variant):
+    single, double = make(variant, "float32"), make(variant, "float64")
+    double.set_weights(single.get_weights())
+    inputs = molecules("CH3CH2OH", "C6H6")
+    a, b = energies(single, *inputs), energies(double, *inputs)
+    assert a.dtype == np.float32 and b.dtype == np.float64
+    assert np.abs(a - b).max() <= 1e-5 * np.abs(b).max()
+
+
+def test_one_trace_for_all_sizes(variant):
+    model = make(variant, "float32")
+    traces = []
+
+    @tf.function(input_signature=[graph_signature()])
+    def call(graph):
+        traces.append(1)
+        return model(graph).scalars
+
+    for names in (["CH3CH2OH"], ["H"], ["C6H6", "H2O"], ["CO2", "H", "H2"]):
+        inputs = molecules(*names)
+        graph = graph_of(*inputs, model)
+        np.testing.assert_allclose(call(graph), model(graph).scalars, rtol=1e-4, atol=1e-5)
+    assert len(traces) == 1
+
+
+def test_configuration_round_trip(model):
+    twin = type(model).from_config(model.get_config())
+    assert twin.get_config() == model.get_config()
+    graph = graph_of(*ETHANOL, model)
+    twin(graph)
+    twin.set_weights(model.get_weights())
+    np.testing.assert_array_equal(twin(graph).scalars, model(graph).scalars)
+
+
+def test_wrong_choices_are_named():
+    for name in MODELS:
+        for key in ("conventions", "aggregation", "radial_basis", "output_init"):
+            with pytest.raises(ValueError, match=f"{key}: 'nonsense'"):
+                build_model(name, **{key: "nonsense"})
+    with pytest.raises(ValueError, match=r"model.name: 'dimnet'"):
+        build_model("dimnet")
+
+
+def test_molecules_of_ase_are_what_the_helper_says():
+    assert molecule("CH3CH2OH").numbers.tolist() == ETHANOL[1].tolist()

@@ -1,0 +1,159 @@
+import h5py
+import numpy as np
+import pytest
+from ase.build import molecule
+from conftest import SMALL, randomize
+
+import dimenet_tf
+from dimenet_tf.errors import UserError
+from dimenet_tf.heads import ScalarHead
+from dimenet_tf.predictor import Predictor
+from dimenet_tf.weights import assign_weights, named_variables
+
+NAMES = ["CH3CH2OH", "H2O", "CO2", "H2"]
+
+
+def make(name="dimenet_pp", extensive=True, dtype="float32", offset=0.0) -> Predictor:
+    per_element = np.zeros((2, 95))
+    per_element[0, [1, 6, 8]] = [-13.0, -1000.0, -2000.0]
+    head = ScalarHead(["U0", "mu"], ["eV", "D"], per_element, [offset, 1.5], [0.5, 2.0], extensive)
+    hyperparameters = {**SMALL[name], "num_targets": 2, "extensive": extensive}
+    predictor = Predictor(name, hyperparameters, head, [1, 6, 8], dtype)
+    randomize(predictor.model)
+    return predictor
+
+
+def padded(names) -> dict[str, np.ndarray]:
+    atoms = [molecule(name) for name in names]
+    size = max(map(len, atoms)) + 2
+    Z, R = np.zeros((len(names), size), int), np.full((len(names), size, 3), 77.0)
+    for i, a in enumerate(atoms):
+        Z[i, : len(a)], R[i, : len(a)] = a.numbers, a.positions
+    return {"Z": Z, "R": R}
+
+
+def test_padded_arrays_atoms_and_single_molecules_agree(model_name):
+    predictor = make(model_name)
+    together = predictor.predict(padded(NAMES))
+    assert list(together) == ["U0", "mu"] and together["U0"].dtype == np.float64
+    from_atoms = predictor.predict([molecule(name) for name in NAMES], batch_size=3)
+    single = [predictor.predict(padded([name])) for name in NAMES]
+    for key in together:
+        np.testing.assert_allclose(from_atoms[key], together[key], rtol=1e-6)
+        np.testing.assert_allclose([s[key][0] for s in single], together[key], rtol=1e-6)
+
+
+@pytest.mark.parametrize("extensive", [True, False])
+def test_head_sums_scales_and_offsets(extensive):
+    predictor = make(extensive=extensive, offset=3.0)
+    predictor.model.set_weights([np.zeros_like(w) for w in predictor.model.get_weights()])
+    result = predictor.predict([molecule("CH3CH2OH")])
+    assert result["U0"][0] == 3.0 + 6 * -13.0 + 2 * -1000.0 - 2000.0
+    assert result["mu"][0] == 1.5
+
+
+def test_mean_output_is_the_sum_over_atoms_divided():
+    total, mean = make(extensive=True), make(extensive=False)
+    mean.model.set_weights(total.model.get_weights())
+    a, b = total.predict([molecule("H2O")])["mu"], mean.predict([molecule("H2O")])["mu"]
+    np.testing.assert_allclose((a - 1.5) / 3, b - 1.5, rtol=1e-6)
+
+
+def test_large_offsets_keep_small_differences():
+    """Two conformations whose energies differ by 0.1 meV at -4000 eV, where float32 steps by 0.5 meV."""
+    near, far = make(offset=0.0), make(offset=-4000.0)
+    stretched = molecule("H2O")
+    stretched.positions[1] *= 1.0001
+    a = np.diff(near.predict([molecule("H2O"), stretched])["U0"])
+    b = np.diff(far.predict([molecule("H2O"), stretched])["U0"])
+    np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+def test_one_trace_for_any_sequence_of_sizes():
+    predictor = make()
+    for names in (NAMES, ["H2"], ["CO2"] * 40):
+        predictor.predict(padded(names))
+    assert predictor.predict_graph.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_folder_round_trip(tmp_path, model_name, dtype):
+    predictor = make(model_name, dtype=dtype)
+    predictor.to_folder(tmp_path / "model")
+    loaded = dimenet_tf.load(tmp_path / "model")
+    before, after = predictor.predict(padded(NAMES)), loaded.predict(padded(NAMES))
+    for key in before:
+        np.testing.assert_array_equal(before[key], after[key])
+    assert loaded.units == {"U0": "eV", "mu": "D"} and loaded.elements == [1, 6, 8] and loaded.dtype == dtype
+
+
+def test_clone_is_independent():
+    predictor = make()
+    twin = predictor.clone()
+    before = twin.predict(padded(NAMES))["U0"]
+    predictor.model.set_weights([w * 0 for w in predictor.model.get_weights()])
+    np.testing.assert_array_equal(twin.predict(padded(NAMES))["U0"], before)
+
+
+def with_nan():
+    inputs = padded(["H2O"])
+    inputs["R"][0, 1, 2] = np.nan
+    return inputs
+
+
+def with_overlap():
+    inputs = padded(["CO2", "H2O"])
+    inputs["R"][1, 1] = inputs["R"][1, 0]
+    return inputs
+
+
+BAD = [
+    (with_nan, "molecule 0: a coordinate is not finite"),
+    (with_overlap, "molecule 1: two atoms are at the same place"),
+    (
+        lambda: padded(["H2O", "NH3"]),
+        "molecule 1 contains N, which the training data did not; this model knows H, C, O",
+    ),
+    (lambda: {"Z": np.zeros((1, 3), int), "R": np.zeros((1, 3, 3))}, "molecule 0 has no atoms"),
+    (lambda: {"Z": np.zeros((1, 3), int), "R": np.zeros((1, 2, 3))}, r"Z must be \(molecules, atoms\)"),
+    (lambda: {"Z": np.array([[0, 1]]), "R": np.zeros((1, 2, 3))}, "Z = 0 is padding"),
+    (lambda: {"Z": np.array([[1]])}, "predict needs 'Z' and 'R'"),
+    (lambda: [molecule("H2O", pbc=True, cell=[9, 9, 9])], "molecule 0 is periodic"),
+]
+
+
+@pytest.mark.parametrize("inputs, message", BAD)
+def test_bad_molecules_are_refused(inputs, message):
+    with pytest.raises(UserError, match=message):
+        make().predict(inputs())
+
+
+def test_nothing_to_predict():
+    assert make().predict([])["U0"].shape == (0,)
+
+
+def test_loading_errors(tmp_path):
+    with pytest.raises(UserError, match="no such run or model"):
+        dimenet_tf.load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no trained model"):
+        dimenet_tf.load(tmp_path)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path):
+    predictor = make()
+    weights = {name: v.numpy() for name, v in named_variables(predictor.model).items()}
+    name = "int_blocks/0/dense_ji/kernel"
+    with pytest.raises(UserError, match=f"here: no weight '{name}'"):
+        assign_weights(predictor.model, {k: v for k, v in weights.items() if k != name}, "here")
+    with pytest.raises(UserError, match="unexpected weight 'extra'"):
+        assign_weights(predictor.model, {**weights, "extra": np.zeros(1)}, "here")
+    with pytest.raises(UserError, match=rf"'{name}' has shape \(2, 3\), expected \(16, 16\)"):
+        assign_weights(predictor.model, {**weights, name: np.zeros((2, 3))}, "here")
+
+
+def test_weight_file_is_plain_hdf5(tmp_path):
+    predictor = make()
+    predictor.to_folder(tmp_path)
+    with h5py.File(tmp_path / "weights.h5") as file:
+        kernel = file["int_blocks/1/up_projection/kernel"][()]
+    np.testing.assert_array_equal(kernel, predictor.model.int_blocks[1].up_projection.kernel)
