@@ -1,6 +1,7 @@
-"""Evaluate the best model of a run.
+"""Evaluate the best model of a run, or combine single-target runs into the table of the papers.
 
 python run_eval.py with run=runs/3 part=test
+python run_eval.py with runs=runs/3,runs/4,runs/5 output=table1
 """
 
 import logging
@@ -16,7 +17,7 @@ SETTINGS["CAPTURE_MODE"] = "no"
 experiment = Experiment("evaluate", save_git_info=False)
 experiment.logger = logging.getLogger("sacred")
 experiment.logger.setLevel(logging.CRITICAL)  # what users must know is printed below
-experiment.add_config(run=None, part="test")
+experiment.add_config(run=None, part="test", runs=None, output="table1")
 
 
 @experiment.config_hook
@@ -26,16 +27,16 @@ def check(config, command_name, logger):
         from dimenet_tf.errors import UserError, unknown_name
 
         for key in config:
-            if key not in ("run", "part", "seed"):
-                raise unknown_name("key", key, ("run", "part"))
+            if key not in ("run", "part", "runs", "output", "seed"):
+                raise unknown_name("key", key, ("run", "part", "runs", "output"))
         if config["part"] not in ("train", "valid", "test"):
             raise UserError(f"part: '{config['part']}' is none of train, valid, test")
-        if command_name == evaluate.__name__ and not config["run"]:
+        if command_name == evaluate.__name__ and not config["run"] and not config["runs"]:
             raise UserError("name a run folder: python run_eval.py with run=runs/3")
 
 
 @experiment.main
-def evaluate(run, part):
+def evaluate(run, part, runs, output):
     """Print the table of errors; write JSON, parity plots and residual histograms into the run folder."""
     with one_line_errors():
         from dimenet_tf.predictor import load
@@ -43,6 +44,11 @@ def evaluate(run, part):
         from dimenet_tf.training.report import report
         from dimenet_tf.training.session import open_dataset
 
+        if runs:
+            from dimenet_tf.training.table1 import combine, write_table
+
+            print(write_table(combine(runs.split(",") if isinstance(runs, str) else runs), output))
+            return
         folder = RunFolder(run)
         config = folder.read_config()
         print(report(load(folder.path), open_dataset(config, folder), folder, part))

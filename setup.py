@@ -26,9 +26,10 @@ setup(
         "ase>=3.22",
         "matplotlib>=3.7",
         "tqdm>=4.64",
+        "pooch>=1.7",
     ],
     extras_require={
-        "dev": ["pytest>=7.4", "ruff>=0.6", "pre-commit>=3.5"],
+        "dev": ["pytest>=7.4", "ruff==0.17.5", "pre-commit>=3.5"],
         # makes dimenet_tf/data/sample; never needed to use it
         "sample": ["rdkit==2026.9.1", "tblite==0.8.0"],
         "mongo": ["pymongo>=4"],

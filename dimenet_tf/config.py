@@ -78,6 +78,7 @@ _TYPES = {
     "data.references": (str, Mapping),
     "data.units": (Mapping,),
     "data.extensive": (Mapping,),
+    "data.cache": (str, type(None)),
     "training.batch_size": (int, type(None)),
     "training.budget": (Mapping, type(None)),
     "training.patience": (int, type(None)),

@@ -49,3 +49,14 @@ def parity(name: str, unit: str, labels: np.ndarray, predicted: np.ndarray, path
     right.set(xlabel=f"prediction - label: {_label(name, unit)}", ylabel="molecules")
     right.set_title(f"MAE {np.abs(errors).mean():.4g} {unit}")
     figure.savefig(path, dpi=120)
+
+
+def table(rows: list[list[str]], path: str | Path) -> None:
+    """Draw a table of text; the first row is its header."""
+    figure = Figure(figsize=(1.05 * len(rows[0]), 0.32 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.axis("off")
+    drawn = axes.table(rows[1:], colLabels=rows[0], loc="center", cellLoc="right")
+    drawn.auto_set_font_size(False)
+    drawn.set_fontsize(9)
+    figure.savefig(path, dpi=120)

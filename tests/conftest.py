@@ -64,7 +64,6 @@ class Reference:
     def model(self, dtype: str, **options) -> tf.keras.Model:
         model = build_model(self.name, dtype=dtype, **self.hyperparameters, **options)
         weights = {key[2:]: self[key] for key in self.arrays.files if key.startswith("w/")}
-        weights = {key.replace("dense_sbf2/kernel", "kernel_sbf2"): value for key, value in weights.items()}
         assign_weights(model, weights, "reference")
         return model
 

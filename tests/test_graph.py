@@ -68,7 +68,7 @@ def test_triplets_are_all_pairs_of_edges_that_do_not_return():
 
 def test_neighbor_table_lists_the_edges_of_each_atom():
     positions = np.concatenate([cloud(20), [[100, 0, 0]]])  # the last atom is alone
-    source, target, _ = connect(positions)
+    _, target, _ = connect(positions)
     table = neighbor_table(target, 21)
     for atom, row in enumerate(table):
         np.testing.assert_array_equal(row[row >= 0], np.flatnonzero(target == atom))

@@ -19,6 +19,7 @@ ALLOWED = {
     "heads": {"graph", "layers"},
     "data": {"graph", "errors", "elements"},
     "predictor": {"graph", "models", "heads", "weights", "errors", "elements"},
+    "interop": {"data", "heads", "predictor", "weights", "errors"},
     "plots": set(),
     "training": {"data", "predictor", "weights", "errors", "plots", "config"},
     "config": {"data", "models", "heads", "predictor", "training", "errors"},

@@ -152,7 +152,10 @@ class DataContainer:
 
     @classmethod
     def from_atoms(cls, frames: Sequence, source: str = "atoms") -> DataContainer:
-        """Take molecules from a list of `ase.Atoms`; numbers in `atoms.info`, and energies, that all of them have are the targets."""
+        """Take molecules from a list of `ase.Atoms`.
+
+        Targets are the numbers in `atoms.info`, and the energies of calculators, that all of them have.
+        """
         periodic = [i for i, atoms in enumerate(frames) if atoms.pbc.any()]
         if periodic:
             raise UserError(f"{source}: molecule {periodic[0]} is periodic; only molecules are supported")

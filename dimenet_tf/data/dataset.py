@@ -10,11 +10,15 @@ import numpy as np
 
 from dimenet_tf.data.container import DataContainer, sample
 from dimenet_tf.data.properties import Property, find_property
+from dimenet_tf.data.qm9 import qm9
 from dimenet_tf.data.references import Reference, fit_reference
 from dimenet_tf.data.splits import Split, random_split
 from dimenet_tf.errors import UserError, unknown_name
 
-DATASETS = {"sample": sample}
+DATASETS = {
+    "sample": lambda config: sample(),
+    "qm9": lambda config: qm9(config.filter, config.cache),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +27,7 @@ class DataConfig:
 
     Parameters
     ----------
-    name : data set that the library knows: "sample"
+    name : data set that the library knows: "sample" or "qm9"
     path : instead, a file: npz, extended XYZ or another format of ASE
     target : property to learn, or several: `mu`, `[U0, U, H, G]`
     num_train, num_valid : molecules; 80 % and 10 % of all where left out. The rest is tested on.
@@ -32,6 +36,8 @@ class DataConfig:
     standardize : divide the targets by their spread
     units : mapping from targets that the library does not know to their units
     extensive : mapping from such targets to whether they grow with the molecule
+    filter : for qm9, "correct" or "release"; see `dimenet_tf.data.qm9`
+    cache : folder of downloaded data; the user's cache folder where left out
     """
 
     name: str | None = "sample"
@@ -44,6 +50,8 @@ class DataConfig:
     standardize: bool = True
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)
     extensive: Mapping[str, bool] = dataclasses.field(default_factory=dict)
+    filter: str = "correct"
+    cache: str | None = None
 
     @property
     def target_names(self) -> list[str]:
@@ -89,7 +97,7 @@ def load_container(config: DataConfig) -> DataContainer:
         return DataContainer.open(config.path)
     if config.name not in DATASETS:
         raise unknown_name("data.name", str(config.name), DATASETS)
-    return DATASETS[config.name]()
+    return DATASETS[config.name](config)
 
 
 def load_dataset(config: DataConfig, split: Split | None = None) -> Dataset:

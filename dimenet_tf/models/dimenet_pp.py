@@ -10,7 +10,7 @@ from dimenet_tf.layers.aggregation import choose_aggregation
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
 from dimenet_tf.layers.embedding import EmbeddingBlock
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
-from dimenet_tf.layers.initializers import GlorotOrthogonal, seed_stream
+from dimenet_tf.layers.initializers import seed_stream
 from dimenet_tf.layers.interaction import SkipUpdate
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, SeparateOutputBlocks
 from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
@@ -49,25 +49,23 @@ class InteractionBlock(SkipUpdate):
         self.dense_rbf1 = linear(basis_emb_size, next(seeds), dtype=policy)
         self.dense_rbf2 = linear(emb_size, next(seeds), dtype=policy)
         self.dense_sbf1 = BasisProjection(basis_emb_size, next(seeds), dtype=policy)
-        self._sbf2_seed = next(seeds)
+        self.dense_sbf2 = linear(int_emb_size, next(seeds), dtype=policy)
         self.down_projection = dense(int_emb_size, next(seeds), use_bias=False, dtype=policy)
         self.up_projection = dense(emb_size, next(seeds), use_bias=False, dtype=policy)
         self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
 
     def build(self, input_shape) -> None:
-        # a bare kernel: the aggregation applies it where it costs least
-        self.kernel_sbf2 = self.add_weight(
-            "kernel_sbf2",
-            shape=[self.basis_emb_size, self.int_emb_size],
-            initializer=GlorotOrthogonal(self._sbf2_seed),
-        )
+        # never called: the aggregation applies its kernel where that costs least
+        self.dense_sbf2.build([None, self.basis_emb_size])
         super().build(input_shape)
 
     def call(self, m: tf.Tensor, rbf: tf.Tensor, radial: tf.Tensor, pairs) -> tf.Tensor:
         x_ji = self.dense_ji(m)  # (edges, emb_size)
         x_kj = self.dense_kj(m) * self.dense_rbf2(self.dense_rbf1(rbf))
         x_kj = self.down_projection(x_kj)  # (edges, int_emb_size)
-        x_kj = pairs.sum_product(x_kj, self.dense_sbf1(radial), self.kernel_sbf2)  # summed over k, one per edge ji
+        x_kj = pairs.sum_product(
+            x_kj, self.dense_sbf1(radial), self.dense_sbf2.kernel
+        )  # summed over k, one per edge ji
         return self.update(m, x_ji + self.up_projection(x_kj))
 
     def get_config(self) -> dict:

@@ -21,11 +21,20 @@ class Progress(tf.keras.callbacks.Callback):
         self.bar = tqdm(total=num_steps, initial=first_step, unit="step", dynamic_ncols=True, mininterval=0.5)
         self.validation = ""
         self.smooth_loss = None
+        self.losses = []
+
+    def mean_loss(self) -> float:
+        """Return the mean loss since training was last begun or resumed after a validation."""
+        return sum(self.losses) / len(self.losses)
+
+    def on_train_begin(self, logs=None) -> None:
+        self.losses = []
 
     def show_validation(self, text: str) -> None:
         self.validation = f", validation {text}"
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
+        self.losses.append(logs["loss"])
         previous = self.smooth_loss if self.smooth_loss is not None else logs["loss"]
         self.smooth_loss = 0.95 * previous + 0.05 * logs["loss"]
         self.bar.set_postfix_str(f"loss {self.smooth_loss:.4g}{self.validation}", refresh=False)

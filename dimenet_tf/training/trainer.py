@@ -153,7 +153,7 @@ class Trainer:
                 until = min(
                     (self.step // config.evaluation_interval + 1) * config.evaluation_interval, config.num_steps
                 )
-                history = self.training.fit(
+                self.training.fit(
                     self._training_data(self.step),
                     steps_per_epoch=until - self.step,
                     verbose=0,
@@ -162,7 +162,7 @@ class Trainer:
                 if interrupt.interrupted:
                     self.checkpoints.save(checkpoint_number=self.step)
                     return False
-                self._validate(progress, writer, float(history.history["loss"][-1]))
+                self._validate(progress, writer)
                 self.checkpoints.save(checkpoint_number=self.step)
         return True
 
@@ -190,14 +190,19 @@ class Trainer:
         # every replica takes whole graphs in turn; Keras would cut a batch along its first axis
         return self.strategy.distribute_datasets_from_function(lambda context: data)
 
-    def _validate(self, progress: Progress, writer: tf.summary.SummaryWriter, loss: float) -> None:
+    def _validate(self, progress: Progress, writer: tf.summary.SummaryWriter) -> None:
         variables = self.predictor.trainable_variables
         for variable, value in zip(self.averaged.trainable_variables, averaged_values(self.optimizer, variables)):
             variable.assign(value)
         valid = self.dataset.split.valid
         table = evaluate(self.dataset, valid, self.averaged.predict_store(self.store, valid))
         targets = table["targets"]
-        row = {"step": self.step, "loss": loss, "std_mae": table["std_mae"], "log_mae": table["log_mae"]}
+        row = {
+            "step": self.step,
+            "loss": float(progress.mean_loss()),
+            "std_mae": table["std_mae"],
+            "log_mae": table["log_mae"],
+        }
         row |= {f"mae_{name}": t["mae"] for name, t in targets.items()}
         self.folder.append_metrics(row)
         self.on_validation(row)
@@ -210,7 +215,7 @@ class Trainer:
             interval = self.config.histogram_interval * self.config.evaluation_interval
             if interval and self.step % interval == 0:
                 for name, variable in named_variables(self.averaged.model).items():
-                    tf.summary.histogram(name, variable)
+                    tf.summary.histogram(f"weights/{name}", variable)
         writer.flush()
         if table["std_mae"] < float(self.best_error):
             self.best_error.assign(table["std_mae"])

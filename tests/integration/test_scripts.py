@@ -40,7 +40,7 @@ def finished_run(tmp_path_factory) -> tuple[Path, str]:
 
 
 def test_training_prints_its_progress_and_a_test_table(finished_run):
-    folder, printed = finished_run
+    _, printed = finished_run
     assert "100%" in printed and "step/s" in printed and "validation MAE mu" in printed
     assert "200 test molecules" in printed and "MAE of a per-element fit" in printed
     assert "Traceback" not in printed and "WARNING" not in printed
