@@ -10,8 +10,9 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.9,<3.12",
-    packages=find_packages(include=["dimenet_tf", "dimenet_tf.*"]),
-    package_data={"dimenet_tf.data": ["sample/*"]},
+    packages=[*find_packages(include=["dimenet_tf", "dimenet_tf.*"]), "dimenet_tf.pretrained"],
+    package_dir={"dimenet_tf.pretrained": "pretrained"},
+    package_data={"dimenet_tf.data": ["sample/*"], "dimenet_tf.pretrained": ["*/*"]},
     install_requires=[
         "tensorflow==2.15.1",  # the last that TensorFlow Addons' optimizers work with
         "tensorflow-addons==0.23.0",

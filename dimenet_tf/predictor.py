@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -148,15 +149,28 @@ class Predictor(tf.keras.Model):
         return twin
 
 
+def pretrained_folders() -> dict[str, Path]:
+    """Return the models that come with the library, by name."""
+    package = Path(__file__).parent
+    # installed inside the package, beside it in a source tree
+    roots = [root for root in (package / "pretrained", package.parent / "pretrained") if root.is_dir()]
+    return {path.parent.name: path.parent for root in roots for path in sorted(root.glob(f"*/{DESCRIPTION}"))}
+
+
 def load(path: str | Path) -> Predictor:
-    """Load a predictor from a run folder or from a folder that `Predictor.to_folder` wrote."""
+    """Load a predictor from a run's or a predictor's folder, or a pretrained model by its name."""
     path = Path(path)
     for folder in (path, path / "best"):
         if (folder / DESCRIPTION).exists():
             return Predictor.from_folder(folder)
-    if not path.exists():
-        raise UserError(f"no such run or model: {path}")
-    raise UserError(f"{path} holds no trained model (neither {DESCRIPTION} nor best/{DESCRIPTION})")
+    if path.exists():
+        raise UserError(f"{path} holds no trained model (neither {DESCRIPTION} nor best/{DESCRIPTION})")
+    known = pretrained_folders()
+    if str(path) in known:
+        return Predictor.from_folder(known[str(path)])
+    close = difflib.get_close_matches(str(path), known, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    raise UserError(f"no such run or model: {path}{hint}")
 
 
 def _flat_arrays(inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,70 +1,11 @@
-"""Draw the pictures of the documentation: `python docs/pictures.py [RUN]`.
-
-docs/architecture.png, and docs/learning_curve.png and docs/parity.png from a finished run where one is given.
-"""
-
-from __future__ import annotations
+"""Draw the pictures of the README: `python docs/pictures.py RUN`, RUN a finished run of configs/dimenet.yaml."""
 
 import shutil
 import sys
 from pathlib import Path
 
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from dimenet_tf.plots.architecture import architecture
 
-DOCS = Path(__file__).parent
-COLORS = {"input": "#d9e6f2", "basis": "#fbe3c8", "block": "#d7ead3", "head": "#eadcf0"}
-
-
-def architecture(path: Path) -> None:
-    """One molecule's way through DimeNet."""
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
-    axes = figure.subplots()
-    axes.set(xlim=(0, 22), ylim=(-0.2, 10.4))
-    axes.axis("off")
-
-    def box(x, y, width, height, text, kind):
-        axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.1", fc=COLORS[kind], ec="#555555"))
-        axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=9)
-
-    def arrow(start, end):
-        axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color="#555555"))
-
-    box(0.2, 6.3, 3.0, 1.6, "atoms\n$Z$, $R$", "input")
-    box(0.2, 2.3, 3.0, 1.6, "graph\nedges within\nthe cutoff", "input")
-    box(4.4, 6.3, 3.6, 1.6, "radial Bessel basis\nof $d_{ji}$ (RBF)", "basis")
-    box(4.4, 2.3, 3.6, 1.6, "spherical Fourier-Bessel\nbasis of $d_{kj}$, angle (SBF)", "basis")
-    columns = [(9.2, "embedding\nblock"), (12.2, "interaction\nblock 1"), (16.0, "interaction\nblock n")]
-    for x, text in columns:
-        box(x, 6.3, 2.4, 1.6, text, "block")
-        box(x, 2.3, 2.4, 1.6, "output\nblock", "block")
-        arrow((x + 1.2, 6.1), (x + 1.2, 4.1))
-        arrow((x + 1.2, 2.1), (x + 1.2, 1.1))
-        axes.text(x + 1.35, 5.1, "$m_{ji}$", fontsize=9, va="center")
-    axes.text(15.3, 7.1, "...", ha="center", fontsize=14)
-    box(9.2, 0.1, 9.2, 0.8, "sum over blocks, then over atoms", "head")
-    box(19.3, 0.1, 2.4, 0.8, "property", "head")
-    arrow((18.6, 0.5), (19.1, 0.5))
-    arrow((1.7, 6.1), (1.7, 4.1))
-    arrow((3.4, 3.6), (4.2, 6.7))
-    arrow((3.4, 3.1), (4.2, 3.1))
-    arrow((8.2, 7.1), (9.0, 7.1))
-    arrow((11.8, 7.1), (12.0, 7.1))
-    arrow((14.8, 7.1), (15.0, 7.1))
-    arrow((15.6, 7.1), (15.8, 7.1))
-    axes.plot([6.2, 6.2, 17.2], [8.1, 9.0, 9.0], color="#b8843a", lw=1)
-    axes.plot([6.2, 6.2, 8.6, 8.6, 17.6], [4.1, 4.8, 4.8, 9.7, 9.7], color="#8a5a1a", lw=1)
-    for x in (13.2, 17.0):
-        arrow((x, 9.0), (x, 8.1))
-        arrow((x + 0.5, 9.7), (x + 0.5, 8.1))
-    axes.text(10.2, 9.1, "RBF", fontsize=8)
-    axes.text(10.2, 9.8, "SBF, to the directional sum over $k \\in N(j) \\setminus i$", fontsize=8)
-    figure.savefig(path, dpi=110)
-
-
-if __name__ == "__main__":
-    architecture(DOCS / "architecture.png")
-    if len(sys.argv) > 1:
-        plots = Path(sys.argv[1]) / "plots"
-        shutil.copy(plots / "learning_curve.png", DOCS / "learning_curve.png")
-        shutil.copy(next(plots.glob("test_*.png")), DOCS / "parity.png")
+DOCS, PLOTS = Path(__file__).parent, Path(sys.argv[1]) / "plots"
+architecture(DOCS / "architecture.png")
+shutil.copy(PLOTS / "learning_curve.png", DOCS / "learning_curve.png")

@@ -20,7 +20,7 @@ ALLOWED = {
     "data": {"graph", "errors", "elements"},
     "predictor": {"graph", "models", "heads", "weights", "errors", "elements"},
     "interop": {"data", "heads", "predictor", "weights", "errors"},
-    "plots": set(),
+    "plots": {"errors", "cli", "predictor", "training"},
     "training": {"data", "predictor", "weights", "errors", "plots", "config"},
     "config": {"data", "models", "heads", "predictor", "training", "errors"},
 }

@@ -235,9 +235,9 @@ README = """# The embedded sample
 
 Versions: {versions}.
 With these the tool repeats the file exactly on the machine that made it. On another processor relaxations may end
-elsewhere within their tolerance ({force} eV/A). 37 molecules started 1e-6 A away gave interatomic distances within 0.01 A,
-energies within 1e-3 eV, mu within 1e-3 D, alpha within 0.01 a0^3 and Cv within 0.01 cal/mol/K of the file's: hold it to
-that. Another RDKit may propose other molecules.
+elsewhere within their tolerance ({force} eV/A). 37 molecules started 1e-6 A away gave distances within 0.01 A,
+energies within 1e-3 eV, mu within 1e-3 D, alpha within 0.01 a0^3 and Cv within 0.01 cal/mol/K of the file's: hold it
+to that. Another RDKit may propose other molecules.
 
 These are semi-empirical labels for trying and teaching, not for science. {method} has a minimal basis, so its
 polarizabilities are far too small. Thermochemistry: rigid rotor, harmonic oscillator, symmetry number 1,

@@ -1,4 +1,4 @@
-"""QM9: 133 885 small organic molecules with properties by B3LYP/6-31G(2df,p) (Ramakrishnan et al., Sci. Data 1, 140022).
+"""QM9: 133 885 small organic molecules, B3LYP/6-31G(2df,p) (Ramakrishnan et al., Sci. Data 1, 140022, 2014).
 
 The raw archive is downloaded once, parsed once, and kept in a cache folder. Nothing of it is ever extracted to disk.
 

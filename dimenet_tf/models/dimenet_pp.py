@@ -63,9 +63,7 @@ class InteractionBlock(SkipUpdate):
         x_ji = self.dense_ji(m)  # (edges, emb_size)
         x_kj = self.dense_kj(m) * self.dense_rbf2(self.dense_rbf1(rbf))
         x_kj = self.down_projection(x_kj)  # (edges, int_emb_size)
-        x_kj = pairs.sum_product(
-            x_kj, self.dense_sbf1(radial), self.dense_sbf2.kernel
-        )  # summed over k, one per edge ji
+        x_kj = pairs.sum_product(x_kj, self.dense_sbf1(radial), self.dense_sbf2.kernel)  # sum over k
         return self.update(m, x_ji + self.up_projection(x_kj))
 
     def get_config(self) -> dict:

@@ -1,4 +1,4 @@
-"""Pictures of runs: learning curves, parity plots, residuals."""
+"""Pictures of runs: learning curves, parity plots, residuals, tables."""
 
 from __future__ import annotations
 

@@ -1,0 +1,52 @@
+"""Draw pictures of a model: `python -m dimenet_tf.plots basis|filters|architecture|curves MODEL [--output FOLDER]`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dimenet_tf.cli import one_line_errors, quiet_tensorflow
+
+KINDS = ("basis", "filters", "architecture", "curves")
+
+
+def draw(kind: str, source: str, folder: Path) -> list[Path]:
+    """Draw one kind of picture of a run or model into a folder; return the files."""
+    from dimenet_tf.errors import UserError
+    from dimenet_tf.plots.architecture import architecture
+    from dimenet_tf.plots.models import basis, filters
+    from dimenet_tf.plots.runs import learning_curve
+    from dimenet_tf.predictor import load
+    from dimenet_tf.training.folder import RunFolder
+
+    predictor = load(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "basis":
+        return basis(predictor.model, folder)
+    if kind == "filters":
+        return filters(predictor.model, folder)
+    path = folder / f"{kind}.png"
+    if kind == "architecture":
+        title = f"{predictor.model_name}, {predictor.model.count_params():,} parameters"
+        architecture(path, str(predictor.model.num_blocks), title)
+    else:
+        metrics = RunFolder(source).read_metrics()
+        if not metrics:
+            raise UserError(f"{source} has no metrics.csv; name a run folder")
+        learning_curve(metrics, predictor.units, path)
+    return [path]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m dimenet_tf.plots", description=__doc__)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("model", help="run folder, model folder or name of a pretrained model")
+    parser.add_argument("--output", type=Path, default=Path("plots"), help="folder of the pictures (default: plots)")
+    args = parser.parse_args()
+    quiet_tensorflow()
+    with one_line_errors():
+        print(*draw(args.kind, args.model, args.output), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Pictures of what a model is made of: its bases and its learned filters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+from dimenet_tf.errors import UserError
+
+matplotlib.use("Agg")
+
+NUM_FILTERS = 15  # as in DimeNet, Fig. 5
+
+
+def _polar_grid(cutoff: float, size: int = 181) -> tuple[np.ndarray, np.ndarray, tuple[tf.Tensor, tf.Tensor]]:
+    """Angles and distances of a disk, and the flat inputs of a two-dimensional basis on it."""
+    angle, distance = np.meshgrid(np.linspace(0, 2 * np.pi, size), np.linspace(0.05 * cutoff, cutoff, size))
+    return angle, distance, (tf.constant(distance.ravel(), tf.float32), tf.constant(np.cos(angle).ravel(), tf.float32))
+
+
+def _disks(
+    functions: np.ndarray, angle: np.ndarray, distance: np.ndarray, shape: tuple[int, int], titles, path
+) -> None:
+    """Draw (functions, n, n) on disks, angle 0 at the top."""
+    rows, columns = shape
+    figure = Figure(figsize=(1.6 * columns, 1.8 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, subplot_kw={"projection": "polar"}, squeeze=False).ravel()
+    for ax, function, title in zip(axes, functions, titles):
+        limit = np.abs(function).max() or 1.0
+        ax.pcolormesh(angle, distance, function, cmap="RdBu_r", vmin=-limit, vmax=limit, rasterized=True)
+        ax.set_theta_zero_location("N")
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(title, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def basis(model: tf.keras.Model, folder: str | Path) -> list[Path]:
+    """Draw the radial basis (DimeNet, Fig. 3) and the two-dimensional basis (Fig. 2) of a model, with the envelope.
+
+    Writes `basis_radial.png` and `basis_spherical.png`.
+    """
+    paths = [Path(folder) / "basis_radial.png", Path(folder) / "basis_spherical.png"]
+    d = np.linspace(0.02 * model.cutoff, model.cutoff, 500).astype(np.float32)
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for n, values in enumerate(model.rbf_layer(tf.constant(d)).numpy().T):
+        axes.plot(d, values, label=f"n = {n + 1}")
+    axes.set(xlabel="distance / Angstrom", ylabel="radial basis function (with envelope)")
+    axes.legend()
+    figure.savefig(paths[0], dpi=120)
+
+    layer = model.sbf_layer
+    angle, distance, inputs = _polar_grid(model.cutoff)
+    shape = layer.num_spherical, layer.num_radial
+    values = layer(inputs).numpy().T.reshape(-1, *angle.shape)
+    titles = [f"l = {degree}, n = {n + 1}" for degree in range(shape[0]) for n in range(shape[1])]
+    _disks(values, angle, distance, shape, titles, paths[1])
+    return paths
+
+
+def filters(model: tf.keras.Model, folder: str | Path) -> list[Path]:
+    """Draw the first learned filters of every interaction block (DimeNet, App. D and Fig. 5), angle 0 at the top.
+
+    DimeNet: f_filter2,n(d, angle) = (W_SBF a_SBF)^T W_n, tensor slice n = 1. DimeNet++: W_2 W_1 a_SBF. The angle is the
+    model's own (`model.conventions`). Writes `filters_0.png`, ... for each block.
+    """
+    angle, distance, inputs = _polar_grid(model.cutoff)
+    features = model.sbf_layer(inputs).numpy()
+    paths = []
+    for b, block in enumerate(model.int_blocks):
+        if hasattr(block, "bilinear"):
+            values = features @ block.dense_sbf.kernel.numpy() @ block.bilinear.numpy()[:, :, 0].T
+        elif hasattr(block, "dense_sbf1"):
+            values = features @ block.dense_sbf1.kernel.numpy() @ block.dense_sbf2.kernel.numpy()
+        else:
+            raise UserError("this model has no directional filters (model.embeddings: nodes)")
+        values = values.T[:NUM_FILTERS].reshape(-1, *angle.shape)
+        paths.append(Path(folder) / f"filters_{b}.png")
+        titles = [f"element {i + 1}" for i in range(len(values))]
+        _disks(values, angle, distance, (-(-len(values) // 5), 5), titles, paths[-1])
+    return paths

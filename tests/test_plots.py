@@ -1,0 +1,31 @@
+import subprocess
+import sys
+
+import pytest
+from conftest import SMALL, randomize
+
+from dimenet_tf.heads import ScalarHead
+from dimenet_tf.plots.__main__ import draw
+from dimenet_tf.predictor import Predictor
+
+
+@pytest.fixture
+def folder(tmp_path, model_name):
+    head = ScalarHead(["U0"], ["eV"], [[0.0] * 95], [0.0], [1.0])
+    predictor = Predictor(model_name, SMALL[model_name], head, [1, 6, 8])
+    randomize(predictor.model)
+    predictor.to_folder(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("kind, count", [("basis", 2), ("filters", 2), ("architecture", 1)])
+def test_pictures_of_models(folder, tmp_path, kind, count):
+    paths = draw(kind, str(folder), tmp_path / "plots")
+    assert len(paths) == count
+    assert all(path.stat().st_size > 10_000 for path in paths)
+
+
+def test_curves_need_a_run(tmp_path):
+    command = [sys.executable, "-m", "dimenet_tf.plots", "curves", str(tmp_path / "nowhere")]
+    result = subprocess.run(command, text=True, capture_output=True)
+    assert result.returncode == 2 and result.stderr == f"error: no such run or model: {tmp_path / 'nowhere'}\n"

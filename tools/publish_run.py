@@ -1,0 +1,87 @@
+"""Make a pretrained model of a finished run: `python tools/publish_run.py RUN NAME "one sentence about it"`.
+
+Copies the run's best model, its configuration, split, test errors and learning curve into pretrained/NAME and writes
+the model card.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import yaml
+
+from dimenet_tf.elements import symbols
+from dimenet_tf.training.folder import RunFolder
+
+CARD = """# {name}
+
+{sentence}
+
+| | |
+| --- | --- |
+| model | {model}, {hyperparameters} |
+| predicts | {targets} |
+| elements | {elements} |
+| data | {source} (SHA-256 {sha}), {split} molecules; which ones: `split.npz` |
+| recipe | `config.yaml`: {steps} steps of {batch} molecules, learning rate {rate}, seed {seed} |
+| TensorFlow | {tensorflow} |
+
+{errors}
+
+![Learning curve](learning_curve.png)
+
+```python
+predictor = dimenet_tf.load("{name}")
+predictor.predict({{"Z": Z, "R": R}})   # R in Angstrom
+```
+
+Neutral closed-shell molecules near their equilibrium geometries; a model for trying, not for science.
+"""
+
+
+def main() -> None:
+    run, name, sentence = sys.argv[1:]
+    folder, target = RunFolder(run), Path("pretrained") / name
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(folder.best, target)
+    for path in (folder.split_file, folder.path / "test.json", folder.plots / "learning_curve.png"):
+        shutil.copy(path, target)
+    config = folder.read_config()
+    config["run"] = None
+    (target / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    data, test = folder.read_data_description(), json.loads((target / "test.json").read_text())
+    description = json.loads((target / "predictor.json").read_text())
+    model = description["model"]
+    shown = "emb_size out_emb_size int_emb_size num_blocks num_spherical num_radial cutoff conventions".split()
+
+    lines = ["| target | test MAE | RMSE | MAE of a per-element fit |", "| --- | --- | --- | --- |"]
+    for key, t in test["targets"].items():
+        fit = test["mae_of_per_element_fit"][key]
+        lines.append(f"| {key} | {t['mae']:.4g} {t['unit']} | {t['rmse']:.4g} {t['unit']} | {fit:.4g} {t['unit']} |")
+    training = config["training"]
+    card = CARD.format(
+        name=name,
+        sentence=sentence,
+        model=model["name"],
+        hyperparameters=", ".join(f"{k} {model[k]}" for k in shown if k in model),
+        targets=", ".join(f"{k} in {v['unit']}" for k, v in data["targets"].items()),
+        elements=symbols(description["elements"]),
+        source=data["source"],
+        sha=data["sha256"][:16] + "...",
+        split=", ".join(f"{n} {part}" for part, n in data["split"].items()),
+        steps=training["num_steps"],
+        batch=training["batch_size"],
+        rate=training["learning_rate"],
+        seed=config["seed"],
+        tensorflow=json.loads((folder.path / "versions.json").read_text())["tensorflow"],
+        errors="\n".join(lines),
+    )
+    (target / "README.md").write_text(card)
+    print(target)
+
+
+if __name__ == "__main__":
+    main()
