@@ -121,7 +121,7 @@ def load_dataset(config: DataConfig, split: Split | None = None) -> Dataset:
 def describe(dataset: Dataset) -> dict[str, Any]:
     """Return what a run folder tells about its data."""
     return {
-        "source": dataset.container.source if dataset.container.source else None,
+        "source": dataset.container.source,
         "sha256": dataset.container.checksum(),
         "molecules": len(dataset.container),
         "elements": dataset.container.elements,

@@ -1,0 +1,43 @@
+import json
+
+import numpy as np
+import pytest
+
+import dimenet_tf
+from dimenet_tf.data import Split, sample
+from dimenet_tf.errors import UserError
+from dimenet_tf.predictor import pretrained_folders
+
+FOLDERS = pretrained_folders()
+
+
+def test_both_models_are_there():
+    assert {"dimenet-sample-U0", "dimenet_pp-sample-U0"} <= set(FOLDERS)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_model_card_tells_the_truth(name):
+    """Loaded by name, the model has the test error that its card says."""
+    predictor = dimenet_tf.load(name)
+    card = json.loads((FOLDERS[name] / "test.json").read_text())
+    data = sample().select(Split.load(FOLDERS[name] / "split.npz").test)
+    store = predictor.graph_store(data.N, data.Z, data.R)
+    predicted = predictor.predict_store(store, np.arange(len(data)))
+    for t, (target, unit) in enumerate(predictor.units.items()):
+        mae = np.abs(predicted[:, t] - data.target(target)).mean()
+        assert mae == pytest.approx(card["targets"][target]["mae"], rel=1e-3)
+        assert card["targets"][target]["unit"] == unit
+        assert mae < 0.15 * card["mae_of_per_element_fit"][target]
+        assert f"| {target} | {mae:.2g}"[:-1] in (FOLDERS[name] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_files_are_small(name):
+    assert sum(path.stat().st_size for path in FOLDERS[name].iterdir()) < 10e6
+
+
+def test_a_misspelt_name():
+    with pytest.raises(
+        UserError, match="dimenet_pp-sampel-U0; did you mean 'dimenet_pp-sample-U0'"
+    ):
+        dimenet_tf.load("dimenet_pp-sampel-U0")
