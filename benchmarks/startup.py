@@ -54,7 +54,7 @@ def measure(args: argparse.Namespace) -> dict:
     training.compile(optimizer=optimizer)
     create_optimizer_weights(optimizer, predictor.trainable_variables)
     scalar = tf.TensorSpec([], tf.float64)
-    signature = Batch(graph_signature(), tf.TensorSpec([None, None], tf.float64), scalar)
+    signature = Batch(graph_signature(), tf.TensorSpec([None, 1], tf.float64), scalar)
     step = tf.function(training.train_step, input_signature=[signature])
 
     def timed(function, argument) -> tuple[float, float]:
