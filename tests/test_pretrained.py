@@ -37,7 +37,5 @@ def test_files_are_small(name):
 
 
 def test_a_misspelt_name():
-    with pytest.raises(
-        UserError, match="dimenet_pp-sampel-U0; did you mean 'dimenet_pp-sample-U0'"
-    ):
+    with pytest.raises(UserError, match="dimenet_pp-sampel-U0; did you mean 'dimenet_pp-sample-U0'"):
         dimenet_tf.load("dimenet_pp-sampel-U0")

@@ -35,7 +35,7 @@ CARD = """# {name}
 
 ```python
 predictor = dimenet_tf.load("{name}")
-predictor.predict({{"Z": Z, "R": R}})   # R in Angstrom
+predictor.predict({{"Z": Z, "R": R}})  # R in Angstrom
 ```
 
 Neutral closed-shell molecules near their equilibrium geometries; a model for trying, not for science.
