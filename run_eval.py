@@ -33,6 +33,12 @@ def check(config, command_name, logger):
             raise UserError(f"part: '{config['part']}' is none of train, valid, test")
         if command_name == evaluate.__name__ and not config["run"] and not config["runs"]:
             raise UserError("name a run folder: python run_eval.py with run=runs/3")
+        if config["runs"] and (config["run"] or config["part"] != "test"):
+            raise UserError("runs are combined on their test molecules: give neither run nor part beside them")
+        names = config["runs"] if isinstance(config["runs"], (list, tuple)) else [config["runs"]]
+        for name in (config["run"], *names):
+            if not isinstance(name, (str, type(None))):
+                raise UserError(f"{name} is no run folder; write runs/{name}")
 
 
 @experiment.main

@@ -28,12 +28,16 @@ def complete(config, command_name, logger):
     """Check what was given, fill it up with defaults (or a run's configuration), choose the run folder."""
     with one_line_errors():
         from dimenet_tf.config import resolve
+        from dimenet_tf.errors import UserError
         from dimenet_tf.training.folder import RunFolder
 
         given = dict(config)
         run = given.get("run")
-        if run and Path(run, "config.yaml").exists():
-            given = merge(RunFolder(run).read_config(), given)
+        if isinstance(run, str):
+            if Path(run, "config.yaml").exists():
+                given = merge(RunFolder(run).read_config(), given)
+            elif not {"model", "data", "training"} & set(given):
+                raise UserError(f"no such run: {run}; a new run of that name needs a configuration")
         resolved = resolve(given)
         if command_name == train.__name__:
             folder = RunFolder(run) if run else RunFolder.new(resolved["training"]["logdir"])

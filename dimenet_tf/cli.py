@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from dimenet_tf.errors import UserError, unknown_name
 
 
@@ -26,12 +28,22 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(2)
 
 
+def _check_yaml(path: Path) -> None:
+    try:
+        yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
 def check_config_files(arguments: list[str]) -> None:
-    """Raise a UserError if a configuration file behind `with` does not exist (Sacred would print a traceback)."""
+    """Raise a UserError if a configuration file behind `with` is missing or broken (Sacred would print a traceback)."""
     updates = arguments[arguments.index("with") + 1 :] if "with" in arguments else []
     for argument in updates:
         path = Path(argument)
-        if "=" in argument or argument.startswith("-") or path.is_file():
+        if "=" in argument or argument.startswith("-"):
+            continue
+        if path.is_file():
+            _check_yaml(path)
             continue
         folder = path.parent if path.parent.is_dir() else Path("configs")
         raise unknown_name("configuration file", argument, sorted(str(p) for p in folder.glob("*.yaml")))

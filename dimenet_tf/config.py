@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,7 +78,6 @@ _TYPES = {
     "data.num_valid": (int, type(None)),
     "data.references": (str, Mapping),
     "data.units": (Mapping,),
-    "data.extensive": (Mapping,),
     "data.cache": (str, type(None)),
     "training.batch_size": (int, type(None)),
     "training.budget": (Mapping, type(None)),
@@ -108,20 +108,26 @@ def _names(types: tuple) -> str:
     return " or ".join(dict.fromkeys(words[t] for t in types if t is not tuple))
 
 
-_POSITIVE = (
-    "model.num_blocks model.num_spherical model.num_radial model.emb_size model.cutoff training.num_steps "
-    "training.learning_rate training.decay_steps training.evaluation_interval training.log_interval "
-    "training.max_grad_norm"
+# numbers that may be 0; all others of the sections model and training must be greater
+_MAY_BE_ZERO = (
+    "model.envelope_exponent model.num_before_skip model.num_after_skip model.num_dense_output "
+    "training.warmup_steps training.ema_decay training.histogram_interval"
 ).split()
 
 
 def _check_values(config: dict) -> None:
     if config["precision"] not in PRECISIONS:
         raise UserError(f"precision: '{config['precision']}' is none of {', '.join(PRECISIONS)}")
-    for path in _POSITIVE:
-        section, key = path.split(".")
-        if key in config[section] and config[section][key] <= 0:
-            raise UserError(f"{path} = {config[section][key]} must be greater than 0")
+    for section in ("model", "training"):
+        for key, value in config[section].items():
+            path = f"{section}.{key}"
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                continue
+            if not math.isfinite(value) or value < 0 or (value == 0 and path not in _MAY_BE_ZERO):
+                raise UserError(f"{path} = {value} must be {'at least' if path in _MAY_BE_ZERO else 'greater than'} 0")
+    for name, unit in config["data"]["units"].items():
+        if not isinstance(unit, str):
+            raise UserError(f"data.units.{name} = {unit!r} must be a text")
     if not 0 <= config["training"]["ema_decay"] < 1:
         raise UserError(f"training.ema_decay = {config['training']['ema_decay']} must be in [0, 1)")
 
@@ -148,8 +154,11 @@ def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
         np.array([r.scale for r in references]),
         model["extensive"],
     )
+    elements = dataset.container.select(dataset.split.train).elements
     model |= {"num_targets": len(dataset.names), "seed": config["seed"]}
     try:
-        return Predictor(config["model"]["name"], model, head, dataset.container.elements, config["precision"])
-    except ValueError as error:  # a hyperparameter that is none of its choices
-        raise UserError(f"model.{error}") from None
+        return Predictor(config["model"]["name"], model, head, elements, config["precision"])
+    except ValueError as error:
+        if str(error).split(":")[0] not in config["model"]:
+            raise
+        raise UserError(f"model.{error}") from None  # a hyperparameter that is none of its choices

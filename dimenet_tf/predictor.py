@@ -89,6 +89,7 @@ class Predictor(tf.keras.Model):
             contain, molecules without atoms, or arrays that do not fit each other; names the molecule.
         """
         N, Z, R = _flat_arrays(inputs)
+        R = R.astype(self.dtype)  # atoms may fall together in it
         self._check(N, Z, R)
         values = self.predict_store(self.graph_store(N, Z, R), np.arange(len(N)), batch_size)
         return {name: values[:, t] for t, name in enumerate(self.head.targets)}
@@ -131,7 +132,10 @@ class Predictor(tf.keras.Model):
     def from_folder(cls, folder: str | Path) -> Predictor:
         """Read what `to_folder` wrote."""
         folder = Path(folder)
-        description = json.loads((folder / DESCRIPTION).read_text())
+        try:
+            description = json.loads((folder / DESCRIPTION).read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise UserError(f"{folder / DESCRIPTION} cannot be read ({error})") from None
         if description["format"] > FORMAT:
             raise UserError(f"{folder} was written by a newer version of dimenet_tf")
         model = description["model"]
@@ -185,7 +189,12 @@ def _flat_arrays(inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if (np.diff(real.astype(int), axis=1) > 0).any():
             raise UserError("Z = 0 is padding and may only stand behind a molecule's atoms")
         return real.sum(axis=1), Z[real], R[real]
+    if hasattr(inputs, "numbers"):
+        raise UserError("predict takes a list of molecules: predict([atoms])")
+    inputs = list(inputs)
     for i, atoms in enumerate(inputs):
+        if not hasattr(atoms, "numbers"):
+            raise UserError(f"molecule {i} is no ase.Atoms but {type(atoms).__name__}")
         if atoms.pbc.any():
             raise UserError(f"molecule {i} is periodic; only molecules are supported")
     return (

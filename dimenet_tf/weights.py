@@ -62,6 +62,11 @@ def save_weights(layer: tf.keras.layers.Layer, path: str | Path) -> None:
 def load_weights(layer: tf.keras.layers.Layer, path: str | Path) -> None:
     """Read what `save_weights` wrote."""
     values = {}
-    with h5py.File(path, "r") as file:
-        file.visititems(lambda name, item: values.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(
+                lambda name, item: values.update({name: item[()]} if isinstance(item, h5py.Dataset) else {})
+            )
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error})") from None
     assign_weights(layer, values, str(path))

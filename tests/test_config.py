@@ -28,6 +28,12 @@ WRONG = [
     ({"model": "dimenet"}, "model must be a section"),
     ({"data": {"target": 3}}, "data.target = 3 must be a text or a list"),
     ({"model": {"cutoff": -5.0}}, "model.cutoff = -5.0 must be greater than 0"),
+    ({"training": {"patience": 0}}, "training.patience = 0 must be greater than 0"),
+    ({"training": {"warmup_steps": -1}}, "training.warmup_steps = -1 must be at least 0"),
+    ({"training": {"learning_rate": float("nan")}}, "training.learning_rate = nan must be greater"),
+    ({"model": {"num_bilinear": 0}}, "model.num_bilinear = 0 must be greater than 0"),
+    ({"model": {"envelope_exponent": -1}}, "model.envelope_exponent = -1 must be at least 0"),
+    ({"data": {"units": {"x": 1}}}, "data.units.x = 1 must be a text"),
     ({"precision": "double"}, "precision: 'double' is none of"),
 ]
 
@@ -40,9 +46,14 @@ def test_mistakes_are_one_line_that_says_what_to_do(given, message):
 
 
 def test_a_wrong_choice_of_a_hyperparameter_names_its_key():
-    config = resolve({"model": {"conventions": "offical"}})
-    with pytest.raises(UserError, match=r"model.conventions: 'offical' is none of official, corrected"):
-        build_predictor(config, load_dataset(data_config(config)))
+    for model, message in (
+        ({"conventions": "offical"}, "model.conventions: 'offical' is none of official, corrected"),
+        ({"embeddings": "nodes", "separate_output_blocks": True}, "model.separate_output_blocks: not there for"),
+        ({"radial_basis": "gaussian", "num_radial": 1}, "model.num_radial: Gaussians need at least 2"),
+    ):
+        config = resolve({"model": model})
+        with pytest.raises(UserError, match=message):
+            build_predictor(config, load_dataset(data_config(config)))
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -7,7 +7,7 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from dimenet_tf.data import DataConfig, DataContainer, Split, load_dataset, random_split, sample
-from dimenet_tf.data.batching import check_budget, fill_batches, training_batches
+from dimenet_tf.data.batching import TrainingBatches, check_budget, fill_batches
 from dimenet_tf.data.pipeline import make_dataset
 from dimenet_tf.data.properties import find_property
 from dimenet_tf.data.references import fit_reference
@@ -33,7 +33,6 @@ BAD = {
     r"Z has shape \(4,\), but N asks for \(5,\)": {"N": N, "Z": Z[:4], "R": R},
     r"R has shape \(5, 2\)": {"N": N, "Z": Z, "R": R[:, :2]},
     r"target 'mu' has shape \(3,\)": {"N": N, "Z": Z, "R": R, "mu": [1, 2, 3]},
-    r"target 'mu' is not finite in molecule 1 \(id 1\)": {"N": N, "Z": Z, "R": R, "mu": [1, np.nan]},
     "a position is not finite in molecule 0": {"N": N, "Z": Z, "R": np.where(R == 3, np.inf, R)},
     "an atomic number is not in 1 ... 94 in molecule 1": {"N": N, "Z": [8, 1, 1, 0, 8], "R": R},
     "N must be": {"N": [3, 0], "Z": Z[:3], "R": R[:3]},
@@ -117,7 +116,7 @@ def test_random_split_is_the_releases():
     assert [len(part) for part in random_split(1000, None, None, 0)] == [800, 100, 100]
 
 
-@pytest.mark.parametrize("counts", [(0, 10), (10, 0), (95, 6)])
+@pytest.mark.parametrize("counts", [(0, 10), (10, 0), (95, 6), (90, 10)])
 def test_impossible_splits(counts):
     with pytest.raises(UserError, match="data.num_train"):
         random_split(100, *counts, seed=0)
@@ -159,7 +158,8 @@ class TestReferences:
         "references, message",
         [
             ("fitt", "'fitt' is none of"),
-            ({"H": 1.0}, r"no value for the elements with Z = \[6, 7, 8, 9\]"),
+            ({"H": 1.0}, "no value for C, N, O, F"),
+            ({"H": "a", "C": 1.0, "N": 1.0, "O": 1.0, "F": 1.0}, "the values must be numbers"),
             ({"Hh": 1.0}, "unknown element in data.references 'Hh'"),
         ],
     )
@@ -170,7 +170,7 @@ class TestReferences:
 
 def test_batches_of_every_epoch_hold_every_molecule_once():
     molecules = np.arange(100, 123)
-    batches = training_batches(molecules, seed=1, batch_size=5)
+    batches = TrainingBatches(molecules, seed=1, batch_size=5).from_step(0)
     epochs = [np.concatenate(list(itertools.islice(batches, 5))) for _ in range(3)]
     for epoch in epochs:
         np.testing.assert_array_equal(np.sort(epoch), molecules)
@@ -179,12 +179,20 @@ def test_batches_of_every_epoch_hold_every_molecule_once():
 
 def test_batches_are_a_function_of_seed_and_step():
     molecules = np.arange(23)
-    all_steps = list(itertools.islice(training_batches(molecules, 1, batch_size=5), 20))
-    for first in (0, 3, 5, 12):
-        later = itertools.islice(training_batches(molecules, 1, first, batch_size=5), 20 - first)
-        for a, b in zip(all_steps[first:], later):
-            np.testing.assert_array_equal(a, b)
-    other = next(training_batches(molecules, 2, batch_size=5))
+    sizes = {"atoms": np.arange(23) % 7 + 1}
+    for fill in ({"batch_size": 5}, {"budget": {"atoms": 20}, "sizes": sizes}):
+        used = TrainingBatches(molecules, 1, **fill)
+        all_steps = list(itertools.islice(used.from_step(0), 20))
+        for first in (0, 3, 5, 12):
+            for batches in (
+                used,
+                TrainingBatches(molecules, 1, **fill),
+            ):  # one that knows the epochs, one that does not
+                later = list(itertools.islice(batches.from_step(first), 20 - first))
+                assert len(later) == 20 - first
+                for a, b in zip(all_steps[first:], later):
+                    np.testing.assert_array_equal(a, b)
+    other = next(TrainingBatches(molecules, 2, **fill).from_step(0))
     assert not np.array_equal(all_steps[0], other)
 
 
@@ -249,5 +257,49 @@ def test_dataset_names_targets_units_and_baseline():
 
 def test_units_of_own_targets():
     assert find_property("yield").unit == ""
-    assert find_property("yield", "%", False)[:2] == ("%", False)
-    assert find_property("mu")[:2] == ("D", False)
+    assert find_property("yield", "%").unit == "%"
+    assert find_property("mu", "D")[:2] == ("D", False)
+    with pytest.raises(UserError, match="data.units.mu = au: mu is known in D"):
+        find_property("mu", "au")
+
+
+def test_a_target_that_is_not_finite_is_refused_when_it_is_used():
+    data = DataContainer(N, Z, R, {"mu": [1, np.nan], "gap": [1, 2]})
+    assert data.target("gap").tolist() == [1, 2]
+    with pytest.raises(UserError, match=r"target 'mu' is not finite in molecule 1 \(id 1\)"):
+        data.target("mu")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"target": "mu", "units": {"mv": "D"}}, "unknown target in data.units 'mv'; did you mean 'mu'"),
+        ({"target": "U0,mu", "references": {"H": 1.0}}, "for a single target"),
+        ({"target": [1]}, "targets are names"),
+        ({"filter": "releese"}, "data.filter: 'releese' is none of"),
+    ],
+)
+def test_options_that_belong_to_nothing(options, message):
+    with pytest.raises(UserError, match=message):
+        load_dataset(DataConfig(**options))
+
+
+def test_elements_must_be_in_the_training_molecules():
+    data = DataContainer([1] * 4, [1, 1, 1, 6], np.zeros((4, 3)), {"mu": [1, 2, 3, 4]})
+    split = Split(np.array([0, 1]), np.array([2]), np.array([3]))
+    with pytest.raises(UserError, match="no training molecule contains C"):
+        load_dataset(DataConfig(target="mu"), split, data)
+    constant = DataContainer([1] * 3, [1] * 3, np.zeros((3, 3)), {"mu": [2, 2, 2]})
+    with pytest.raises(UserError, match="all molecules have the same 'mu'"):
+        load_dataset(DataConfig(target="mu"), None, constant)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 cut", b"", b"\x93NUMPY\x01\x00"])
+def test_files_that_only_look_like_npz(tmp_path, content):
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(UserError, match="not a readable npz"):
+        DataContainer.open(tmp_path / "a.npz")
+    np.save(tmp_path / "b.npy", np.zeros(3))
+    (tmp_path / "b.npy").rename(tmp_path / "b.npz")
+    with pytest.raises(UserError, match="not a readable npz"):
+        DataContainer.open(tmp_path / "b.npz")

@@ -128,6 +128,42 @@ def test_bad_molecules_are_refused(inputs, message):
         make().predict(inputs())
 
 
+def with_near_overlap():
+    inputs = padded(["H2O"])
+    inputs["R"][0, 1] = inputs["R"][0, 0] + 1e-12  # the same place in float32
+    return inputs
+
+
+@pytest.mark.parametrize(
+    "inputs, message",
+    [
+        (with_near_overlap, "two atoms are at the same place"),
+        (lambda: molecule("H2O"), r"predict\(\[atoms\]\)"),
+        (lambda: ["H2O"], "molecule 0 is no ase.Atoms but str"),
+    ],
+)
+def test_inputs_that_look_right(inputs, message):
+    with pytest.raises(UserError, match=message):
+        make().predict(inputs())
+
+
+def test_any_iterable_of_molecules():
+    predictor = make()
+    np.testing.assert_allclose(
+        predictor.predict(molecule(n) for n in NAMES)["U0"], predictor.predict([molecule(n) for n in NAMES])["U0"]
+    )
+
+
+def test_damaged_folders(tmp_path):
+    make().to_folder(tmp_path)
+    (tmp_path / "weights.h5").write_bytes(b"no HDF5")
+    with pytest.raises(UserError, match="weights.h5 cannot be read"):
+        dimenet_tf.load(tmp_path)
+    (tmp_path / "predictor.json").write_text("{")
+    with pytest.raises(UserError, match="predictor.json cannot be read"):
+        dimenet_tf.load(tmp_path)
+
+
 def test_nothing_to_predict():
     assert make().predict([])["U0"].shape == (0,)
 

@@ -170,6 +170,9 @@ def test_fine_tuning_starts_from_the_other_models_weights(tmp_path):
     first = {name: v.numpy() for name, v in named_variables(load(tmp_path / "first").model).items()}
     for name, value in weights_of(second).items():
         np.testing.assert_array_equal(value, first[name])
+    wider = resolve({**config, "model": {**config["model"], "cutoff": 4.0}})
+    with pytest.raises(UserError, match=r"its model.cutoff is 5.0, here it is 4.0"):
+        trainer_of(wider, tmp_path / "fourth")
     other = resolve({"model": {"name": "dimenet", **SMALL["dimenet"]}, "training": config["training"]})
     with pytest.raises(UserError, match="training.init_from = .*: no weight"):
         trainer_of(other, tmp_path / "third")

@@ -63,6 +63,8 @@ class GaussianBasis(tf.keras.layers.Layer):
 
     def __init__(self, num_radial: int, cutoff: float, envelope_exponent: int = 5, **kwargs) -> None:
         super().__init__(**kwargs)
+        if num_radial < 2:
+            raise ValueError(f"num_radial: Gaussians need at least 2, got {num_radial}")
         self.num_radial = num_radial
         self.cutoff = cutoff
         self.envelope_exponent = envelope_exponent

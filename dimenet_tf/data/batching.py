@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -44,22 +45,37 @@ def fill_batches(
         yield order[start:]
 
 
-def training_batches(molecules: np.ndarray, seed: int, first_step: int = 0, **fill) -> Iterator[np.ndarray]:
-    """Yield the batches of steps `first_step`, `first_step` + 1, ... without end.
+class TrainingBatches:
+    """The batches of all steps, without end.
 
     Every epoch is a new permutation of the molecules, made from the seed and the number of the epoch alone, so that a
-    resumed run sees the batches that it would have seen. Arguments in `fill` as `fill_batches`.
+    resumed run sees the batches that it would have seen.
+
+    Parameters
+    ----------
+    molecules : (n,) int, to train on
+    seed : int
+    **fill : as `fill_batches`
     """
-    if len(molecules) == 0:
-        raise UserError("no molecules to train on")
-    step = epoch = 0
-    while True:
-        order = np.random.default_rng((seed, epoch)).permutation(molecules)
-        for batch in fill_batches(order, **fill):
-            if step >= first_step:
-                yield batch
-            step += 1
-        epoch += 1
+
+    def __init__(self, molecules: np.ndarray, seed: int, **fill) -> None:
+        if len(molecules) == 0:
+            raise UserError("no molecules to train on")
+        self.molecules, self.seed, self.fill = molecules, seed, fill
+        self._first_steps = [0]  # of the epochs that have been seen, so that none is made twice to find a step
+
+    def from_step(self, first_step: int) -> Iterator[np.ndarray]:
+        """Yield the batches of steps `first_step`, `first_step` + 1, ..."""
+        epoch = bisect.bisect_right(self._first_steps, first_step) - 1
+        step = self._first_steps[epoch]
+        while True:
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.molecules)
+            batches = list(fill_batches(order, **self.fill))
+            yield from batches[max(first_step - step, 0) :]
+            step += len(batches)
+            epoch += 1
+            if epoch == len(self._first_steps):
+                self._first_steps.append(step)
 
 
 def check_budget(batch_size: int | None, budget: Mapping[str, int] | None) -> None:

@@ -6,6 +6,8 @@ import hashlib
 import numbers as numbers_abc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from zipfile import BadZipFile
+from zlib import error as ZlibError
 
 import numpy as np
 
@@ -61,7 +63,6 @@ class DataContainer:
         for key, values in self.targets.items():
             if values.shape != self.N.shape:
                 raise UserError(f"{self.source}: target '{key}' has shape {values.shape}, expected {self.N.shape}")
-            self._reject(~np.isfinite(values), f"target '{key}' is not finite")
         self._reject_atoms(~np.isfinite(self.R).all(axis=1), "a position is not finite")
         self._reject_atoms((self.Z < 1) | (self.Z > MAX_Z), f"an atomic number is not in 1 ... {MAX_Z}")
 
@@ -100,10 +101,11 @@ class DataContainer:
         Raises
         ------
         UserError
-            If there is none of that name; names the closest one.
+            If there is none of that name (names the closest one), or if it is not finite for a molecule.
         """
         if name not in self.targets:
             raise unknown_name("target", name, self.targets)
+        self._reject(~np.isfinite(self.targets[name]), f"target '{name}' is not finite")
         return self.targets[name]
 
     def select(self, molecules: np.ndarray) -> DataContainer:
@@ -139,10 +141,10 @@ class DataContainer:
         path = Path(path)
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in file.files}
+                arrays = {key: file[key] for key in file.files}  # an .npy array has no `files`
         except FileNotFoundError:
             raise UserError(f"no such file: {path}") from None
-        except (ValueError, OSError, EOFError, KeyError) as error:
+        except (ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, BadZipFile, ZlibError) as error:
             raise UserError(f"{path} is not a readable npz file without pickled objects ({error})") from None
         missing = [key for key in ("N", "Z", "R") if key not in arrays]
         if missing:

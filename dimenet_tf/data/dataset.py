@@ -10,9 +10,10 @@ import numpy as np
 
 from dimenet_tf.data.container import DataContainer, sample
 from dimenet_tf.data.properties import Property, find_property
-from dimenet_tf.data.qm9 import qm9
+from dimenet_tf.data.qm9 import FILTERS, qm9
 from dimenet_tf.data.references import Reference, fit_reference
 from dimenet_tf.data.splits import Split, random_split
+from dimenet_tf.elements import symbols
 from dimenet_tf.errors import UserError, unknown_name
 
 DATASETS = {
@@ -35,7 +36,6 @@ class DataConfig:
     references : "auto", "fit", "mean", "none" or values per element; see `fit_reference`
     standardize : divide the targets by their spread
     units : mapping from targets that the library does not know to their units
-    extensive : mapping from such targets to whether they grow with the molecule
     filter : for qm9, "correct" or "release"; see `dimenet_tf.data.qm9`
     cache : folder of downloaded data; the user's cache folder where left out
     """
@@ -49,7 +49,6 @@ class DataConfig:
     references: str | Mapping[str, float] = "auto"
     standardize: bool = True
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    extensive: Mapping[str, bool] = dataclasses.field(default_factory=dict)
     filter: str = "correct"
     cache: str | None = None
 
@@ -93,6 +92,8 @@ class Dataset:
 
 def load_container(config: DataConfig) -> DataContainer:
     """Open the file or the named data set."""
+    if config.filter not in FILTERS:
+        raise UserError(f"data.filter: '{config.filter}' is none of {', '.join(FILTERS)}")
     if config.path is not None:
         return DataContainer.open(config.path)
     if config.name not in DATASETS:
@@ -100,17 +101,38 @@ def load_container(config: DataConfig) -> DataContainer:
     return DATASETS[config.name](config)
 
 
-def load_dataset(config: DataConfig, split: Split | None = None) -> Dataset:
-    """Load the data, split them (or take the split of an earlier run) and fit the references."""
-    container = load_container(config)
+def load_dataset(config: DataConfig, split: Split | None = None, container: DataContainer | None = None) -> Dataset:
+    """Load the data (or take them), split them (or take the split of an earlier run) and fit the references.
+
+    Raises
+    ------
+    UserError
+        For unknown or constant targets, options that belong to none of the targets, splits that do not fit, and
+        elements that no training molecule contains.
+    """
+    container = load_container(config) if container is None else container
     names = config.target_names
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f"data.target = {config.target}: targets are names")
+    for name in config.units:
+        if name not in names:
+            raise unknown_name("target in data.units", str(name), names)
+    if isinstance(config.references, Mapping) and len(names) > 1:
+        raise UserError("data.references: values per element are for a single target")
     if not names or len(set(names)) < len(names):
         raise UserError(f"data.target = {config.target}: name at least one target, and each only once")
-    kinds = [find_property(name, config.units.get(name), config.extensive.get(name)) for name in names]
+    kinds = [find_property(name, config.units.get(name)) for name in names]
     for name in names:
-        container.target(name)  # an unknown one is an error here
+        if container.target(name).std() == 0:
+            raise UserError(f"{container.source}: all molecules have the same '{name}'; there is nothing to learn")
     if split is None:
         split = random_split(len(container), config.num_train, config.num_valid, config.split_seed)
+    unseen = sorted(set(container.elements) - set(container.select(split.train).elements))
+    if unseen:
+        raise UserError(
+            f"{container.source}: no training molecule contains {symbols(unseen)}, but others do; "
+            "choose another data.split_seed or data.num_train, or leave these molecules out"
+        )
     references = [
         fit_reference(container, name, kind, split.train, config.references, config.standardize)
         for name, kind in zip(names, kinds)

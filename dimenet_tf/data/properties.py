@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from dimenet_tf.errors import UserError
+
 
 class Property(NamedTuple):
     """What is known of a property beyond its numbers."""
@@ -31,12 +33,14 @@ PROPERTIES = {
 }
 
 
-def find_property(name: str, unit: str | None = None, extensive: bool | None = None) -> Property:
-    """Return what is known of a property; `unit` and `extensive` answer for names that the library does not know.
+def find_property(name: str, unit: str | None = None) -> Property:
+    """Return what is known of a property; `unit` is that of a property that the library does not know.
 
     A property without a known unit is printed without one; nothing is guessed.
     """
-    known = PROPERTIES.get(name, Property("", True, ""))
-    return known._replace(
-        unit=known.unit if unit is None else unit, extensive=known.extensive if extensive is None else extensive
-    )
+    if name not in PROPERTIES:
+        return Property(unit or "", True, "")
+    known = PROPERTIES[name]
+    if unit not in (None, known.unit):
+        raise UserError(f"data.units.{name} = {unit}: {name} is known in {known.unit}; convert it or rename it")
+    return known

@@ -8,7 +8,6 @@ format made in the tests.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from dimenet_tf.elements import atomic_number
 from dimenet_tf.errors import UserError
 
 HARTREE = 27.211386246  # eV
-ARCHIVE, UNCHARACTERIZED = "dsgdb9nsd.xyz.tar.bz2", "uncharacterized.txt"
+ARCHIVE, UNCHARACTERIZED, PINS = "dsgdb9nsd.xyz.tar.bz2", "uncharacterized.txt", "checksums.json"
 MIRRORS = ("https://ndownloader.figshare.com/files/{}", "https://figshare.com/ndownloader/files/{}")
 FIGSHARE_FILES = {ARCHIVE: 3195389, UNCHARACTERIZED: 3195404}
 MOLECULES, NUM_UNCHARACTERIZED = 133_885, 3054
@@ -69,6 +68,7 @@ def qm9(filter: str = "correct", cache: str | Path | None = None) -> DataContain
         dropped = read_uncharacterized(fetch(UNCHARACTERIZED, cache), NUM_UNCHARACTERIZED)
         data = parse_archive(fetch(ARCHIVE, cache), MOLECULES)
         data = data.select(np.flatnonzero(~dropped_rows(data.id, dropped, filter)))
+        pin(cache, [ARCHIVE, UNCHARACTERIZED])  # not before they have been read: what arrived may be an error page
         unfinished = parsed.with_suffix(f".{os.getpid()}.npz")
         np.savez(unfinished, id=data.id, N=data.N, Z=data.Z.astype(np.uint8), R=data.R, **data.targets)
         unfinished.replace(parsed)
@@ -78,10 +78,9 @@ def qm9(filter: str = "correct", cache: str | Path | None = None) -> DataContain
 
 
 def fetch(name: str, cache: Path) -> Path:
-    """Return the path of a raw file, downloaded if it is not there; its checksum is pinned at first use."""
+    """Return the path of a raw file, downloaded if it is not there and compared with its pinned checksum."""
     cache.mkdir(parents=True, exist_ok=True)
-    path, pins_file = cache / name, cache / "checksums.json"
-    pins = json.loads(pins_file.read_text()) if pins_file.exists() else {}
+    path = cache / name
     addresses = [mirror.format(FIGSHARE_FILES[name]) for mirror in MIRRORS]
     reasons = []
     while not path.exists() and addresses:
@@ -94,17 +93,23 @@ def fetch(name: str, cache: Path) -> Path:
             addresses = addresses[1:]
     if not path.exists():
         raise UserError(f"QM9 could not be downloaded ({'; '.join(reasons)}): put the file at {path} by hand")
-    checksum = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            checksum.update(block)
-    if pins.setdefault(name, checksum.hexdigest()) != checksum.hexdigest():
+    pinned, found = _read_pins(cache).get(name), pooch.file_hash(path)
+    if pinned not in (None, found):
         raise UserError(
-            f"{path} is not the file that was used before (SHA-256 {checksum.hexdigest()}, pinned {pins[name]}): "
-            f"remove it to download it anew, or remove {pins_file} if you mean to use another"
+            f"{path} is not the file that was used before (SHA-256 {found}, pinned {pinned}): "
+            f"remove it to download it anew, or remove {cache / PINS} if you mean to use another"
         )
-    pins_file.write_text(json.dumps(pins, indent=1))
     return path
+
+
+def _read_pins(cache: Path) -> dict[str, str]:
+    return json.loads((cache / PINS).read_text()) if (cache / PINS).exists() else {}
+
+
+def pin(cache: Path, names: list[str]) -> None:
+    """Write down the checksums of files, which `fetch` then holds them to."""
+    pins = {**_read_pins(cache), **{name: pooch.file_hash(cache / name) for name in names}}
+    (cache / PINS).write_text(json.dumps(pins, indent=1))
 
 
 def parse_archive(path: str | Path, expected: int | None = None) -> DataContainer:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dimenet_tf.data.container import MAX_Z, DataContainer
 from dimenet_tf.data.properties import Property
-from dimenet_tf.elements import atomic_number
+from dimenet_tf.elements import atomic_number, symbols
 from dimenet_tf.errors import UserError
 
 
@@ -45,11 +45,13 @@ def fit_reference(
     if references == "auto":
         references = "fit" if kind.extensive else "mean"
     if isinstance(references, Mapping):
-        for symbol, value in references.items():
-            per_element[atomic_number(symbol, "data.references")] = value
-        lacking = sorted(set(data.elements) - {z for z in range(MAX_Z + 1) if per_element[z] != 0})
+        given = {atomic_number(str(symbol), "data.references"): value for symbol, value in references.items()}
+        if not all(isinstance(value, (int, float)) for value in given.values()):
+            raise UserError(f"data.references = {dict(references)}: the values must be numbers")
+        lacking = sorted(set(data.elements) - set(given))
         if lacking:
-            raise UserError(f"data.references has no value for the elements with Z = {lacking}, which the data contain")
+            raise UserError(f"data.references has no value for {symbols(lacking)}, which the data contain")
+        per_element[list(given)] = list(given.values())
     elif references == "fit":
         present = np.flatnonzero(composition.any(axis=0))
         per_element[present] = np.linalg.lstsq(composition[:, present].astype(float), values, rcond=None)[0]

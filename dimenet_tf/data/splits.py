@@ -36,10 +36,10 @@ def random_split(num_molecules: int, num_train: int | None, num_valid: int | Non
     """
     num_train = int(0.8 * num_molecules) if num_train is None else num_train
     num_valid = int(0.1 * num_molecules) if num_valid is None else num_valid
-    if num_train < 1 or num_valid < 1 or num_train + num_valid > num_molecules:
+    if num_train < 1 or num_valid < 1 or num_train + num_valid >= num_molecules:
         raise UserError(
             f"data.num_train = {num_train} and data.num_valid = {num_valid} do not fit {num_molecules} molecules: "
-            "both must be at least 1, their sum at most the number of molecules"
+            "both must be at least 1, and at least 1 molecule must be left to test on"
         )
     order = np.random.RandomState(seed).permutation(num_molecules)
     return Split(order[:num_train], order[num_train : num_train + num_valid], order[num_train + num_valid :])

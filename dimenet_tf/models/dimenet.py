@@ -159,6 +159,8 @@ class DimeNet(Hyperparameters, tf.keras.Model):
         check_choice("embeddings", embeddings, ("messages", "nodes"))
         official = conventions == "official"
         on_nodes = embeddings == "nodes"
+        if on_nodes and separate_output_blocks:
+            raise ValueError("separate_output_blocks: not there for embeddings: nodes")
         self.angle = "at_target" if official else "interior"
         self.aggregation_class = choose_aggregation(aggregation)
         self.needs = frozenset() if on_nodes else self.aggregation_class.needs

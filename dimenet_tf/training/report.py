@@ -37,7 +37,9 @@ def report(predictor: Predictor, dataset: Dataset, folder: RunFolder, part: str 
     folder.plots.mkdir(exist_ok=True)
     labels = dataset.targets[molecules]
     for t, (name, kind) in enumerate(zip(dataset.names, dataset.kinds)):
-        plots.parity(name, kind.unit, labels[:, t], predicted[:, t], folder.plots / f"{part}_{name}.png")
+        plots.parity(
+            name, kind.unit, labels[:, t], predicted[:, t], folder.plots / f"{part}_{name.replace('/', '_')}.png"
+        )
     metrics = folder.read_metrics()
     if metrics:
         plots.learning_curve(metrics, predictor.units, folder.plots / "learning_curve.png")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dimenet_tf.config import build_predictor, data_config, training_config
-from dimenet_tf.data.dataset import describe, load_dataset
+from dimenet_tf.data.dataset import Dataset, describe, load_container, load_dataset
 from dimenet_tf.data.splits import Split
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import load
@@ -14,26 +14,30 @@ from dimenet_tf.training.report import report
 from dimenet_tf.training.trainer import Trainer
 
 
-def open_dataset(config: dict, folder: RunFolder):
-    """Load a run's data with the split that the run has stored, or a new one."""
-    split = Split.load(folder.split_file) if folder.split_file.exists() else None
-    return load_dataset(data_config(config), split)
+def open_dataset(config: dict, folder: RunFolder) -> Dataset:
+    """Load a run's data: with the split that the run has stored, if they are the data it was started with."""
+    container = load_container(data_config(config))
+    if not folder.split_file.exists():
+        return load_dataset(data_config(config), container=container)
+    if folder.read_data_description()["sha256"] != container.checksum():
+        raise UserError(f"the data are not those that {folder.path} was started with (checksum in data.json)")
+    return load_dataset(data_config(config), Split.load(folder.split_file), container)
 
 
-def check_continuation(config: dict, description: dict, folder: RunFolder) -> None:
-    """Refuse to go on with a run whose model or data would be others than it was started with."""
+def check_continuation(config: dict, folder: RunFolder) -> None:
+    """Refuse to go on with a run whose model, data or seed would be others than it was started with."""
     if not folder.config_file.exists():
         return
     before = folder.read_config()
-    for section in ("model", "data"):
-        changed = [key for key, value in config[section].items() if before[section].get(key) != value]
-        if changed:
+    now = {f"{section}.{key}": value for section in ("model", "data") for key, value in config[section].items()}
+    for path, value in {**now, "precision": config["precision"], "seed": config["seed"]}.items():
+        section, _, key = path.rpartition(".")
+        old = (before[section] if section else before).get(key)
+        if old != value:
             raise UserError(
-                f"{section}.{changed[0]} of {folder.path} is {before[section].get(changed[0])!r} and cannot change; "
+                f"{path} of {folder.path} is {old!r} and cannot change; "
                 f"start a new run, with training.init_from={folder.path} to keep its weights"
             )
-    if folder.read_data_description()["sha256"] != description["sha256"]:
-        raise UserError(f"the data are not those that {folder.path} was started with (checksum in data.json)")
 
 
 def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict], None] | None = None) -> bool:
@@ -49,9 +53,9 @@ def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict],
     -------
     False if Ctrl-C ended the session before the last step
     """
+    check_continuation(config, folder)
     dataset = open_dataset(config, folder)
     description = describe(dataset)
-    check_continuation(config, description, folder)
     trainer = Trainer(
         training_config(config),
         lambda: build_predictor(config, dataset),

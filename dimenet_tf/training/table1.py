@@ -36,12 +36,16 @@ def combine(runs: Sequence[str]) -> dict:
     Returns
     -------
     dict
-        `mae` {target: MAE in the table's unit}; `std_mae` in % and `log_mae`, their means over these targets
+        `mae` {target: MAE in the table's unit}; `std_mae` in % and `log_mae`, their means over these targets;
+        `notes`, what makes the published columns no comparison
     """
-    errors, sigmas, predictions = {}, {}, {}
+    errors, sigmas, predictions, notes = {}, {}, {}, []
     for run in runs:
         folder = RunFolder(run)
-        dataset = open_dataset(folder.read_config(), folder)
+        config = folder.read_config()
+        if config["data"]["name"] != "qm9" or config["data"]["path"] is not None:
+            notes.append(f"{run} was trained on other data than data.name: qm9, which the published errors belong to")
+        dataset = open_dataset(config, folder)
         test = dataset.split.test
         data = dataset.container.select(test)
         predictor = load(folder.path)
@@ -67,6 +71,7 @@ def combine(runs: Sequence[str]) -> dict:
         "mae": {name: float(np.abs(errors[name]).mean()) * (1 if name in UNITS else 1000) for name in names},
         "std_mae": float(100 * standard.mean()),
         "log_mae": float(np.log(standard).mean()),
+        "notes": notes,
     }
 
 
@@ -86,4 +91,4 @@ def write_table(result: dict, output: str | Path) -> str:
     widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths)) for row in rows]
     summary = f"std. MAE {result['std_mae']:.3g} %, logMAE {result['log_mae']:.2f} over {len(result['mae'])} targets"
-    return "\n".join([*lines, summary])
+    return "\n".join([*lines, summary, *(f"note: {note}" for note in result["notes"])])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from dimenet_tf.data.batching import check_budget, training_batches
+from dimenet_tf.data.batching import TrainingBatches, check_budget
 from dimenet_tf.data.dataset import Dataset
 from dimenet_tf.data.pipeline import Batch, make_dataset
 from dimenet_tf.errors import UserError
@@ -110,12 +110,12 @@ class Trainer:
         on_validation: Callable[[dict], None] | None = None,
     ) -> None:
         check_budget(config.batch_size, config.budget)
-        self.config, self.dataset, self.folder, self.seed = config, dataset, folder, seed
+        self.config, self.dataset, self.folder = config, dataset, folder
         self.on_validation = on_validation or (lambda row: None)
         self.strategy = make_strategy(config.strategy)
         with self.strategy.scope():
             self.predictor = make_predictor()
-            if config.init_from is not None:
+            if config.init_from is not None and not tf.train.latest_checkpoint(str(folder.checkpoints)):
                 initialize_from(self.predictor, config.init_from)
             self.training = TrainingModel(self.predictor, config.max_grad_norm)
             schedule = WarmupExponentialDecay(
@@ -127,6 +127,13 @@ class Trainer:
         self.averaged = self.predictor.clone()  # validated and kept: holds the moving average of the weights
         container = dataset.container
         self.store = self.predictor.graph_store(container.N, container.Z, container.R)
+        self.batches = TrainingBatches(
+            dataset.split.train,
+            seed,
+            batch_size=config.batch_size,
+            budget=config.budget,
+            sizes={name: self.store.sizes(name) for name in config.budget or {}},
+        )
         self.best_error = tf.Variable(np.inf, dtype=tf.float64, trainable=False)
         self.stale = tf.Variable(0, dtype=tf.int64, trainable=False)  # validations since the best one
         checkpoint = tf.train.Checkpoint(
@@ -159,32 +166,25 @@ class Trainer:
                     verbose=0,
                     callbacks=[*callbacks, interrupt],
                 )
-                if interrupt.interrupted:
-                    self.checkpoints.save(checkpoint_number=self.step)
-                    return False
-                self._validate(progress, writer)
+                if self.step == until:  # Ctrl-C may have come before
+                    self._validate(progress, writer)
                 self.checkpoints.save(checkpoint_number=self.step)
-        return True
+                if interrupt.interrupted:
+                    break
+        return self.step >= config.num_steps or self._patience_is_over()
 
     def _patience_is_over(self) -> bool:
         return self.config.patience is not None and int(self.stale) >= self.config.patience
 
     def _training_data(self, first_step: int) -> tf.data.Dataset:
-        config = self.config
-        sizes = {name: self.store.sizes(name) for name in config.budget or {}}
-
-        def batches() -> Iterator[np.ndarray]:
-            return training_batches(
-                self.dataset.split.train,
-                self.seed,
-                first_step,
-                batch_size=config.batch_size,
-                budget=config.budget,
-                sizes=sizes,
-            )
-
         replicas = self.strategy.num_replicas_in_sync
-        data = make_dataset(self.store, self.dataset.targets, batches, replicas, self.predictor.dtype)
+        data = make_dataset(
+            self.store,
+            self.dataset.targets,
+            lambda: self.batches.from_step(first_step),
+            replicas,
+            self.predictor.dtype,
+        )
         if replicas == 1:
             return data
         # every replica takes whole graphs in turn; Keras would cut a batch along its first axis
@@ -242,5 +242,10 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 
 def initialize_from(predictor: Predictor, source: str) -> None:
     """Start from the weights of another run or model of the same architecture and size."""
-    weights = {name: variable.numpy() for name, variable in named_variables(load(source).model).items()}
+    other = load(source)
+    mine, theirs = predictor.model.get_config(), other.model.get_config()
+    for key in ("cutoff", "envelope_exponent", "conventions", "radial_basis", "extensive"):
+        if key in mine and key in theirs and mine[key] != theirs[key]:
+            raise UserError(f"training.init_from = {source}: its model.{key} is {theirs[key]}, here it is {mine[key]}")
+    weights = {name: variable.numpy() for name, variable in named_variables(other.model).items()}
     assign_weights(predictor.model, weights, f"training.init_from = {source}")

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,20 @@ def test_going_on_with_a_finished_run(finished_run):
     assert "going on from step 6" in printed and "8/8" in printed
     other = run("run_train.py", "with", f"run={folder}", "data.target=gap", cwd=folder, code=2)
     assert other.startswith("error: ") and "data.target" in other
+    double = run("run_train.py", "with", f"run={folder}", "precision=float64", cwd=folder, code=2)
+    assert double.startswith("error: precision of ")
+
+
+def test_evaluation_refuses_other_data(finished_run, tmp_path):
+    folder, _ = finished_run
+    shutil.copytree(folder, tmp_path / "run")
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    data = sample().select(np.arange(1990))
+    np.savez(tmp_path / "fewer.npz", N=data.N, Z=data.Z, R=data.R, **data.targets)
+    config["data"]["path"] = str(tmp_path / "fewer.npz")
+    (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(config))
+    printed = run("run_eval.py", "with", f"run={tmp_path / 'run'}", cwd=tmp_path, code=2)
+    assert printed.startswith("error: the data are not those")
 
 
 def test_print_config(tmp_path):
@@ -113,6 +128,11 @@ MISTAKES = [
     ("run_train.py with configs/dimenett.yaml", "did you mean 'configs/dimenet.yaml'?"),
     ("run_train.py with model.conventions=offical", "model.conventions: 'offical' is none of official, corrected"),
     ("run_train.py with training.init_from=nowhere", "no such run or model: nowhere"),
+    ("run_train.py with run=runs/33", "no such run: runs/33"),
+    ("run_train.py with run=3", "run = 3 must be a text"),
+    ("run_train.py with configs/broken.yaml", "configs/broken.yaml is not valid YAML"),
+    ("run_eval.py with run=3", "3 is no run folder; write runs/3"),
+    ("run_eval.py with runs=runs/1,runs/2 part=valid", "give neither run nor part"),
     ("run_eval.py with run=nowhere", "nowhere is no run folder"),
     ("run_eval.py with runn=runs/1", "unknown key 'runn'; did you mean 'run'?"),
     ("run_eval.py", "name a run folder"),
@@ -123,6 +143,7 @@ MISTAKES = [
 def test_a_mistake_is_one_line(tmp_path, command, message):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/dimenet.yaml").write_text("model: {name: dimenet}\n")
+    (tmp_path / "configs/broken.yaml").write_text("model: {name: [\n")
     printed = run(*command.split(), cwd=tmp_path, code=2).splitlines()
     assert len(printed) == 1 and printed[0].startswith("error: ") and message in printed[0]
 
