@@ -130,7 +130,7 @@ def test_bad_molecules_are_refused(inputs, message):
 
 def with_near_overlap():
     inputs = padded(["H2O"])
-    inputs["R"][0, 1] = inputs["R"][0, 0] + 1e-12  # the same place in float32
+    inputs["R"][0, 1] = inputs["R"][0, 0] + [0, 0, 1e-12]  # the same place in float32
     return inputs
 
 
