@@ -28,6 +28,7 @@ setup(
         "matplotlib>=3.7",
         "tqdm>=4.64",
         "pooch>=1.7",
+        "requests>=2.28",
     ],
     extras_require={
         "dev": ["pytest>=7.4", "ruff==0.17.5", "pre-commit>=3.5"],

@@ -1,8 +1,11 @@
 """QM9's raw format, on archives made here: no network."""
 
 import hashlib
+import http.server
 import io
 import tarfile
+import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -109,6 +112,40 @@ def test_without_a_network_the_place_of_the_file_is_named(tmp_path, monkeypatch)
     with pytest.raises(UserError, match="put the file at .*uncharacterized.txt by hand") as error:
         qm9.qm9("correct", tmp_path)
     assert "\n" not in str(error.value) and not list(tmp_path.glob("*.npz"))
+
+
+class Interrupting(http.server.BaseHTTPRequestHandler):
+    """Serves a file with ranges; the first connection breaks in the middle."""
+
+    content = bytes(range(256)) * 2000
+    requested: ClassVar[list] = []
+
+    def do_GET(self):
+        start = int(self.headers.get("Range", "bytes=0-")[6:].rstrip("-"))
+        rest = self.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        self.requested.append(start)
+        self.wfile.write(rest if len(self.requested) > 1 else rest[:200_000])
+
+    def log_message(self, *args):
+        pass
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    with http.server.HTTPServer(("127.0.0.1", 0), Interrupting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(qm9, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/{{}}",))
+        with pytest.raises(UserError, match="try again, which goes on where it stopped"):
+            qm9.fetch(qm9.ARCHIVE, tmp_path)
+        assert not (tmp_path / qm9.ARCHIVE).exists()
+        left = (tmp_path / f"{qm9.ARCHIVE}.part").stat().st_size
+        path = qm9.fetch(qm9.ARCHIVE, tmp_path)
+        server.shutdown()
+    assert path.read_bytes() == Interrupting.content
+    assert 0 < left < len(Interrupting.content) and Interrupting.requested == [0, left]
+    assert [p.name for p in tmp_path.iterdir()] == [qm9.ARCHIVE]
 
 
 def test_truncated_archive(cache):

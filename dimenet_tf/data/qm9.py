@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pooch
+import requests
+from tqdm import tqdm
 
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.elements import atomic_number
@@ -85,14 +88,16 @@ def fetch(name: str, cache: Path) -> Path:
     reasons = []
     while not path.exists() and addresses:
         try:
-            downloader = pooch.HTTPDownloader(progressbar=True)
-            # pooch writes to a temporary file and moves it into place when it is complete
-            pooch.retrieve(addresses[0], None, fname=name, path=cache, downloader=downloader)
+            # pooch moves the file into place when it is complete
+            pooch.retrieve(addresses[0], None, fname=name, path=cache, downloader=_resume(cache / f"{name}.part"))
         except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
             reasons.append(f"{addresses[0]}: {type(error).__name__}")
             addresses = addresses[1:]
     if not path.exists():
-        raise UserError(f"QM9 could not be downloaded ({'; '.join(reasons)}): put the file at {path} by hand")
+        raise UserError(
+            f"QM9 could not be downloaded ({'; '.join(reasons)}): try again, which goes on where it stopped, "
+            f"or put the file at {path} by hand"
+        )
     pinned, found = _read_pins(cache).get(name), pooch.file_hash(path)
     if pinned not in (None, found):
         raise UserError(
@@ -100,6 +105,33 @@ def fetch(name: str, cache: Path) -> Path:
             f"remove it to download it anew, or remove {cache / PINS} if you mean to use another"
         )
     return path
+
+
+def _resume(part: Path):
+    """Return a downloader for pooch that goes on with what an interrupted download left in `part`."""
+
+    def download(url: str, output_file: str, pooch_object) -> None:
+        start = part.stat().st_size if part.exists() else 0
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        with requests.get(url, headers=headers, stream=True, timeout=60) as response:
+            if response.status_code == 416:  # nothing is left behind `start`: what is there belongs to another file
+                part.unlink()
+            response.raise_for_status()
+            if response.status_code != 206:  # the server begins anew
+                start = 0
+            total = start + int(response.headers.get("Content-Length", 0))
+            with (
+                part.open("ab" if start else "wb") as file,
+                tqdm(total=total or None, initial=start, unit="B", unit_scale=True, desc=part.stem) as bar,
+            ):
+                for chunk in response.iter_content(1 << 16):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+        if part.stat().st_size < total:
+            raise OSError(f"connection closed after {part.stat().st_size} of {total} bytes")
+        shutil.move(part, output_file)
+
+    return download
 
 
 def _read_pins(cache: Path) -> dict[str, str]:
