@@ -30,7 +30,7 @@ def measure(args: argparse.Namespace) -> dict:
     start = time.perf_counter()
     import numpy as np
 
-    from dimenet_tf.data import DataContainer, sample
+    from dimenet_tf.data import read_file, sample
     from dimenet_tf.data.pipeline import Batch
     from dimenet_tf.graph import Graph, graph_signature
     from dimenet_tf.heads import ScalarHead
@@ -45,7 +45,7 @@ def measure(args: argparse.Namespace) -> dict:
     predictor = Predictor(args.model, {"aggregation": args.aggregation}, head, range(1, 95))
     construction = time.perf_counter() - start
 
-    data = (DataContainer.open(args.data) if args.data else sample()).select(np.arange(32))
+    data = (read_file(args.data) if args.data else sample()).select(np.arange(32))
     store = predictor.graph_store(data.N, data.Z, data.R)
     graph = Graph(*map(tf.constant, store.batch(range(32))))
     batch = Batch(graph, tf.zeros([32, 1], tf.float64), tf.constant(1 / 32, tf.float64))

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from conftest import DATA  # noqa: F401  (TensorFlow's devices are set up there)
 
-from dimenet_tf.data import DataConfig, load_dataset, qm9
-from dimenet_tf.data.container import DataContainer
+from dimenet_tf.data import DataConfig, load_dataset, qm9, read_file
 from dimenet_tf.errors import UserError
 
 METHANE = """5
@@ -178,5 +177,5 @@ def test_the_releases_own_file(tmp_path):
     """qm9_eV.npz of the DimeNet release: its keys, through data.path."""
     data = qm9.parse_archive(archive(tmp_path / "raw.tar.bz2"))
     np.savez(tmp_path / "qm9_eV.npz", id=data.id, N=data.N, Z=data.Z, R=data.R, **data.targets)
-    again = DataContainer.open(tmp_path / "qm9_eV.npz")
+    again = read_file(tmp_path / "qm9_eV.npz")
     assert again.checksum() == data.checksum()

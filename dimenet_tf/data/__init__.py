@@ -1,7 +1,20 @@
-"""Containers, the embedded sample, splits and batches."""
+"""Containers, the embedded sample and trajectory, readers, splits and batches."""
 
-from dimenet_tf.data.container import DataContainer, sample
+from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.dataset import DataConfig, Dataset, load_dataset
+from dimenet_tf.data.embedded import ethanol_xtb, sample
+from dimenet_tf.data.readers import from_atoms, read_file
 from dimenet_tf.data.splits import Split, random_split
 
-__all__ = ["DataConfig", "DataContainer", "Dataset", "Split", "load_dataset", "random_split", "sample"]
+__all__ = [
+    "DataConfig",
+    "DataContainer",
+    "Dataset",
+    "Split",
+    "ethanol_xtb",
+    "from_atoms",
+    "load_dataset",
+    "random_split",
+    "read_file",
+    "sample",
+]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import numbers as numbers_abc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
-from zlib import error as ZlibError
 
 import numpy as np
 
+from dimenet_tf.data.properties import find_property
+from dimenet_tf.data.splits import Split
+from dimenet_tf.elements import SYMBOLS
 from dimenet_tf.errors import UserError, unknown_name
 
-STRUCTURE = ("id", "N", "Z", "R")
 MAX_Z = 94
 SAMPLE = Path(__file__).parent / "sample" / "sample.npz"
 
@@ -26,14 +25,17 @@ class DataContainer:
     N : (molecules,) int, atoms of each molecule
     Z : (sum N,) int, atomic numbers, 1 ... 94
     R : (sum N, 3) float, positions in Angstrom
-    targets : mapping from property names to (molecules,) float
+    targets : mapping from property names to float arrays: (molecules, ...), or (sum N, ...) for properties of atoms;
+        the shape behind the dots is that of `PROPERTIES`, none for properties that the library does not know
     id : (molecules,) int or str; 0, 1, 2, ... where left out
     source : str, named in errors
+    split : the one that comes with the data, where one does
 
     Raises
     ------
     UserError
-        If array lengths do not fit, a number is not finite or an atomic number is out of range; names the molecule.
+        If array lengths do not fit, a number is not finite, an atomic number is out of range or two atoms are at the
+        same place; names the molecule.
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class DataContainer:
         targets: Mapping[str, np.ndarray] | None = None,
         id: Sequence | None = None,
         source: str = "data",
+        split: Split | None = None,
     ) -> None:
         self.source = source
+        self.split = split
         self.N = np.asarray(N, np.int32)
         self.Z = np.asarray(Z, np.int32)
         self.R = np.asarray(R)
@@ -61,10 +65,22 @@ class DataContainer:
             if array.shape != shape:
                 raise UserError(f"{self.source}: {key} has shape {array.shape}, but N asks for {shape}")
         for key, values in self.targets.items():
-            if values.shape != self.N.shape:
-                raise UserError(f"{self.source}: target '{key}' has shape {values.shape}, expected {self.N.shape}")
+            kind = find_property(key)
+            shape = (atoms if kind.per_atom else len(self), *kind.shape)
+            if values.shape != shape:
+                raise UserError(f"{self.source}: target '{key}' has shape {values.shape}, expected {shape}")
         self._reject_atoms(~np.isfinite(self.R).all(axis=1), "a position is not finite")
         self._reject_atoms((self.Z < 1) | (self.Z > MAX_Z), f"an atomic number is not in 1 ... {MAX_Z}")
+        self._reject_atoms(self._overlapping(), "two atoms are at the same place")
+
+    def _overlapping(self) -> np.ndarray:
+        """(sum N,) bool: an atom before this one has the same position in float32."""
+        x, y, z = np.asarray(self.R, np.float32).T
+        order = np.lexsort((x, y, z, self.molecule_of_atom))
+        rows = np.stack([x, y, z, self.molecule_of_atom])[:, order]
+        same = np.zeros(len(order), bool)
+        same[order[1:]] = (rows[:, 1:] == rows[:, :-1]).all(axis=0)
+        return same
 
     def _reject(self, bad: np.ndarray, reason: str) -> None:
         if bad.any():
@@ -95,8 +111,19 @@ class DataContainer:
         np.add.at(counts, (self.molecule_of_atom, self.Z), 1)
         return counts
 
+    def formulas(self) -> np.ndarray:
+        """Return the sum formula of each molecule in Hill's order, (molecules,) str: C2H6O."""
+
+        def formula(counts: np.ndarray) -> str:
+            first = [6, 1] if counts[6] else []
+            others = sorted(set(np.flatnonzero(counts)) - set(first), key=SYMBOLS.__getitem__)
+            return "".join(f"{SYMBOLS[z]}{n if n > 1 else ''}" for z in (*first, *others) if (n := counts[z]))
+
+        rows, which = np.unique(self.composition(), axis=0, return_inverse=True)
+        return np.array([formula(row) for row in rows])[which.ravel()]
+
     def target(self, name: str) -> np.ndarray:
-        """Return a property, (molecules,) float64.
+        """Return a property, (molecules, ...) float64, or (sum N, ...) if it is one of atoms.
 
         Raises
         ------
@@ -105,8 +132,11 @@ class DataContainer:
         """
         if name not in self.targets:
             raise unknown_name("target", name, self.targets)
-        self._reject(~np.isfinite(self.targets[name]), f"target '{name}' is not finite")
-        return self.targets[name]
+        values = self.targets[name]
+        bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        reject = self._reject_atoms if find_property(name).per_atom else self._reject
+        reject(bad, f"target '{name}' is missing or not finite")
+        return values
 
     def select(self, molecules: np.ndarray) -> DataContainer:
         """Return the data set of the given molecules, in the given order."""
@@ -118,7 +148,7 @@ class DataContainer:
             self.N[molecules],
             self.Z[atoms],
             self.R[atoms],
-            {key: values[molecules] for key, values in self.targets.items()},
+            {key: v[atoms if find_property(key).per_atom else molecules] for key, v in self.targets.items()},
             self.id[molecules],
             self.source,
         )
@@ -131,69 +161,3 @@ class DataContainer:
         for key in sorted(self.targets):
             digest.update(key.encode() + self.targets[key].tobytes())
         return digest.hexdigest()
-
-    @classmethod
-    def from_npz(cls, path: str | Path) -> DataContainer:
-        """Read the flattened layout: `id` (optional), `N`, `Z`, `R` and one array for each target.
-
-        Arrays of text (`smiles`, say) are passed over. Object arrays are refused: reading them would run code.
-        """
-        path = Path(path)
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in file.files}  # an .npy array has no `files`
-        except FileNotFoundError:
-            raise UserError(f"no such file: {path}") from None
-        except (ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, BadZipFile, ZlibError) as error:
-            raise UserError(f"{path} is not a readable npz file without pickled objects ({error})") from None
-        missing = [key for key in ("N", "Z", "R") if key not in arrays]
-        if missing:
-            raise UserError(f"{path}: missing array '{missing[0]}'; needed are N, Z, R and targets (see README)")
-        targets = {k: v for k, v in arrays.items() if k not in STRUCTURE and np.issubdtype(v.dtype, np.number)}
-        return cls(arrays["N"], arrays["Z"], arrays["R"], targets, arrays.get("id"), source=str(path))
-
-    @classmethod
-    def from_atoms(cls, frames: Sequence, source: str = "atoms") -> DataContainer:
-        """Take molecules from a list of `ase.Atoms`.
-
-        Targets are the numbers in `atoms.info`, and the energies of calculators, that all of them have.
-        """
-        periodic = [i for i, atoms in enumerate(frames) if atoms.pbc.any()]
-        if periodic:
-            raise UserError(f"{source}: molecule {periodic[0]} is periodic; only molecules are supported")
-        # ASE's readers keep the energy apart from the other numbers of a frame
-        infos = [{**(atoms.calc.results if atoms.calc else {}), **atoms.info} for atoms in frames]
-        keys = set.intersection(*map(set, infos)) if infos else set()
-        numbers = {k for k in keys if all(isinstance(info[k], numbers_abc.Real) for info in infos)} - {"id"}
-        return cls(
-            [len(atoms) for atoms in frames],
-            np.concatenate([np.empty(0, int), *(atoms.numbers for atoms in frames)]),
-            np.concatenate([np.empty((0, 3)), *(atoms.positions for atoms in frames)]),
-            {key: [info[key] for info in infos] for key in sorted(numbers)},
-            [info["id"] for info in infos] if "id" in keys else None,
-            source,
-        )
-
-    @classmethod
-    def open(cls, path: str | Path) -> DataContainer:
-        """Read an npz file, or extended XYZ and the other formats of ASE (targets: the numbers of the comment line)."""
-        path = Path(path)
-        if path.suffix == ".npz":
-            return cls.from_npz(path)
-        if not path.exists():
-            raise UserError(f"no such file: {path}")
-        import ase.io  # slow to import, and needed for these formats only
-
-        try:
-            return cls.from_atoms(ase.io.read(path, index=":"), source=str(path))
-        except (ase.io.formats.UnknownFileTypeError, ase.io.ParseError, OSError, ValueError, LookupError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{path} could not be read by ASE: {error}") from None
-
-
-def sample() -> DataContainer:
-    """Return the embedded sample of small molecules; see `sample/README.md` beside this file."""
-    data = DataContainer.from_npz(SAMPLE)
-    data.source = "embedded sample"
-    return data

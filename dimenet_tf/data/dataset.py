@@ -8,18 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from dimenet_tf.data.container import DataContainer, sample
-from dimenet_tf.data.properties import Property, find_property
+from dimenet_tf.data import trajectories
+from dimenet_tf.data.container import DataContainer
+from dimenet_tf.data.embedded import ethanol_xtb, sample
+from dimenet_tf.data.properties import PROPERTIES, Property, find_property
 from dimenet_tf.data.qm9 import FILTERS, qm9
+from dimenet_tf.data.readers import read_file
 from dimenet_tf.data.references import Reference, fit_reference
-from dimenet_tf.data.splits import Split, random_split
+from dimenet_tf.data.splits import Split, given_split, random_split
 from dimenet_tf.elements import symbols
 from dimenet_tf.errors import UserError, unknown_name
 
 DATASETS = {
     "sample": lambda config: sample(),
+    "ethanol_xtb": lambda config: ethanol_xtb(),
     "qm9": lambda config: qm9(config.filter, config.cache),
+    "md17": lambda config: trajectories.md17(config.molecule, config.cache),
+    "rmd17": lambda config: trajectories.rmd17(config.molecule, config.fold, config.cache),
+    "md17_ccsd": lambda config: trajectories.md17_ccsd(config.molecule, config.cache),
+    "coll": lambda config: trajectories.coll(config.cache),
 }
+SPLITS = ("auto", "given", "random")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +37,18 @@ class DataConfig:
 
     Parameters
     ----------
-    name : data set that the library knows: "sample" or "qm9"
-    path : instead, a file: npz, extended XYZ or another format of ASE
-    target : property to learn, or several: `mu`, `[U0, U, H, G]`
+    name : data set that the library knows, a key of `DATASETS`
+    path : instead, a file: npz, extended XYZ, an ASE database or another format of ASE; see `read_file`
+    target : property to learn, or several: `mu`, `[U0, U, H, G]`, `[energy, forces]`
     num_train, num_valid : molecules; 80 % and 10 % of all where left out. The rest is tested on.
+    split : "random", "given" (the one that comes with the data), or "auto": that if there is one
     split_seed : of the random split
     references : "auto", "fit", "mean", "none" or values per element; see `fit_reference`
-    standardize : divide the targets by their spread
-    units : mapping from targets that the library does not know to their units
+    standardize : divide the targets by their spread; an energy with forces by the forces' spread times 1 Angstrom
+    keys : names that a file has for the library's: {"energy": "REF_energy"}
+    units : of properties in a file: {"energy": "kcal/mol"}; of targets that the library does not know, to print
+    molecule : of md17, rmd17 and md17_ccsd
+    fold : of rmd17's five splits
     filter : for qm9, "correct" or "release"; see `dimenet_tf.data.qm9`
     cache : folder of downloaded data; the user's cache folder where left out
     """
@@ -45,10 +58,14 @@ class DataConfig:
     target: str | Sequence[str] = "U0"
     num_train: int | None = None
     num_valid: int | None = None
+    split: str = "auto"
     split_seed: int = 42
     references: str | Mapping[str, float] = "auto"
     standardize: bool = True
+    keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    molecule: str | None = None
+    fold: int = 1
     filter: str = "correct"
     cache: str | None = None
 
@@ -69,11 +86,22 @@ class Dataset:
     names: list[str]
     kinds: list[Property]
     references: list[Reference]
+    has_forces: bool = False
+    """The forces are learned as well, as the negative gradient of `energy`."""
 
     @property
     def targets(self) -> np.ndarray:
         """(molecules, targets) float64."""
-        return np.stack([self.container.target(name) for name in self.names], axis=1)
+        return self.labels(self.container)
+
+    def labels(self, container: DataContainer) -> np.ndarray:
+        """Return the targets of other or fewer molecules, (molecules, targets) float64."""
+        return np.stack([container.target(name) for name in self.names], axis=1)
+
+    @property
+    def units(self) -> list[str]:
+        """Of each target."""
+        return [kind.unit for kind in self.kinds]
 
     @property
     def sigmas(self) -> np.ndarray:
@@ -94,10 +122,22 @@ def load_container(config: DataConfig) -> DataContainer:
     """Open the file or the named data set."""
     if config.filter not in FILTERS:
         raise UserError(f"data.filter: '{config.filter}' is none of {', '.join(FILTERS)}")
+    if config.split not in SPLITS:
+        raise UserError(f"data.split: '{config.split}' is none of {', '.join(SPLITS)}")
     if config.path is not None:
-        return DataContainer.open(config.path)
+        own = {name: unit for name, unit in config.units.items() if name in PROPERTIES or name == "R"}
+        return read_file(config.path, config.keys, own)
+    if config.name is None:
+        raise UserError(f"which data? data.path=FILE, or data.name= one of {', '.join(DATASETS)}")
     if config.name not in DATASETS:
         raise unknown_name("data.name", str(config.name), DATASETS)
+    for key, value in (("keys", config.keys), ("units", config.units)):
+        if value:
+            raise UserError(f"data.{key} belongs to data.path; {config.name} has known names and units")
+    if config.molecule is not None and config.name not in ("md17", "rmd17", "md17_ccsd"):
+        raise UserError(f"data.molecule = {config.molecule}: {config.name} is no data set of several molecules")
+    if config.fold != 1 and config.name != "rmd17":
+        raise UserError(f"data.fold = {config.fold}: only rmd17 has several splits")
     return DATASETS[config.name](config)
 
 
@@ -115,18 +155,26 @@ def load_dataset(config: DataConfig, split: Split | None = None, container: Data
     if not all(isinstance(name, str) for name in names):
         raise UserError(f"data.target = {config.target}: targets are names")
     for name in config.units:
-        if name not in names:
+        if name not in (*names, "R"):
             raise unknown_name("target in data.units", str(name), names)
+    has_forces = "forces" in names
+    names = [name for name in names if name != "forces"]
+    if has_forces and "energy" not in names:
+        raise UserError("data.target: forces are the gradient of an energy: [energy, forces]")
     if isinstance(config.references, Mapping) and len(names) > 1:
         raise UserError("data.references: values per element are for a single target")
     if not names or len(set(names)) < len(names):
         raise UserError(f"data.target = {config.target}: name at least one target, and each only once")
     kinds = [find_property(name, config.units.get(name)) for name in names]
-    for name in names:
+    for name, kind in zip(names, kinds):
+        if kind.shape:
+            raise UserError(
+                f"data.target: {name} is no number of a molecule; the models here predict numbers and forces"
+            )
         if container.target(name).std() == 0:
             raise UserError(f"{container.source}: all molecules have the same '{name}'; there is nothing to learn")
     if split is None:
-        split = random_split(len(container), config.num_train, config.num_valid, config.split_seed)
+        split = _split(config, container)
     unseen = sorted(set(container.elements) - set(container.select(split.train).elements))
     if unseen:
         raise UserError(
@@ -137,7 +185,21 @@ def load_dataset(config: DataConfig, split: Split | None = None, container: Data
         fit_reference(container, name, kind, split.train, config.references, config.standardize)
         for name, kind in zip(names, kinds)
     ]
-    return Dataset(container, split, names, kinds, references)
+    if has_forces:
+        forces = container.select(split.train).target("forces")
+        container.target("forces")  # all others are finite too
+        if config.standardize:
+            at = names.index("energy")
+            references[at] = references[at]._replace(scale=float(np.sqrt((forces**2).mean())) or 1.0)
+    return Dataset(container, split, names, kinds, references, has_forces)
+
+
+def _split(config: DataConfig, container: DataContainer) -> Split:
+    if container.split is not None and config.split != "random":
+        return given_split(container.split, config.num_train, config.num_valid, config.split_seed)
+    if config.split == "given":
+        raise UserError(f"data.split: given, but {container.source} comes with no split")
+    return random_split(len(container), config.num_train, config.num_valid, config.split_seed)
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -152,4 +214,5 @@ def describe(dataset: Dataset) -> dict[str, Any]:
             name: {"unit": kind.unit, "sigma": float(sigma)}
             for name, kind, sigma in zip(dataset.names, dataset.kinds, dataset.sigmas)
         },
+        **({"forces": {"unit": "eV/Ang"}} if dataset.has_forces else {}),
     }

@@ -17,6 +17,8 @@ class Batch(NamedTuple):
     graph: Graph
     targets: tf.Tensor
     """(molecules, targets) float64, in their units."""
+    forces: tf.Tensor
+    """(atoms, 3) float64, eV/Angstrom; no rows where no forces are learned."""
     weight: tf.Tensor
     """() float64: 1 / molecules of all replicas in this step; losses are sums times this."""
 
@@ -27,6 +29,7 @@ def make_dataset(
     batches: Callable[[], Iterator[np.ndarray]],
     num_replicas: int = 1,
     dtype: str = "float32",
+    forces: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Make a data set of `Batch`.
 
@@ -35,6 +38,7 @@ def make_dataset(
     store : of all molecules
     targets : (molecules, targets) float64
     batches : called for a new iterator over arrays of molecules
+    forces : (atoms of all molecules, 3) float64, where they are learned
     num_replicas : every batch is divided by molecules into so many elements, one for each replica; a graph is never cut
     """
 
@@ -44,17 +48,19 @@ def make_dataset(
                 yield {
                     **store.batch(part)._asdict(),
                     "targets": targets[part],
+                    "forces": np.empty((0, 3)) if forces is None else forces[store.atoms(part)],
                     "weight": np.float64(1 / len(molecules)),
                 }
 
     signature = {
         **graph_signature(dtype)._asdict(),
         "targets": tf.TensorSpec([None, targets.shape[1]], tf.float64),
+        "forces": tf.TensorSpec([None, 3], tf.float64),
         "weight": tf.TensorSpec([], tf.float64),
     }
 
     def to_batch(element: dict) -> Batch:
         graph = Graph(**{field: element[field] for field in Graph._fields})
-        return Batch(graph, element["targets"], element["weight"])
+        return Batch(graph, **{field: element[field] for field in Batch._fields[1:]})
 
     return tf.data.Dataset.from_generator(elements, output_signature=signature).map(to_batch).prefetch(4)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from scipy import constants
+
 from dimenet_tf.errors import UserError
 
 
@@ -14,6 +16,9 @@ class Property(NamedTuple):
     extensive: bool
     """Grows with the molecule, so that a per-element sum is a sensible reference."""
     description: str
+    shape: tuple[int, ...] = ()
+    """Of one molecule's or one atom's value."""
+    per_atom: bool = False
 
 
 PROPERTIES = {
@@ -28,9 +33,53 @@ PROPERTIES = {
     "U": Property("eV", True, "atomization energy at 298.15 K"),
     "H": Property("eV", True, "atomization enthalpy at 298.15 K"),
     "G": Property("eV", True, "atomization free energy at 298.15 K"),
-    "energy": Property("eV", True, "total energy"),
     "Cv": Property("cal/mol/K", True, "heat capacity at constant volume, 298.15 K"),
+    "energy": Property("eV", True, "potential energy of a geometry"),
+    "forces": Property("eV/Ang", False, "minus the energy's gradient", (3,), per_atom=True),
+    "dipole": Property("e*Ang", True, "dipole moment vector", (3,)),
+    "polarizability": Property("a0^3", True, "polarizability tensor", (3, 3)),
 }
+
+POSITIONS = Property("Ang", False, "positions", (3,), per_atom=True)
+
+_BOHR = constants.physical_constants["Bohr radius"][0] * 1e10  # Angstrom
+_MOLAR = constants.N_A * constants.e  # J/mol in an eV
+_ENERGY = {
+    "eV": 1.0,
+    "meV": 1e-3,
+    "Hartree": constants.physical_constants["Hartree energy in eV"][0],
+    "kcal/mol": 1000 * constants.calorie / _MOLAR,
+    "kJ/mol": 1000 / _MOLAR,
+}
+_LENGTH = {"Ang": 1.0, "a0": _BOHR, "nm": 10.0}
+_DEBYE = 1e-21 / constants.c / constants.e * 1e10  # e*Ang
+# units of the same kind, each with its size
+UNITS = (
+    _ENERGY,
+    _LENGTH,
+    {f"{energy}/{length}": e / a for energy, e in _ENERGY.items() for length, a in _LENGTH.items()},
+    {"e*Ang": 1.0, "e*a0": _BOHR, "D": _DEBYE},
+    {"Ang^3": 1.0, "a0^3": _BOHR**3},
+    {"Ang^2": 1.0, "a0^2": _BOHR**2},
+)
+
+
+def conversion(name: str, unit: str) -> float:
+    """Return the factor from a unit to the one that the library has for a property.
+
+    Raises
+    ------
+    UserError
+        For a unit of another kind, or one that is not known; names those that are.
+    """
+    target = POSITIONS.unit if name == "R" else PROPERTIES[name].unit
+    for kind in UNITS:
+        if target in kind and unit in kind:
+            return kind[unit] / kind[target]
+    known = next((list(kind) for kind in UNITS if target in kind), [target])
+    if unit in known:
+        return 1.0
+    raise UserError(f"data.units.{name} = {unit}: {name} can be read in {', '.join(known)}")
 
 
 def find_property(name: str, unit: str | None = None) -> Property:
@@ -38,9 +87,4 @@ def find_property(name: str, unit: str | None = None) -> Property:
 
     A property without a known unit is printed without one; nothing is guessed.
     """
-    if name not in PROPERTIES:
-        return Property(unit or "", True, "")
-    known = PROPERTIES[name]
-    if unit not in (None, known.unit):
-        raise UserError(f"data.units.{name} = {unit}: {name} is known in {known.unit}; convert it or rename it")
-    return known
+    return PROPERTIES.get(name, Property(unit or "", True, ""))

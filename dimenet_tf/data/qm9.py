@@ -8,25 +8,21 @@ format made in the tests.
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pooch
-import requests
-from tqdm import tqdm
 
+from dimenet_tf.data import download
 from dimenet_tf.data.container import DataContainer
+from dimenet_tf.data.readers import read_npz
 from dimenet_tf.elements import atomic_number
 from dimenet_tf.errors import UserError
 
 HARTREE = 27.211386246  # eV
-ARCHIVE, UNCHARACTERIZED, PINS = "dsgdb9nsd.xyz.tar.bz2", "uncharacterized.txt", "checksums.json"
+ARCHIVE, UNCHARACTERIZED = "dsgdb9nsd.xyz.tar.bz2", "uncharacterized.txt"
 MIRRORS = ("https://ndownloader.figshare.com/files/{}", "https://figshare.com/ndownloader/files/{}")
 FIGSHARE_FILES = {ARCHIVE: 3195389, UNCHARACTERIZED: 3195404}
 MOLECULES, NUM_UNCHARACTERIZED = 133_885, 3054
@@ -65,83 +61,22 @@ def qm9(filter: str = "correct", cache: str | Path | None = None) -> DataContain
     """
     if filter not in FILTERS:
         raise UserError(f"data.filter: '{filter}' is none of {', '.join(FILTERS)}")
-    cache = Path(cache) if cache else Path(pooch.os_cache("dimenet_tf"))
+    cache = download.cache_folder(cache)
     parsed = cache / f"qm9_{filter}.npz"
     if not parsed.exists():
         dropped = read_uncharacterized(fetch(UNCHARACTERIZED, cache), NUM_UNCHARACTERIZED)
         data = parse_archive(fetch(ARCHIVE, cache), MOLECULES)
         data = data.select(np.flatnonzero(~dropped_rows(data.id, dropped, filter)))
-        pin(cache, [ARCHIVE, UNCHARACTERIZED])  # not before they have been read: what arrived may be an error page
-        unfinished = parsed.with_suffix(f".{os.getpid()}.npz")
-        np.savez(unfinished, id=data.id, N=data.N, Z=data.Z.astype(np.uint8), R=data.R, **data.targets)
-        unfinished.replace(parsed)
-    container = DataContainer.from_npz(parsed)
+        download.pin(cache, [ARCHIVE, UNCHARACTERIZED])  # now that they have been read
+        download.keep(data, parsed)
+    container = read_npz(parsed)
     container.source = f"QM9, filter: {filter}"
     return container
 
 
 def fetch(name: str, cache: Path) -> Path:
-    """Return the path of a raw file, downloaded if it is not there and compared with its pinned checksum."""
-    cache.mkdir(parents=True, exist_ok=True)
-    path = cache / name
-    addresses = [mirror.format(FIGSHARE_FILES[name]) for mirror in MIRRORS]
-    reasons = []
-    while not path.exists() and addresses:
-        try:
-            # pooch moves the file into place when it is complete
-            pooch.retrieve(addresses[0], None, fname=name, path=cache, downloader=_resume(cache / f"{name}.part"))
-        except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
-            reasons.append(f"{addresses[0]}: {type(error).__name__}")
-            addresses = addresses[1:]
-    if not path.exists():
-        raise UserError(
-            f"QM9 could not be downloaded ({'; '.join(reasons)}): try again, which goes on where it stopped, "
-            f"or put the file at {path} by hand"
-        )
-    pinned, found = _read_pins(cache).get(name), pooch.file_hash(path)
-    if pinned not in (None, found):
-        raise UserError(
-            f"{path} is not the file that was used before (SHA-256 {found}, pinned {pinned}): "
-            f"remove it to download it anew, or remove {cache / PINS} if you mean to use another"
-        )
-    return path
-
-
-def _resume(part: Path):
-    """Return a downloader for pooch that goes on with what an interrupted download left in `part`."""
-
-    def download(url: str, output_file: str, pooch_object) -> None:
-        start = part.stat().st_size if part.exists() else 0
-        headers = {"Range": f"bytes={start}-"} if start else {}
-        with requests.get(url, headers=headers, stream=True, timeout=60) as response:
-            if response.status_code == 416:  # nothing is left behind `start`: what is there belongs to another file
-                part.unlink()
-            response.raise_for_status()
-            if response.status_code != 206:  # the server begins anew
-                start = 0
-            total = start + int(response.headers.get("Content-Length", 0))
-            with (
-                part.open("ab" if start else "wb") as file,
-                tqdm(total=total or None, initial=start, unit="B", unit_scale=True, desc=part.stem) as bar,
-            ):
-                for chunk in response.iter_content(1 << 16):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-        if part.stat().st_size < total:
-            raise OSError(f"connection closed after {part.stat().st_size} of {total} bytes")
-        shutil.move(part, output_file)
-
-    return download
-
-
-def _read_pins(cache: Path) -> dict[str, str]:
-    return json.loads((cache / PINS).read_text()) if (cache / PINS).exists() else {}
-
-
-def pin(cache: Path, names: list[str]) -> None:
-    """Write down the checksums of files, which `fetch` then holds them to."""
-    pins = {**_read_pins(cache), **{name: pooch.file_hash(cache / name) for name in names}}
-    (cache / PINS).write_text(json.dumps(pins, indent=1))
+    """Return the path of a raw file, downloaded if it is not there."""
+    return download.fetch(name, [mirror.format(FIGSHARE_FILES[name]) for mirror in MIRRORS], cache)
 
 
 def parse_archive(path: str | Path, expected: int | None = None) -> DataContainer:

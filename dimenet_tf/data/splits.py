@@ -28,6 +28,26 @@ class Split(NamedTuple):
             return cls(file["train"], file["valid"], file["test"])
 
 
+def given_split(given: Split, num_train: int | None, num_valid: int | None, seed: int) -> Split:
+    """Return the split that comes with the data.
+
+    Where it names no validation molecules (MD17@CCSD(T), rMD17), `num_valid` of the training molecules become those, at
+    random; 5 % where left out. `num_train` takes only so many of the training molecules.
+    """
+    train, valid, test = given
+    if len(valid) == 0:
+        num_valid = max(1, len(train) // 20) if num_valid is None else num_valid
+        train = np.random.RandomState(seed).permutation(train)
+        train, valid = train[: len(train) - num_valid], train[len(train) - num_valid :]
+    for key, wanted, there in (("num_train", num_train, len(train)), ("num_valid", num_valid, len(valid))):
+        if wanted is not None and not 1 <= wanted <= there:
+            raise UserError(
+                f"data.{key} = {wanted}, but the data's own split has {there} such molecules; "
+                "data.split: random makes another split"
+            )
+    return Split(train[:num_train], valid[:num_valid], test)
+
+
 def random_split(num_molecules: int, num_train: int | None, num_valid: int | None, seed: int) -> Split:
     """Split at random: first `num_train`, then `num_valid`, the rest to test on.
 

@@ -1,0 +1,106 @@
+"""Files of public data sets: downloaded once, checked against what was downloaded before, parsed once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pooch
+import requests
+from tqdm import tqdm
+
+from dimenet_tf.data.container import DataContainer
+from dimenet_tf.data.readers import SPLIT
+from dimenet_tf.errors import UserError
+
+PINS = "checksums.json"
+
+
+def cache_folder(cache: str | Path | None) -> Path:
+    """Return the folder of downloads: the given one, or the user's cache folder."""
+    return Path(cache) if cache else Path(pooch.os_cache("dimenet_tf"))
+
+
+def fetch(name: str, addresses: Sequence[str], cache: Path) -> Path:
+    """Return the path of a raw file, downloaded if it is not there and compared with its pinned checksum.
+
+    Raises
+    ------
+    UserError
+        Without a network, with the file's name and place; for another checksum than before.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    path = cache / name
+    reasons = []
+    for address in addresses:
+        if path.exists():
+            break
+        try:
+            # pooch moves the file into place when it is complete
+            pooch.retrieve(address, None, fname=name, path=cache, downloader=_resume(cache / f"{name}.part"))
+        except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
+            reasons.append(f"{address}: {type(error).__name__}")
+    if not path.exists():
+        raise UserError(
+            f"{name} could not be downloaded ({'; '.join(reasons)}): try again, which goes on where it stopped, "
+            f"or put the file at {path} by hand"
+        )
+    pinned, found = _read_pins(cache).get(name), pooch.file_hash(path)
+    if pinned not in (None, found):
+        raise UserError(
+            f"{path} is not the file that was used before (SHA-256 {found}, pinned {pinned}): "
+            f"remove it to download it anew, or remove {cache / PINS} if you mean to use another"
+        )
+    return path
+
+
+def _resume(part: Path):
+    """Return a downloader for pooch that goes on with what an interrupted download left in `part`."""
+
+    def download(url: str, output_file: str, pooch_object) -> None:
+        start = part.stat().st_size if part.exists() else 0
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        with requests.get(url, headers=headers, stream=True, timeout=60) as response:
+            if response.status_code == 416:  # nothing is left behind `start`: what is there belongs to another file
+                part.unlink()
+            response.raise_for_status()
+            if response.status_code != 206:  # the server begins anew
+                start = 0
+            total = start + int(response.headers.get("Content-Length", 0))
+            with (
+                part.open("ab" if start else "wb") as file,
+                tqdm(total=total or None, initial=start, unit="B", unit_scale=True, desc=part.stem) as bar,
+            ):
+                for chunk in response.iter_content(1 << 16):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+        if part.stat().st_size < total:
+            raise OSError(f"connection closed after {part.stat().st_size} of {total} bytes")
+        shutil.move(part, output_file)
+
+    return download
+
+
+def _read_pins(cache: Path) -> dict[str, str]:
+    return json.loads((cache / PINS).read_text()) if (cache / PINS).exists() else {}
+
+
+def pin(cache: Path, names: list[str]) -> None:
+    """Write down the checksums of files, which `fetch` then holds them to.
+
+    Not before they have been read: what arrived may be an error page.
+    """
+    pins = {**_read_pins(cache), **{name: pooch.file_hash(cache / name) for name in names}}
+    (cache / PINS).write_text(json.dumps(pins, indent=1))
+
+
+def keep(data: DataContainer, path: Path) -> None:
+    """Write a parsed data set as npz; the file is there when it is complete."""
+    unfinished = path.with_suffix(f".{os.getpid()}.npz")
+    split = {} if data.split is None else dict(zip(SPLIT, data.split))
+    np.savez(unfinished, id=data.id, N=data.N, Z=data.Z.astype(np.uint8), R=data.R, **data.targets, **split)
+    unfinished.replace(path)
