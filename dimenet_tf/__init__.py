@@ -15,12 +15,15 @@ _EXPORTS = {
     "load": "dimenet_tf.predictor",
     "UserError": "dimenet_tf.errors",
 }
-__all__ = ["__version__", *_EXPORTS]
+_PARTS = ("data", "interop", "md")
+__all__ = ["__version__", *_EXPORTS, *_PARTS]
 
 
 def __getattr__(name: str):
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'dimenet_tf' has no attribute '{name}'")
     import importlib
 
+    if name in _PARTS:
+        return importlib.import_module(f"dimenet_tf.{name}")
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'dimenet_tf' has no attribute '{name}'")
     return getattr(importlib.import_module(_EXPORTS[name]), name)

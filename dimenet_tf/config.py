@@ -78,6 +78,9 @@ _TYPES = {
     "data.num_valid": (int, type(None)),
     "data.references": (str, Mapping),
     "data.units": (Mapping,),
+    "data.keys": (Mapping,),
+    "data.molecule": (str, type(None)),
+    "training.rho_force": (float, type(None)),
     "data.cache": (str, type(None)),
     "training.batch_size": (int, type(None)),
     "training.budget": (Mapping, type(None)),
@@ -125,9 +128,10 @@ def _check_values(config: dict) -> None:
                 continue
             if not math.isfinite(value) or value < 0 or (value == 0 and path not in _MAY_BE_ZERO):
                 raise UserError(f"{path} = {value} must be {'at least' if path in _MAY_BE_ZERO else 'greater than'} 0")
-    for name, unit in config["data"]["units"].items():
-        if not isinstance(unit, str):
-            raise UserError(f"data.units.{name} = {unit!r} must be a text")
+    for section in ("units", "keys"):
+        for name, value in config["data"][section].items():
+            if not isinstance(value, str):
+                raise UserError(f"data.{section}.{name} = {value!r} must be a text")
     if not 0 <= config["training"]["ema_decay"] < 1:
         raise UserError(f"training.ema_decay = {config['training']['ema_decay']} must be in [0, 1)")
 
@@ -148,7 +152,7 @@ def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
     references = dataset.references
     head = ScalarHead(
         dataset.names,
-        [kind.unit for kind in dataset.kinds],
+        dataset.units,
         np.stack([r.per_element for r in references]),
         np.array([r.offset for r in references]),
         np.array([r.scale for r in references]),
@@ -157,7 +161,8 @@ def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
     elements = dataset.container.select(dataset.split.train).elements
     model |= {"num_targets": len(dataset.names), "seed": config["seed"]}
     try:
-        return Predictor(config["model"]["name"], model, head, elements, config["precision"])
+        energy = "energy" if dataset.has_forces else None
+        return Predictor(config["model"]["name"], model, head, elements, config["precision"], energy)
     except ValueError as error:
         if str(error).split(":")[0] not in config["model"]:
             raise

@@ -44,16 +44,17 @@ class ScalarHead(tf.keras.layers.Layer):
         self.scale = np.asarray(scale, np.float64)
         self.extensive = extensive
 
-    def call(self, outputs: AtomOutputs, graph: Graph) -> tf.Tensor:
-        """Return (molecules, targets) float64, in the properties' units."""
-        num_molecules = tf.shape(graph.num_atoms)[0]
+    def call(self, outputs: AtomOutputs, graph: Graph) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the properties (molecules, targets) and the atoms' shares in them (atoms, targets), float64."""
+        size = tf.cast(tf.gather(graph.num_atoms, graph.molecule_of_atom), tf.float64)[
+            :, None
+        ]  # of the atom's molecule
         scalars = tf.cast(outputs.scalars, tf.float64)
-        total = tf.math.unsorted_segment_sum(scalars, graph.molecule_of_atom, num_molecules)
         if not self.extensive:
-            total /= tf.cast(graph.num_atoms, tf.float64)[:, None]
-        per_atom = tf.gather(tf.constant(self.per_element.T), graph.atomic_numbers)  # (atoms, targets)
-        reference = tf.math.unsorted_segment_sum(per_atom, graph.molecule_of_atom, num_molecules)
-        return self.offset + reference + self.scale * total
+            scalars /= size
+        per_atom = tf.gather(tf.constant(self.per_element.T), graph.atomic_numbers) + self.scale * scalars
+        total = tf.math.unsorted_segment_sum(per_atom, graph.molecule_of_atom, tf.shape(graph.num_atoms)[0])
+        return self.offset + total, per_atom + self.offset / size
 
     def get_config(self) -> dict:
         return {

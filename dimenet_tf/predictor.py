@@ -6,6 +6,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple, Union
 
 import numpy as np
 import tensorflow as tf
@@ -19,12 +20,24 @@ from dimenet_tf.weights import load_weights, save_weights
 
 DESCRIPTION, WEIGHTS = "predictor.json", "weights.h5"
 FORMAT = 1
+Array = Union[np.ndarray, tf.Tensor]
+
+
+class Prediction(NamedTuple):
+    """What a predictor says about a batch of molecules."""
+
+    values: Array
+    """(molecules, targets) float64, in the targets' units."""
+    shares: Array
+    """(atoms, targets) float64: what each atom contributes to them."""
+    forces: Array
+    """(atoms, 3), eV/Angstrom; no rows where the predictor has no forces."""
 
 
 class Predictor(tf.keras.Model):
-    """Model, head and units: raw atomic numbers and positions -> properties.
+    """Model, head and units: raw atomic numbers and positions -> properties and forces.
 
-    `predictor(graph)` returns (molecules, targets) float64; `predict` takes molecules and returns named properties.
+    `predictor(graph)` returns a `Prediction`; `predict` takes molecules and returns named properties.
 
     Parameters
     ----------
@@ -32,6 +45,7 @@ class Predictor(tf.keras.Model):
     head : turns atom features into properties
     elements : atomic numbers that the training data contained; others are refused
     dtype : "float32" or "float64"
+    energy : the target whose negative gradient are the forces; None for a predictor without forces
     """
 
     def __init__(
@@ -41,33 +55,57 @@ class Predictor(tf.keras.Model):
         head: ScalarHead,
         elements: Sequence[int],
         dtype: str = "float32",
+        energy: str | None = None,
     ) -> None:
         super().__init__(dtype=dtype)
+        if energy is not None and energy not in head.targets:
+            raise UserError(f"forces need an energy: '{energy}' is none of {', '.join(head.targets)}")
         self.model_name = model_name
         self.model = build_model(model_name, dtype=dtype, **hyperparameters)
         self.head = head
         self.elements = sorted(int(z) for z in elements)
-        self.predict_graph = tf.function(self.call, input_signature=[graph_signature(dtype)])
+        self.energy = energy
+        signature = graph_signature(dtype)
+        self.predict_graph = tf.function(self.call, input_signature=[signature])
+        self._curvature = tf.function(self._curvature_along, input_signature=[signature, signature.positions])
 
-    def call(self, graph: Graph) -> tf.Tensor:
-        return self.head(self.model(graph), graph)
+    def call(self, graph: Graph) -> Prediction:
+        if self.energy is None:
+            return Prediction(*self.head(self.model(graph), graph), forces=tf.zeros([0, 3], self.dtype))
+        positions = tf.convert_to_tensor(graph.positions)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(positions)
+            graph = graph._replace(positions=positions)
+            values, shares = self.head(self.model(graph), graph)
+            energy = values[:, self.head.targets.index(self.energy)]
+        gradient = tape.gradient(energy, positions, unconnected_gradients="zero")  # of the sum over molecules
+        return Prediction(values, shares, forces=-tf.convert_to_tensor(gradient))
+
+    def _curvature_along(self, graph: Graph, direction: tf.Tensor) -> tf.Tensor:
+        """Return the Hessian of the energy times a direction, (atoms, 3)."""
+        positions = tf.convert_to_tensor(graph.positions)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(positions)
+            slope = -tf.reduce_sum(self.call(graph._replace(positions=positions)).forces * direction)
+        return tf.convert_to_tensor(tape.gradient(slope, positions, unconnected_gradients="zero"))
 
     @property
     def units(self) -> dict[str, str]:
         """Unit of every property by name."""
-        return dict(zip(self.head.targets, self.head.units))
+        forces = {} if self.energy is None else {"forces": "eV/Ang"}
+        return {**dict(zip(self.head.targets, self.head.units)), **forces}
 
     def graph_store(self, N: np.ndarray, Z: np.ndarray, R: np.ndarray) -> GraphStore:
         """Find the neighbors of molecules given as flat arrays (see `GraphStore`)."""
         return GraphStore(N, Z, R, self.model.cutoff, self.model.needs, self.dtype)
 
-    def predict_store(self, store: GraphStore, molecules: np.ndarray, batch_size: int = 32) -> np.ndarray:
-        """Predict some molecules of a store, (len(molecules), targets) float64."""
-        parts = [
-            self.predict_graph(store.batch(molecules[start : start + batch_size])).numpy()
-            for start in range(0, len(molecules), batch_size)
-        ]
-        return np.concatenate([np.empty((0, len(self.head.targets))), *parts])
+    def predict_store(self, store: GraphStore, molecules: np.ndarray, batch_size: int = 32) -> Prediction:
+        """Predict some molecules of a store; NumPy arrays in the order of `molecules`."""
+        nothing = np.empty((0, len(self.head.targets)))
+        parts = [Prediction(nothing, nothing, np.empty((0, 3), self.dtype))]
+        for start in range(0, len(molecules), batch_size):
+            parts.append(self.predict_graph(store.batch(molecules[start : start + batch_size])))
+        return Prediction(*(np.concatenate([np.asarray(array) for array in arrays]) for arrays in zip(*parts)))
 
     def predict(self, inputs, batch_size: int = 32) -> dict[str, np.ndarray]:
         """Predict the properties of molecules.
@@ -80,7 +118,8 @@ class Predictor(tf.keras.Model):
 
         Returns
         -------
-        dict from each property's name to (B,) float64, in `units`
+        dict from each property's name to (B,) float64, and "forces" (B, A, 3) where the predictor has them, zero for
+        padding; in `units`
 
         Raises
         ------
@@ -90,11 +129,42 @@ class Predictor(tf.keras.Model):
         """
         N, Z, R = _flat_arrays(inputs)
         R = R.astype(self.dtype)  # atoms may fall together in it
-        self._check(N, Z, R)
-        values = self.predict_store(self.graph_store(N, Z, R), np.arange(len(N)), batch_size)
-        return {name: values[:, t] for t, name in enumerate(self.head.targets)}
+        self.check(N, Z, R)
+        prediction = self.predict_store(self.graph_store(N, Z, R), np.arange(len(N)), batch_size)
+        named = {name: prediction.values[:, t] for t, name in enumerate(self.head.targets)}
+        if self.energy is not None:
+            width = np.shape(inputs["Z"])[1] if isinstance(inputs, Mapping) else N.max(initial=0)
+            named["forces"] = np.zeros((len(N), width, 3), self.dtype)
+            named["forces"][np.arange(width) < N[:, None]] = prediction.forces
+        return named
 
-    def _check(self, N: np.ndarray, Z: np.ndarray, R: np.ndarray) -> None:
+    def hessian(self, atoms) -> np.ndarray:
+        """Return the second derivatives of the energy of one molecule, (3 atoms, 3 atoms) float64, eV/Angstrom^2.
+
+        Analytic, at any geometry. Frequencies: `ase.vibrations.VibrationsData.from_2d(atoms, hessian)`.
+
+        Raises
+        ------
+        UserError
+            Where the predictor has no forces (see `with_forces`), and as `predict`.
+        """
+        if self.energy is None:
+            raise UserError("this model has no forces: with_forces(target) makes them of one of its energies")
+        N, Z, R = _flat_arrays([atoms])
+        R = R.astype(self.dtype)
+        self.check(N, Z, R)
+        store, size = self.graph_store(N, Z, R), 3 * N[0]
+        directions = np.eye(size, dtype=self.dtype).reshape(size, -1, 3)
+        columns = []
+        for start in range(0, size, 32):  # copies of the molecule in one batch, a direction each
+            part = directions[start : start + 32]
+            product = self._curvature(store.batch([0] * len(part)), part.reshape(-1, 3))
+            columns.append(product.numpy().reshape(len(part), size))
+        hessian = np.concatenate(columns).astype(np.float64)
+        return (hessian + hessian.T) / 2
+
+    def check(self, N: np.ndarray, Z: np.ndarray, R: np.ndarray) -> None:
+        """Raise a UserError for molecules that cannot be predicted; flat arrays."""
         ends = np.cumsum(N)
         for molecule, (start, end) in enumerate(zip(ends - N, ends)):
             z, r = Z[start:end], R[start:end]
@@ -120,6 +190,7 @@ class Predictor(tf.keras.Model):
             "model": {"name": self.model_name, **self._model_config()},
             "dtype": self.dtype,
             "elements": self.elements,
+            "energy": self.energy,
             "head": self.head.get_config(),
         }
         save_weights(self.model, folder / WEIGHTS)
@@ -140,15 +211,27 @@ class Predictor(tf.keras.Model):
             raise UserError(f"{folder} was written by a newer version of dimenet_tf")
         model = description["model"]
         predictor = cls(
-            model.pop("name"), model, ScalarHead(**description["head"]), description["elements"], description["dtype"]
+            model.pop("name"),
+            model,
+            ScalarHead(**description["head"]),
+            description["elements"],
+            description["dtype"],
+            description.get("energy"),
         )
         load_weights(predictor.model, folder / WEIGHTS)
         return predictor
 
-    def clone(self) -> Predictor:
-        """Return a predictor with the same configuration and the same weights in variables of its own."""
+    def clone(self, dtype: str | None = None) -> Predictor:
+        """Return a predictor with the same configuration and weights in variables of its own, in another dtype too."""
+        return self._twin(dtype or self.dtype, self.energy)
+
+    def with_forces(self, energy: str) -> Predictor:
+        """Return a predictor whose forces are the negative gradient of a target, which was not trained for them."""
+        return self._twin(self.dtype, energy)
+
+    def _twin(self, dtype: str, energy: str | None) -> Predictor:
         head = ScalarHead.from_config(self.head.get_config())
-        twin = Predictor(self.model_name, self._model_config(), head, self.elements, self.dtype)
+        twin = Predictor(self.model_name, self._model_config(), head, self.elements, dtype, energy)
         twin.set_weights(self.get_weights())
         return twin
 
@@ -163,15 +246,21 @@ def pretrained_folders() -> dict[str, Path]:
 
 def load(path: str | Path) -> Predictor:
     """Load a predictor from a run's or a predictor's folder, or a pretrained model by its name."""
+    folder = find_folder(path)
+    best = folder / "best"
+    return Predictor.from_folder(best if (best / DESCRIPTION).exists() else folder)
+
+
+def find_folder(path: str | Path) -> Path:
+    """Return the folder of a run or model, which may be the name of a pretrained one."""
     path = Path(path)
-    for folder in (path, path / "best"):
-        if (folder / DESCRIPTION).exists():
-            return Predictor.from_folder(folder)
+    if any((folder / DESCRIPTION).exists() for folder in (path, path / "best")):
+        return path
     if path.exists():
         raise UserError(f"{path} holds no trained model (neither {DESCRIPTION} nor best/{DESCRIPTION})")
     known = pretrained_folders()
     if str(path) in known:
-        return Predictor.from_folder(known[str(path)])
+        return known[str(path)]
     close = difflib.get_close_matches(str(path), known, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     raise UserError(f"no such run or model: {path}{hint}")

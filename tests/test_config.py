@@ -5,6 +5,7 @@ import yaml
 
 from dimenet_tf.config import build_predictor, data_config, defaults, resolve, training_config
 from dimenet_tf.data import load_dataset
+from dimenet_tf.data.embedded import FOLDER
 from dimenet_tf.errors import UserError
 from dimenet_tf.models import MODELS
 
@@ -34,6 +35,10 @@ WRONG = [
     ({"model": {"num_bilinear": 0}}, "model.num_bilinear = 0 must be greater than 0"),
     ({"model": {"envelope_exponent": -1}}, "model.envelope_exponent = -1 must be at least 0"),
     ({"data": {"units": {"x": 1}}}, "data.units.x = 1 must be a text"),
+    ({"data": {"keys": {"energy": 1}}}, "data.keys.energy = 1 must be a text"),
+    ({"data": {"molecule": 3}}, "data.molecule = 3 must be a text or None"),
+    ({"training": {"rho_force": "much"}}, "training.rho_force = 'much' must be a number or None"),
+    ({"training": {"rho_force": -1}}, "training.rho_force = -1.0 must be greater than 0"),
     ({"precision": "double"}, "precision: 'double' is none of"),
 ]
 
@@ -72,7 +77,12 @@ def test_values_of_yaml_and_command_line():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_builds_its_predictor(path):
     config = resolve(yaml.safe_load(path.read_text()))
+    if config["data"]["name"] is None:  # for the user's own data
+        with pytest.raises(UserError, match=r"which data\? data.path=FILE, or data.name= one of sample"):
+            load_dataset(data_config(config))
+        config["data"]["path"] = str(FOLDER / "ethanol_xtb.npz")
     training_config(config)
     predictor = build_predictor(config, load_dataset(data_config(config)))
     assert predictor.model.seed == config["seed"]
     assert list(predictor.units) == data_config(config).target_names
+    assert predictor.energy == ("energy" if "forces" in predictor.units else None)

@@ -48,7 +48,7 @@ def test_head_sums_scales_and_offsets(extensive):
     predictor = make(extensive=extensive, offset=3.0)
     predictor.model.set_weights([np.zeros_like(w) for w in predictor.model.get_weights()])
     result = predictor.predict([molecule("CH3CH2OH")])
-    assert result["U0"][0] == 3.0 + 6 * -13.0 + 2 * -1000.0 - 2000.0
+    assert result["U0"][0] == pytest.approx(3.0 + 6 * -13.0 + 2 * -1000.0 - 2000.0, abs=1e-9)
     assert result["mu"][0] == 1.5
 
 

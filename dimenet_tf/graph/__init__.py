@@ -2,6 +2,16 @@
 
 from dimenet_tf.graph.graph import Graph, graph_signature
 from dimenet_tf.graph.neighbors import find_edges, find_reverse, find_triplets, neighbor_table
+from dimenet_tf.graph.skin import SkinList
 from dimenet_tf.graph.store import GraphStore
 
-__all__ = ["Graph", "GraphStore", "find_edges", "find_reverse", "find_triplets", "graph_signature", "neighbor_table"]
+__all__ = [
+    "Graph",
+    "GraphStore",
+    "SkinList",
+    "find_edges",
+    "find_reverse",
+    "find_triplets",
+    "graph_signature",
+    "neighbor_table",
+]

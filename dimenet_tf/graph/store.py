@@ -68,6 +68,10 @@ class GraphStore:
         degree = np.bincount(self._target + np.repeat(self._atom[:-1], np.diff(self._edge)), minlength=self._atom[-1])
         return np.add.reduceat(np.append(degree * (degree - 1), 0), self._atom[:-1])
 
+    def atoms(self, molecules: Iterable[int]) -> np.ndarray:
+        """Return the numbers of the given molecules' atoms in the store's flat arrays."""
+        return _ranges(self._atom, np.asarray(molecules, np.int64))
+
     def batch(self, molecules: Iterable[int]) -> Graph:
         """Return the graph of the given molecules, in the given order."""
         molecules = np.asarray(molecules, np.int64)

@@ -18,12 +18,15 @@ def _label(name: str, unit: str) -> str:
 
 
 def learning_curve(metrics: list[dict[str, float]], units: dict[str, str], path: str | Path) -> None:
-    """Draw training loss and validation MAE of each target against steps, both logarithmic."""
+    """Draw losses and validation MAE of each target against steps, both logarithmic."""
     steps = [row["step"] for row in metrics]
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(steps, [row["loss"] for row in metrics])
-    left.set(xlabel="step", ylabel="training loss (scaled MAE)", yscale="log")
+    for key, label in (("loss", "training"), ("validation_loss", "validation (averaged weights)")):
+        if key in metrics[0]:
+            left.plot(steps, [row[key] for row in metrics], label=label)
+    left.set(xlabel="step", ylabel="loss, in units of the targets' scales", yscale="log")
+    left.legend()
     for name, unit in units.items():
         right.plot(steps, [row[f"mae_{name}"] for row in metrics], label=_label(name, unit))
     right.set(xlabel="step", ylabel="validation MAE", yscale="log")
@@ -42,11 +45,11 @@ def parity(name: str, unit: str, labels: np.ndarray, predicted: np.ndarray, path
     left.plot([low, high], [low, high], color="gray", linewidth=1)
     left.plot(labels[shown], predicted[shown], ".", markersize=4)
     left.set(xlabel=f"label: {_label(name, unit)}", ylabel=f"prediction: {_label(name, unit)}")
-    left.set_title(f"{len(labels)} molecules")
+    left.set_title(f"{len(labels)} values")
     errors = predicted - labels
     right.hist(errors, bins=50)
     right.axvline(0, color="gray", linewidth=1)
-    right.set(xlabel=f"prediction - label: {_label(name, unit)}", ylabel="molecules")
+    right.set(xlabel=f"prediction - label: {_label(name, unit)}", ylabel="number")
     right.set_title(f"MAE {np.abs(errors).mean():.4g} {unit}")
     figure.savefig(path, dpi=120)
 

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.dataset import Dataset
+from dimenet_tf.data.properties import UNITS
+from dimenet_tf.predictor import Prediction
+
+MAX_TYPES = 50
+"""Errors of each molecule type are listed for no more types than this."""
+PAPER_UNITS = {"energy": ("kcal/mol", "meV"), "forces": ("kcal/mol/Ang", "meV/Ang")}
 
 
 def error_table(names: Sequence[str], units: Sequence[str], sigmas: np.ndarray, errors: np.ndarray) -> dict:
@@ -24,36 +31,61 @@ def error_table(names: Sequence[str], units: Sequence[str], sigmas: np.ndarray, 
         `targets`: for each target its unit, MAE, RMSE, largest error, std. MAE in % and logMAE;
         `std_mae` and `log_mae`: their means over targets (DimeNet, Eqs. 10 and 11; natural logarithm).
     """
-    absolute = np.abs(errors)
-    mae = absolute.mean(axis=0)
-    standard = mae / sigmas
-    targets = {
-        name: {
-            "unit": units[t],
-            "mae": float(mae[t]),
-            "rmse": float(np.sqrt((errors[:, t] ** 2).mean())),
-            "max": float(absolute[:, t].max()),
-            "std_mae": float(100 * standard[t]),
-            "log_mae": float(np.log(standard[t])),
-        }
-        for t, name in enumerate(names)
-    }
+    targets = {name: _row(units[t], sigmas[t], errors[:, t]) for t, name in enumerate(names)}
     return {
         "molecules": len(errors),
         "targets": targets,
-        "std_mae": float(100 * standard.mean()),
-        "log_mae": float(np.log(standard).mean()),
+        "std_mae": float(np.mean([t["std_mae"] for t in targets.values()])),
+        "log_mae": float(np.mean([t["log_mae"] for t in targets.values()])),
     }
 
 
-def evaluate(dataset: Dataset, molecules: np.ndarray, predicted: np.ndarray) -> dict:
-    """Return the error table of predictions of some molecules, (len(molecules), targets)."""
-    units = [kind.unit for kind in dataset.kinds]
-    return error_table(dataset.names, units, dataset.sigmas, predicted - dataset.targets[molecules])
+def _row(unit: str, sigma: float, errors: np.ndarray) -> dict:
+    absolute = np.abs(errors)
+    standard = absolute.mean() / sigma
+    return {
+        "unit": unit,
+        "mae": float(absolute.mean()),
+        "rmse": float(np.sqrt((errors**2).mean())),
+        "max": float(absolute.max()),
+        "std_mae": float(100 * standard),
+        "log_mae": float(np.log(standard)) if standard > 0 else -np.inf,
+    }
+
+
+def evaluate(dataset: Dataset, molecules: DataContainer, prediction: Prediction) -> dict:
+    """Return the error table of predictions of some molecules of a data set.
+
+    Where forces are learned it has a row for their components, and for data of several molecule types `types`: the
+    errors of each, by its sum formula.
+    """
+    errors = prediction.values - dataset.labels(molecules)
+    table = error_table(dataset.names, dataset.units, dataset.sigmas, errors)
+    if not dataset.has_forces:
+        return table
+    forces = molecules.target("forces")
+    force_errors = prediction.forces - forces
+    table["targets"]["forces"] = _row("eV/Ang", float(forces.std()), force_errors)
+    formulas, at = molecules.formulas(), dataset.names.index("energy")
+    of_atom = formulas[molecules.molecule_of_atom]
+    types = np.unique(formulas)
+    if 1 < len(types) <= MAX_TYPES:
+        table["types"] = {
+            str(formula): {
+                "molecules": int((formulas == formula).sum()),
+                "energy": float(np.abs(errors[formulas == formula, at]).mean()),
+                "forces": float(np.abs(force_errors[of_atom == formula]).mean()),
+            }
+            for formula in types
+        }
+    return table
 
 
 def format_table(table: dict, baseline: dict | None = None) -> str:
-    """Return an error table as text; `baseline` adds the MAE of a second table as a column."""
+    """Return an error table as text; `baseline` adds the MAE of a second table as a column.
+
+    Energies and forces are repeated in kcal/mol and meV, as the papers print them.
+    """
     header = ["target", "unit", "MAE", "RMSE", "max", "std. MAE / %", "logMAE"]
     rows = [
         [name, t["unit"] or "-", *(f"{t[k]:.4g}" for k in ("mae", "rmse", "max", "std_mae")), f"{t['log_mae']:.2f}"]
@@ -65,9 +97,29 @@ def format_table(table: dict, baseline: dict | None = None) -> str:
         header.append("MAE of a per-element fit")
         for row in rows:
             row.append(f"{baseline['targets'][row[0]]['mae']:.4g}" if row[0] in baseline["targets"] else "")
-    widths = [max(len(row[c]) for row in [header, *rows]) for c in range(len(header))]
+    text = _align([header, *rows])
+    if "forces" in table["targets"]:
+        text += "\n\n" + "\n".join(f"MAE of {name}: {_in_all_units(name, table)}" for name in PAPER_UNITS)
+    if "types" in table:
+        header = ["molecule", "", "frames", "MAE energy / eV", "MAE forces / eV/Ang"]
+        rows = [
+            [formula, "", str(t["molecules"]), f"{t['energy']:.4g}", f"{t['forces']:.4g}"]
+            for formula, t in table["types"].items()
+        ]
+        text += "\n\n" + _align([header, *rows])
+    return text
+
+
+def _in_all_units(name: str, table: dict) -> str:
+    """Return an MAE in the library's unit and the papers': 0.0123 eV = 0.284 kcal/mol = 12.3 meV."""
+    row = table["targets"][name]
+    sizes = next(kind for kind in UNITS if row["unit"] in kind)
+    return " = ".join(f"{row['mae'] / sizes[unit]:.4g} {unit}" for unit in (row["unit"], *PAPER_UNITS[name]))
+
+
+def _align(rows: list[list[str]]) -> str:
+    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
     lines = [
-        "  ".join(cell.ljust(w) if c < 2 else cell.rjust(w) for c, (cell, w) in enumerate(zip(r, widths)))
-        for r in [header, *rows]
+        "  ".join(cell.ljust(w) if c < 2 else cell.rjust(w) for c, (cell, w) in enumerate(zip(r, widths))) for r in rows
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -8,7 +8,7 @@ import numpy as np
 
 from dimenet_tf.data.dataset import Dataset
 from dimenet_tf.errors import UserError
-from dimenet_tf.predictor import Predictor
+from dimenet_tf.predictor import Prediction, Predictor
 from dimenet_tf.training.folder import RunFolder
 from dimenet_tf.training.metrics import evaluate, format_table
 
@@ -25,21 +25,22 @@ def report(predictor: Predictor, dataset: Dataset, folder: RunFolder, part: str 
     molecules = getattr(dataset.split, part)
     if len(molecules) == 0:
         raise UserError(f"the split has no {part} molecules")
-    container = dataset.container
     # only these molecules: a large data set need not be searched for neighbors as a whole
-    selected = container.select(molecules)
+    selected = dataset.container.select(molecules)
     store = predictor.graph_store(selected.N, selected.Z, selected.R)
     predicted = predictor.predict_store(store, np.arange(len(molecules)))
-    table = evaluate(dataset, molecules, predicted)
-    baseline = evaluate(dataset, molecules, dataset.baseline()[molecules])
+    table = evaluate(dataset, selected, predicted)
+    trivial = Prediction(dataset.baseline()[molecules], np.empty(0), np.zeros_like(selected.R))
+    baseline = evaluate(dataset, selected, trivial)
     result = {**table, "part": part, "mae_of_per_element_fit": {k: t["mae"] for k, t in baseline["targets"].items()}}
     (folder.path / f"{part}.json").write_text(json.dumps(result, indent=1))
     folder.plots.mkdir(exist_ok=True)
-    labels = dataset.targets[molecules]
-    for t, (name, kind) in enumerate(zip(dataset.names, dataset.kinds)):
-        plots.parity(
-            name, kind.unit, labels[:, t], predicted[:, t], folder.plots / f"{part}_{name.replace('/', '_')}.png"
-        )
+    compared = {name: (selected.target(name), predicted.values[:, t]) for t, name in enumerate(dataset.names)}
+    if dataset.has_forces:
+        compared["forces"] = selected.target("forces").ravel(), predicted.forces.ravel()
+    for name, (labels, values) in compared.items():
+        path = folder.plots / f"{part}_{name.replace('/', '_')}.png"
+        plots.parity(name, predictor.units[name], labels, values, path)
     metrics = folder.read_metrics()
     if metrics:
         plots.learning_curve(metrics, predictor.units, folder.plots / "learning_curve.png")

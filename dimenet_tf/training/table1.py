@@ -55,9 +55,9 @@ def combine(runs: Sequence[str]) -> dict:
                 raise UserError(f"{run} predicts {name}, which is none of QM9's 12 targets")
             if name in errors:
                 raise UserError(f"{run} predicts {name}, and so does another of the runs")
-            errors[name] = predicted[:, t] - data.target(name)
+            errors[name] = predicted.values[:, t] - data.target(name)
             sigmas[name] = dataset.sigmas[t]
-            predictions[name] = predicted[:, t], data, dataset.container
+            predictions[name] = predicted.values[:, t], data, dataset.container
     if "gap" not in errors and {"homo", "lumo"} <= set(errors):
         (homo, molecules, container), (lumo, others, _) = predictions["homo"], predictions["lumo"]
         if not np.array_equal(molecules.id, others.id):

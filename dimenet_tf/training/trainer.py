@@ -12,9 +12,10 @@ from dimenet_tf.data.batching import TrainingBatches, check_budget
 from dimenet_tf.data.dataset import Dataset
 from dimenet_tf.data.pipeline import Batch, make_dataset
 from dimenet_tf.errors import UserError
-from dimenet_tf.predictor import Predictor, load
+from dimenet_tf.predictor import Prediction, Predictor, load
 from dimenet_tf.training.callbacks import Progress, Scalars, StopOnInterrupt, StopOnNan
 from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.training.losses import Loss
 from dimenet_tf.training.metrics import evaluate
 from dimenet_tf.training.optimizer import averaged_values, create_optimizer_weights, make_optimizer, steps_made
 from dimenet_tf.training.schedules import WarmupExponentialDecay
@@ -31,6 +32,8 @@ class TrainingConfig:
     batch_size : molecules in a step; None with a budget
     budget : instead, at most so many atoms, edges or triplets in a step, by name: {"edges": 10000}
     learning_rate, warmup_steps, decay_steps, decay_rate : see `WarmupExponentialDecay`
+    loss : "dimenet" (Eq. 2) or "gemnet" (GemNet's Eq. 21); they differ for forces only
+    rho_force : weight of the forces; None for the paper's: 100 (dimenet), 0.999 (gemnet)
     ema_decay : of the averaged weights that are validated, tested and kept
     max_grad_norm : gradients are scaled down to this global norm
     evaluation_interval : steps between validations; each is followed by a checkpoint
@@ -49,6 +52,8 @@ class TrainingConfig:
     warmup_steps: int = 3000
     decay_steps: int = 4_000_000
     decay_rate: float = 0.01
+    loss: str = "dimenet"
+    rho_force: float | None = None
     ema_decay: float = 0.999
     max_grad_norm: float = 1000.0
     evaluation_interval: int = 10_000
@@ -61,11 +66,12 @@ class TrainingConfig:
 
 
 class TrainingModel(tf.keras.Model):
-    """A predictor with its training step: mean absolute error, in units of each target's scale."""
+    """A predictor with its training step."""
 
-    def __init__(self, predictor: Predictor, max_grad_norm: float) -> None:
+    def __init__(self, predictor: Predictor, loss: Loss, max_grad_norm: float) -> None:
         super().__init__()
         self.predictor = predictor
+        self.batch_loss = loss
         self.max_grad_norm = max_grad_norm
         self.distribute_reduction_method = "first"  # what `train_step` returns is summed over replicas already
 
@@ -75,10 +81,10 @@ class TrainingModel(tf.keras.Model):
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         variables = self.predictor.trainable_variables
         with tf.GradientTape() as tape:
-            error = tf.abs(self.predictor(batch.graph) - batch.targets) / self.predictor.head.scale
-            loss = batch.weight * tf.reduce_sum(error) / error.shape[1]  # this replica's share of the mean
+            losses = self.batch_loss(self.predictor(batch.graph), batch.targets, batch.forces, batch.graph)
+            loss = batch.weight * tf.reduce_sum(losses)  # this replica's share of the mean
         # dense: the norm of a gradient in slices would count repeated rows apart
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables, unconnected_gradients="zero")]
         replica = tf.distribute.get_replica_context()
         gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         loss = replica.all_reduce(tf.distribute.ReduceOp.SUM, loss)
@@ -117,7 +123,10 @@ class Trainer:
             self.predictor = make_predictor()
             if config.init_from is not None and not tf.train.latest_checkpoint(str(folder.checkpoints)):
                 initialize_from(self.predictor, config.init_from)
-            self.training = TrainingModel(self.predictor, config.max_grad_norm)
+            head, energy = self.predictor.head, self.predictor.energy
+            at = None if energy is None else head.targets.index(energy)
+            self.loss = Loss(config.loss, config.rho_force, head.scale, at)
+            self.training = TrainingModel(self.predictor, self.loss, config.max_grad_norm)
             schedule = WarmupExponentialDecay(
                 config.learning_rate, config.warmup_steps, config.decay_steps, config.decay_rate
             )
@@ -125,10 +134,15 @@ class Trainer:
             self.training.compile(optimizer=self.optimizer)
             create_optimizer_weights(self.optimizer, self.predictor.trainable_variables)
         self.averaged = self.predictor.clone()  # validated and kept: holds the moving average of the weights
-        container = dataset.container
-        self.store = self.predictor.graph_store(container.N, container.Z, container.R)
+        # only the molecules that are needed: a trajectory may have a million others
+        train, valid = len(dataset.split.train), len(dataset.split.valid)
+        used = dataset.container.select(np.concatenate([dataset.split.train, dataset.split.valid]))
+        self.store = self.predictor.graph_store(used.N, used.Z, used.R)
+        self.targets = dataset.labels(used)
+        self.forces = used.target("forces") if dataset.has_forces else None
+        self.valid = used.select(np.arange(train, train + valid))
         self.batches = TrainingBatches(
-            dataset.split.train,
+            np.arange(train),
             seed,
             batch_size=config.batch_size,
             budget=config.budget,
@@ -180,10 +194,11 @@ class Trainer:
         replicas = self.strategy.num_replicas_in_sync
         data = make_dataset(
             self.store,
-            self.dataset.targets,
+            self.targets,
             lambda: self.batches.from_step(first_step),
             replicas,
             self.predictor.dtype,
+            self.forces,
         )
         if replicas == 1:
             return data
@@ -194,12 +209,14 @@ class Trainer:
         variables = self.predictor.trainable_variables
         for variable, value in zip(self.averaged.trainable_variables, averaged_values(self.optimizer, variables)):
             variable.assign(value)
-        valid = self.dataset.split.valid
-        table = evaluate(self.dataset, valid, self.averaged.predict_store(self.store, valid))
+        train, valid = len(self.dataset.split.train), len(self.valid)
+        prediction = self.averaged.predict_store(self.store, np.arange(train, train + valid))
+        table = evaluate(self.dataset, self.valid, prediction)
         targets = table["targets"]
         row = {
             "step": self.step,
             "loss": float(progress.mean_loss()),
+            "validation_loss": self._validation_loss(prediction),
             "std_mae": table["std_mae"],
             "log_mae": table["log_mae"],
         }
@@ -209,6 +226,7 @@ class Trainer:
         shown = [f"{name} {t['mae']:.4g} {t['unit']}".strip() for name, t in targets.items()]
         progress.show_validation("MAE " + ", ".join(shown) if len(shown) <= 3 else f"std. MAE {table['std_mae']:.3g} %")
         with writer.as_default(step=self.step):
+            tf.summary.scalar("validation/loss", row["validation_loss"])
             for name, t in targets.items():
                 tf.summary.scalar(f"validation/mae_{name}", t["mae"])
                 tf.summary.scalar(f"validation/log_mae_{name}", t["log_mae"])
@@ -217,12 +235,20 @@ class Trainer:
                 for name, variable in named_variables(self.averaged.model).items():
                     tf.summary.histogram(f"weights/{name}", variable)
         writer.flush()
-        if table["std_mae"] < float(self.best_error):
-            self.best_error.assign(table["std_mae"])
+        # forces need the balance that training has; targets of different units the paper's mean
+        error = row["validation_loss" if self.dataset.has_forces else "std_mae"]
+        if error < float(self.best_error):
+            self.best_error.assign(error)
             self.stale.assign(0)
             self.folder.replace_best(self.averaged.to_folder)
         else:
             self.stale.assign_add(1)
+
+    def _validation_loss(self, prediction: Prediction) -> float:
+        count = len(self.valid)
+        graph = self.store.batch([])._replace(molecule_of_atom=self.valid.molecule_of_atom, num_atoms=self.valid.N)
+        forces = self.valid.target("forces") if self.dataset.has_forces else prediction.forces
+        return float(tf.reduce_mean(self.loss(prediction, self.targets[-count:], forces, graph)))
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:

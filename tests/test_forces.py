@@ -1,0 +1,200 @@
+"""Energies with their forces: losses, predictors, second derivatives."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ase.build import molecule
+from ase.vibrations import VibrationsData
+from conftest import SMALL, graph_of, molecules, randomize
+
+from dimenet_tf.errors import UserError
+from dimenet_tf.graph import GraphStore, SkinList
+from dimenet_tf.heads import ScalarHead
+from dimenet_tf.predictor import Prediction, Predictor, load
+from dimenet_tf.training.losses import Loss
+
+
+def force_field(
+    name="dimenet_pp", dtype="float64", seed=0, energy="energy", targets=("energy",), randomized=True
+) -> Predictor:
+    references = np.zeros((len(targets), 95))
+    references[0, [1, 6, 8]] = [-13.0, -1000.0, -2000.0]
+    head = ScalarHead(targets, ["eV"] * len(targets), references, np.zeros(len(targets)), [0.5] * len(targets))
+    hyperparameters = {**SMALL[name], "num_targets": len(targets), "seed": seed}
+    predictor = Predictor(name, hyperparameters, head, [1, 6, 8], dtype, energy)
+    if randomized:
+        randomize(predictor.model, seed)
+    return predictor
+
+
+def slope(predictor, atoms, of, step=1e-5) -> np.ndarray:
+    """Derivatives of a property with respect to every coordinate, (3 atoms, ...), differences of the fourth order."""
+    frames = []
+    for factor in (-2, -1, 1, 2):
+        for coordinate in range(3 * len(atoms)):
+            copy = atoms.copy()
+            copy.positions.ravel()[coordinate] += factor * step
+            frames.append(copy)
+    values = predictor.predict(frames)[of]
+    a, b, c, d = values.reshape(4, 3 * len(atoms), *values.shape[1:])
+    return (a - 8 * b + 8 * c - d) / (12 * step)
+
+
+def test_forces_are_minus_the_gradient_of_the_predicted_energy(model_name):
+    predictor, atoms = force_field(model_name), molecule("CH3CH2OH")
+    forces = predictor.predict([atoms])["forces"][0]
+    numeric = -slope(predictor, atoms, "energy").reshape(-1, 3)
+    np.testing.assert_allclose(forces, numeric, rtol=0, atol=1e-6 * np.abs(forces).max())
+    np.testing.assert_allclose(forces.sum(axis=0), 0, atol=1e-10)
+    assert predictor.units == {"energy": "eV", "forces": "eV/Ang"}
+
+
+def test_forces_have_the_shape_of_the_positions_and_zeros_for_padding():
+    predictor = force_field(dtype="float32")
+    names = ["H2O", "CH3CH2OH", "H"]
+    listed = predictor.predict([molecule(name) for name in names])
+    Z, R = np.zeros((3, 11), int), np.zeros((3, 11, 3))
+    for i, name in enumerate(names):
+        atoms = molecule(name)
+        Z[i, : len(atoms)], R[i, : len(atoms)] = atoms.numbers, atoms.positions
+    padded = predictor.predict({"Z": Z, "R": R}, batch_size=2)
+    assert listed["forces"].shape == (3, 9, 3) and padded["forces"].shape == (3, 11, 3)
+    np.testing.assert_allclose(padded["forces"][:, :9], listed["forces"], atol=1e-5)
+    assert not padded["forces"][Z == 0].any() and not padded["forces"][2].any()  # padding; an atom alone
+    assert predictor.predict_graph.experimental_get_tracing_count() == 1
+
+
+def test_linear_molecules_and_atoms_have_finite_forces_and_curvature(model_name):
+    predictor = force_field(model_name, "float32")
+    predictor.elements = [1, 6, 7, 8]
+    for name in ("CO2", "HCN", "C2H2", "H", "H2"):
+        atoms = molecule(name)
+        assert np.isfinite(predictor.predict([atoms])["forces"]).all()
+        assert np.isfinite(predictor.hessian(atoms)).all()
+
+
+def test_atoms_beyond_the_cutoff_feel_nothing_and_beginning_to_feel_is_smooth(model_name):
+    predictor = force_field(model_name)
+    distances = np.array([4.99, 4.9999, 5.0, 5.0001, 6.0])
+    frames = []
+    for d in distances:
+        dimer = molecule("H2")
+        dimer.positions = [[0, 0, 0], [d, 0, 0]]
+        frames.append(dimer)
+    result = predictor.predict(frames)
+    alone = 2 * predictor.predict([molecule("H")])["energy"][0]
+    pull = np.abs(result["forces"][:, 0, 0])
+    assert not pull[2:].any() and (result["energy"][3:] == alone).all()  # exactly zero from the cutoff on
+    assert 0 < pull[1] < 1e-3 * pull[0] and abs(result["energy"][1] - alone) < 1e-9
+
+
+def test_hessian_is_the_slope_of_the_forces(model_name):
+    predictor, atoms = force_field(model_name), molecule("H2O")
+    hessian = predictor.hessian(atoms)
+    np.testing.assert_array_equal(hessian, hessian.T)
+    numeric = -slope(predictor, atoms, "forces", step=1e-6).reshape(9, 9)
+    np.testing.assert_allclose(hessian, numeric, rtol=0, atol=1e-6 * np.abs(hessian).max())
+    assert len(VibrationsData.from_2d(atoms, hessian).get_frequencies()) == 9
+
+
+def test_hessian_of_many_atoms_comes_in_pieces():
+    predictor, atoms = force_field(), molecule("C6H6")
+    hessian = predictor.hessian(atoms)  # 36 columns, more than one batch
+    np.testing.assert_allclose(hessian.reshape(36, 12, 3).sum(axis=1), 0, atol=1e-8 * np.abs(hessian).max())
+
+
+def test_forces_survive_saving_cloning_and_another_precision(tmp_path):
+    predictor, atoms = force_field(), molecule("CH3CH2OH")
+    predictor.to_folder(tmp_path)
+    for other in (load(tmp_path), predictor.clone()):
+        np.testing.assert_array_equal(other.predict([atoms])["forces"], predictor.predict([atoms])["forces"])
+    single, double = predictor.clone("float32").predict([atoms])["forces"], predictor.predict([atoms])["forces"]
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, double, rtol=0, atol=1e-4 * np.abs(double).max())
+
+
+def test_forces_of_a_model_that_was_trained_without():
+    predictor = force_field(energy=None, targets=("U0", "H"))
+    assert "forces" not in predictor.predict([molecule("H2O")])
+    with pytest.raises(UserError, match="no forces: with_forces"):
+        predictor.hessian(molecule("H2O"))
+    with pytest.raises(UserError, match="'mu' is none of U0, H"):
+        predictor.with_forces("mu")
+    forces = predictor.with_forces("H").predict([molecule("H2O")])["forces"]
+    assert np.isfinite(forces).all() and forces.any()
+
+
+def test_atom_shares_sum_to_the_property():
+    predictor = force_field()
+    N, Z, R = molecules("CH3CH2OH", "H2O")
+    prediction = predictor.predict_store(GraphStore(N, Z, R, 5.0, dtype="float64"), np.arange(2))
+    np.testing.assert_allclose(np.add.reduceat(prediction.shares[:, 0], [0, 9]), prediction.values[:, 0], rtol=1e-14)
+
+
+def random_errors(seed=0):
+    """Predictions, labels and a graph of two molecules of 9 and 3 atoms."""
+    rng = np.random.default_rng(seed)
+    model = force_field().model
+    graph = graph_of(*molecules("CH3CH2OH", "H2O"), model)
+    prediction = Prediction(rng.normal(size=(2, 1)), np.zeros((12, 1)), rng.normal(size=(12, 3)))
+    return prediction, rng.normal(size=(2, 1)), rng.normal(size=(12, 3)), graph
+
+
+def test_loss_of_dimenet_is_equation_2():
+    prediction, targets, forces, graph = random_errors()
+    rho, scale = 7.0, np.array([2.0])
+    loss = Loss("dimenet", rho, scale, 0)(prediction, targets, forces, graph).numpy()
+    for m, atoms in enumerate((slice(0, 9), slice(9, 12))):
+        expected = abs(prediction.values[m, 0] - targets[m, 0])
+        expected += rho / (3 * (atoms.stop - atoms.start)) * np.abs(prediction.forces - forces)[atoms].sum()
+        assert loss[m] == pytest.approx(expected / 2.0, rel=1e-12)
+
+
+def test_loss_of_gemnet_is_equation_21():
+    prediction, targets, forces, graph = random_errors()
+    rho = 0.9
+    loss = Loss("gemnet", rho, np.array([1.0]), 0)(prediction, targets, forces, graph).numpy()
+    for m, atoms in enumerate((slice(0, 9), slice(9, 12))):
+        lengths = np.linalg.norm((prediction.forces - forces)[atoms], axis=1)
+        expected = (1 - rho) * abs(prediction.values[m, 0] - targets[m, 0]) + rho * lengths.mean()
+        assert loss[m] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["dimenet", "gemnet"])
+def test_loss_of_exact_forces_has_a_finite_slope(name):
+    prediction, targets, forces, graph = random_errors()
+    forces = tf.Variable(forces)
+    with tf.GradientTape() as tape:
+        exact = prediction._replace(forces=tf.concat([forces[:5], prediction.forces[5:]], axis=0))
+        loss = tf.reduce_sum(Loss(name, None, np.array([1.0]), 0)(exact, targets, tf.constant(forces), graph))
+    assert np.isfinite(tape.gradient(loss, forces)).all()
+
+
+def test_losses_without_forces():
+    values = Prediction(np.array([[1.0, 4.0]]), np.zeros((9, 2)), np.zeros((0, 3)))
+    graph = graph_of(*molecules("CH3CH2OH"), force_field().model)
+    loss = Loss("dimenet", None, np.array([1.0, 2.0]), None)(values, np.zeros((1, 2)), np.zeros((0, 3)), graph)
+    assert loss.numpy().tolist() == [1.5]
+    for arguments, message in (
+        (("dimnet", None, None, 0), "training.loss: 'dimnet' is none of dimenet, gemnet"),
+        (("dimenet", 3.0, None, None), "are for forces"),
+        (("gemnet", None, None, None), "are for forces"),
+        (("gemnet", 100.0, None, 0), "must be at most 1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Loss(*arguments)
+
+
+@pytest.mark.parametrize("needs", [{"atom_edges"}, {"triplets"}, set()])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_skin_list_gives_the_graphs_of_a_fresh_search(needs, dtype):
+    rng = np.random.default_rng(0)
+    numbers, R = rng.integers(1, 9, 40), rng.uniform(0, 9, (40, 3))
+    neighbors = SkinList(numbers, 4.0, 0.6, needs, dtype)
+    for _ in range(30):
+        R = R + rng.normal(0, 0.03, R.shape)
+        fresh = GraphStore([40], numbers, R, 4.0, needs, dtype).batch([0])
+        for name, ours, theirs in zip(fresh._fields, neighbors.graph(R), fresh):
+            np.testing.assert_array_equal(ours, theirs, err_msg=name)
+            assert ours.dtype == theirs.dtype, name
+    assert 1 < neighbors.searches < 30
