@@ -21,6 +21,7 @@ ALLOWED = {
     "predictor": {"graph", "models", "heads", "weights", "errors", "elements"},
     "interop": {"data", "heads", "predictor", "weights", "errors"},
     "plots": {"errors", "cli", "predictor", "training"},
+    "md": {"cli", "data", "errors", "graph", "predictor", "training"},
     "training": {"data", "predictor", "weights", "errors", "plots", "config"},
     "config": {"data", "models", "heads", "predictor", "training", "errors"},
 }

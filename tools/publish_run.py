@@ -14,8 +14,10 @@ from pathlib import Path
 import yaml
 
 from dimenet_tf.elements import symbols
+from dimenet_tf.md.certify import format_certificate
 from dimenet_tf.training.folder import RunFolder
 
+ADVICE = "Neutral closed-shell molecules near their equilibrium geometries"
 CARD = """# {name}
 
 {sentence}
@@ -38,7 +40,7 @@ predictor = dimenet_tf.load("{name}")
 predictor.predict({{"Z": Z, "R": R}})  # R in Angstrom
 ```
 
-Neutral closed-shell molecules near their equilibrium geometries; a model for trying, not for science.
+{advice}; a model for trying, not for science.
 """
 
 
@@ -47,7 +49,9 @@ def main() -> None:
     folder, target = RunFolder(run), Path("pretrained") / name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(folder.best, target)
-    for path in (folder.split_file, folder.path / "test.json", folder.plots / "learning_curve.png"):
+    copied = [folder.split_file, folder.data_file, folder.path / "test.json", folder.plots / "learning_curve.png"]
+    certificate = folder.path / "certificate.json"
+    for path in copied + [certificate] * certificate.exists():
         shutil.copy(path, target)
     config = folder.read_config()
     config["run"] = None
@@ -62,12 +66,14 @@ def main() -> None:
         fit = test["mae_of_per_element_fit"][key]
         lines.append(f"| {key} | {t['mae']:.4g} {t['unit']} | {t['rmse']:.4g} {t['unit']} | {fit:.4g} {t['unit']} |")
     training = config["training"]
+    forces = "forces" in test["targets"]
     card = CARD.format(
+        advice="Geometries like those it was trained on" if forces else ADVICE,
         name=name,
         sentence=sentence,
         model=model["name"],
         hyperparameters=", ".join(f"{k} {model[k]}" for k in shown if k in model),
-        targets=", ".join(f"{k} in {v['unit']}" for k, v in data["targets"].items()),
+        targets=", ".join(f"{k} in {v['unit']}" for k, v in test["targets"].items()),
         elements=symbols(description["elements"]),
         source=data["source"],
         sha=data["sha256"][:16] + "...",
@@ -79,6 +85,9 @@ def main() -> None:
         tensorflow=json.loads((folder.path / "versions.json").read_text())["tensorflow"],
         errors="\n".join(lines),
     )
+    if certificate.exists():
+        table = format_certificate(json.loads(certificate.read_text()))
+        card += f"\n## Certificate\n\n`python -m dimenet_tf.md.certify {name}`\n\n```\n{table}\n```\n"
     (target / "README.md").write_text(card)
     print(target)
 

@@ -11,12 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 import yaml
+from ase import Atoms, units
 
 import dimenet_tf
-from dimenet_tf.data import sample
+from dimenet_tf.data import ethanol_xtb, sample
 
 ROOT = Path(__file__).parents[2]
 TINY = "model.emb_size=8 model.num_blocks=1 training.batch_size=8 training.warmup_steps=2".split()
@@ -164,3 +166,45 @@ def test_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     assert step > 0
     again = run("run_train.py", "with", "run=runs/1", f"training.num_steps={step + 2}", cwd=tmp_path)
     assert f"going on from step {step}" in again and "test molecules" in again
+
+
+def test_a_force_field_of_own_data(tmp_path):
+    """Extended XYZ with names of another program, in kcal/mol -> training, evaluation, certificate, calculator."""
+    data = ethanol_xtb().select(range(0, 2000, 40))
+    kcal = units.kcal / units.mol
+    frames = []
+    for i in range(len(data)):
+        one = data.select([i])
+        atoms = Atoms(one.Z, one.R, info={"REF_energy": one.target("energy")[0] / kcal})
+        atoms.arrays["REF_forces"] = one.target("forces") / kcal
+        frames.append(atoms)
+    ase.io.write(tmp_path / "my.extxyz", frames)
+    own = "data.path=my.extxyz data.keys.energy=REF_energy data.keys.forces=REF_forces".split()
+    own += "data.units.energy=kcal/mol data.units.forces=kcal/mol/Ang training.num_steps=4".split()
+    sizes = "model.emb_size=8 model.num_blocks=1 training.evaluation_interval=2".split()
+    config = str(ROOT / "configs/forces.yaml")
+    printed = run("run_train.py", "with", config, *own, *sizes, cwd=tmp_path)
+    assert re.search(r"MAE of forces: [\d.]+ eV/Ang = [\d.]+ kcal/mol/Ang = [\d.]+ meV/Ang", printed), printed
+    assert "validation MAE energy" in printed and "Traceback" not in printed
+    again = run("run_eval.py", "with", "run=runs/1", cwd=tmp_path)
+    assert re.search(r"^forces +eV/Ang.*$", printed, re.MULTILINE).group() in again
+    labels = json.loads((tmp_path / "runs/1/data.json").read_text())["targets"]["energy"]
+    assert labels["unit"] == "eV" and 0.01 < labels["sigma"] < 1
+    certify = [sys.executable, "-m", "dimenet_tf.md.certify", "runs/1", "--picoseconds", "0.02"]
+    result = subprocess.run(certify, cwd=tmp_path, text=True, capture_output=True)
+    assert "held-out forces, MAE (5 frames)" in result.stdout and (tmp_path / "runs/1/certificate.json").exists()
+    assert result.returncode in (0, 2) and "Traceback" not in result.stderr
+    loaded = dimenet_tf.load(tmp_path / "runs/1")
+    assert loaded.predict([frames[0]])["forces"].shape == (1, 9, 3)
+    refused = run("run_train.py", "with", config, cwd=tmp_path, code=2)
+    assert refused.startswith("error: which data? data.path=FILE")
+
+
+def test_the_md_example(tmp_path):
+    command = [sys.executable, str(ROOT / "examples/md.py"), "--picoseconds", "0.05"]
+    result = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True)
+    assert result.returncode == 0, result.stderr
+    assert "relaxed: " in result.stdout and "nve: mean" in result.stdout
+    for name in ("relaxed.xyz", "nvt.traj", "nve.traj", "md.csv", "md.png"):
+        assert (tmp_path / "md" / name).stat().st_size > 0
+    assert len(ase.io.read(tmp_path / "md/nve.traj", ":")) == 11

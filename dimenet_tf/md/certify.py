@@ -1,0 +1,304 @@
+"""A force field's certificate: what it takes to trust its dynamics, measured on the model itself.
+
+python -m dimenet_tf.md.certify MODEL                        # run folder or pretrained model; its own test frames
+python -m dimenet_tf.md.certify MODEL --frames other.extxyz  # energies in eV, forces in eV/Ang
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from dimenet_tf.cli import one_line_errors, quiet_tensorflow
+
+quiet_tensorflow()
+
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from ase import Atoms, units  # noqa: E402
+from ase.md.verlet import VelocityVerlet  # noqa: E402
+from ase.optimize import FIRE  # noqa: E402
+from scipy.spatial.transform import Rotation  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from dimenet_tf.data.container import DataContainer  # noqa: E402
+from dimenet_tf.data.readers import read_file  # noqa: E402
+from dimenet_tf.errors import UserError  # noqa: E402
+from dimenet_tf.md.calculator import DimeNetCalculator  # noqa: E402
+from dimenet_tf.md.velocities import temperature_of, thermalize  # noqa: E402
+from dimenet_tf.predictor import Predictor, find_folder, load  # noqa: E402
+from dimenet_tf.training.folder import RunFolder  # noqa: E402
+from dimenet_tf.training.session import open_dataset  # noqa: E402
+
+CERTIFICATE = "certificate.json"
+
+
+def frame(data: DataContainer, i: int) -> Atoms:
+    """Return one molecule of a container."""
+    one = data.select([i])
+    return Atoms(one.Z, one.R)
+
+
+def predict(predictor: Predictor, frames: list[Atoms]) -> tuple[np.ndarray, np.ndarray]:
+    """Return energies (frames,) and forces (frames, atoms, 3) of geometries of one molecule."""
+    result = predictor.predict(frames)
+    return result[predictor.energy], result["forces"].astype(np.float64)
+
+
+def moved(atoms: Atoms, positions: np.ndarray) -> Atoms:
+    """Return the molecule with other positions."""
+    return Atoms(atoms.numbers, positions)
+
+
+def finite_differences(predictor: Predictor, frames: list[Atoms], step: float = 2e-4) -> dict:
+    """Compare forces with differences of energies: every coordinate of every frame, in float64, fourth order."""
+    worst, square = 0.0, 0.0
+    for atoms in frames:
+        size = 3 * len(atoms)
+        directions = np.eye(size).reshape(size, -1, 3) * step
+        energies = [
+            predict(predictor, [moved(atoms, atoms.positions + k * d) for d in directions])[0] for k in (-2, -1, 1, 2)
+        ]
+        numeric = -(energies[0] - 8 * energies[1] + 8 * energies[2] - energies[3]) / (12 * step)
+        forces = predict(predictor, [atoms])[1].ravel()
+        worst = max(worst, float(np.abs(forces - numeric).max()))
+        square = max(square, float(np.mean(forces**2)))
+    return {"value": worst / np.sqrt(square), "unit": "of the largest RMS force", "bound": 1e-6}
+
+
+def symmetries(predictor: Predictor, frames: list[Atoms], seed: int = 0) -> dict[str, dict]:
+    """Rotate, translate and permute: how much the energy changes, and the forces beyond turning along."""
+    rng = np.random.default_rng(seed)
+    double = predictor.dtype == "float64"
+    errors = {"rotation": np.zeros(2), "translation": np.zeros(2), "permutation": np.zeros(2)}
+    for atoms in frames:
+        turn = Rotation.random(random_state=rng.integers(1 << 31)).as_matrix()
+        order = rng.permutation(len(atoms))
+        changed = {
+            "rotation": (moved(atoms, atoms.positions @ turn.T), lambda f, turn=turn: f @ turn.T),
+            "translation": (moved(atoms, atoms.positions + rng.normal(size=3)), lambda f: f),
+            "permutation": (atoms[order], lambda f, order=order: f[order]),
+        }
+        energy, forces = predict(predictor, [atoms])
+        for name, (other, expected) in changed.items():
+            e, f = predict(predictor, [other])
+            difference = abs(e[0] - energy[0]), np.abs(f[0] - expected(forces[0])).max()
+            errors[name] = np.maximum(errors[name], difference)
+    bounds = (1e-8, 1e-8) if double else (1e-3, 1e-3)
+    return {
+        f"{name}, {what}, {predictor.dtype}": {"value": float(error), "unit": unit, "bound": bound}
+        for name, pair in errors.items()
+        for what, unit, error, bound in zip(("energy", "forces"), ("eV", "eV/Ang"), pair, bounds)
+    }
+
+
+def cutoff(predictor: Predictor, atoms: Atoms, step: float = 1e-4) -> dict[str, dict]:
+    """Let a copy of the molecule leave: jumps where the closest pair crosses the cutoff, and what is left beyond.
+
+    In float64. The jumps are differences over a distance of twice `step`, which a smooth function has too.
+    """
+    radius = predictor.model.cutoff
+
+    def at(distance: float) -> Atoms:
+        """The two copies with their closest atoms at a distance, along x."""
+        copy = atoms.positions.copy()
+        low, high = 0.0, 100.0
+        while high - low > 1e-13:  # the closest distance grows with the shift, once they are apart
+            shift = (low + high) / 2
+            gaps = np.linalg.norm(copy[:, None] + [width + shift, 0, 0] - atoms.positions, axis=-1)
+            low, high = (shift, high) if gaps.min() < distance else (low, shift)
+        return moved(atoms + atoms, np.concatenate([atoms.positions, copy + [width + high, 0, 0]]))
+
+    width = np.ptp(atoms.positions[:, 0])
+    inside, outside, beyond = (predict(predictor, [at(radius + d)]) for d in (-step, step, 1.0))
+    alone = predict(predictor, [atoms])
+    return {
+        "cutoff, change of the energy across": {
+            "value": float(abs(inside[0] - outside[0])[0]),
+            "unit": f"eV over {2 * step:g} Ang",
+            "bound": 1e-8,
+        },
+        "cutoff, change of the forces across": {
+            "value": float(np.abs(inside[1] - outside[1]).max()),
+            "unit": f"eV/Ang over {2 * step:g} Ang",
+            "bound": 1e-6,
+        },
+        "cutoff, force beyond": {
+            "value": float(np.abs(beyond[1][0] - np.concatenate([alone[1][0]] * 2)).max()),
+            "unit": "eV/Ang",
+            "bound": 1e-9,
+        },
+        "cutoff, energy beyond": {
+            "value": float(abs(beyond[0][0] - 2 * alone[0][0])),
+            "unit": "eV",
+            "bound": 1e-8,
+        },
+    }
+
+
+def nve(
+    predictor: Predictor, atoms: Atoms, picoseconds: float, temperature: float, timestep: float, seed: int = 0
+) -> dict[str, dict]:
+    """Run dynamics at constant energy from the relaxed geometry (velocity Verlet); the drift is a fitted slope."""
+    atoms = atoms.copy()
+    atoms.calc = DimeNetCalculator(predictor)
+    FIRE(atoms, logfile=None).run(fmax=0.01, steps=1000)
+    thermalize(atoms, 2 * temperature, np.random.default_rng(seed))  # half of it goes into the potential
+    steps = round(picoseconds * 1000 / timestep)
+    dynamics = VelocityVerlet(atoms, timestep * units.fs)
+    bar = tqdm(total=steps, desc="NVE", unit="step", dynamic_ncols=True, mininterval=1.0)
+    total, temperatures = [], []
+
+    def record() -> None:
+        total.append(atoms.get_total_energy())
+        temperatures.append(temperature_of(atoms))
+        bar.update(dynamics.nsteps - bar.n)
+
+    dynamics.attach(record, interval=max(1, steps // 2000))
+    with bar:
+        dynamics.run(steps)
+    per_atom = 1000 * np.array(total) / len(atoms)
+    slope = np.polyfit(np.linspace(0, picoseconds, len(per_atom)), per_atom, 1)[0]
+    run = f"{picoseconds:g} ps, {timestep:g} fs, {predictor.dtype}"
+    return {
+        f"NVE drift ({run})": {"value": float(abs(slope)), "unit": "meV/atom/ps", "bound": 0.1},
+        "NVE fluctuation": {"value": float(per_atom.std()), "unit": "meV/atom", "bound": 5.0},
+        "NVE mean temperature": {"value": float(np.mean(temperatures)), "unit": "K", "bound": None},
+    }
+
+
+def held_out(predictor: Predictor, data: DataContainer) -> dict[str, dict]:
+    """Errors on frames that the model has not seen."""
+    prediction = predictor.predict_store(predictor.graph_store(data.N, data.Z, data.R), np.arange(len(data)))
+    at = predictor.head.targets.index(predictor.energy)
+    energy = np.abs(prediction.values[:, at] - data.target("energy"))
+    forces = np.abs(prediction.forces - data.target("forces"))
+    return {
+        f"held-out forces, MAE ({len(data)} frames)": {"value": float(forces.mean()), "unit": "eV/Ang", "bound": None},
+        "held-out forces, largest error": {"value": float(forces.max()), "unit": "eV/Ang", "bound": None},
+        "held-out energies, MAE": {"value": float(energy.mean()), "unit": "eV", "bound": None},
+    }
+
+
+def exported(predictor: Predictor, frames: list[Atoms]) -> dict[str, dict]:
+    """Compare eager execution with the compiled function, written as a SavedModel and loaded again."""
+    N = np.array([len(atoms) for atoms in frames])
+    Z, R = (np.concatenate([getattr(atoms, name) for atoms in frames]) for name in ("numbers", "positions"))
+    graph = predictor.graph_store(N, Z, R).batch(range(len(frames)))
+    graph = type(graph)(*map(tf.constant, graph))
+    module = tf.Module()
+    module.weights, module.predict = predictor.model.variables, predictor.predict_graph
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder)
+        loaded = tf.saved_model.load(folder)
+        answer = loaded.predict(graph)
+    eager = predictor(graph)
+    return {
+        f"eager against SavedModel, {what}, {predictor.dtype}": {
+            "value": float(np.abs(getattr(eager, field) - getattr(answer, field)).max()),
+            "unit": unit,
+            "bound": 1e-9 if predictor.dtype == "float64" else 1e-3,
+        }
+        for what, field, unit in (("energy", "values", "eV"), ("forces", "forces", "eV/Ang"))
+    }
+
+
+def certify(
+    predictor: Predictor,
+    data: DataContainer,
+    picoseconds: float = 10.0,
+    temperature: float = 300.0,
+    timestep: float = 0.5,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, dict]:
+    """Measure everything.
+
+    Parameters
+    ----------
+    predictor : with forces
+    data : held-out frames with `energy` and `forces`
+    picoseconds, temperature, timestep : of the constant-energy dynamics; K, fs
+    say : called with what is being measured
+
+    Returns
+    -------
+    dict from each measurement to its `value`, `unit` and `bound` (None where there is nothing to pass)
+    """
+    if predictor.energy is None:
+        raise UserError("this model has no forces to certify")
+    frames = [frame(data, i) for i in np.linspace(0, len(data) - 1, 3).astype(int)]
+    double = predictor if predictor.dtype == "float64" else predictor.clone("float64")
+    result = {}
+    say("forces against finite differences")
+    result["forces against finite differences, float64"] = finite_differences(double, frames)
+    say("symmetries")
+    for each in dict.fromkeys([predictor, double]):
+        result |= symmetries(each, frames)
+    say("cutoff")
+    result |= cutoff(double, frames[0])
+    say("export")
+    result |= exported(predictor, frames)
+    say("held-out frames")
+    result |= held_out(predictor, data)
+    say(f"{picoseconds:g} ps at constant energy")
+    result |= nve(predictor, frames[0], picoseconds, temperature, timestep)
+    for row in result.values():
+        row["passed"] = None if row["bound"] is None else bool(row["value"] <= row["bound"])
+    return result
+
+
+def format_certificate(result: dict[str, dict]) -> str:
+    """Return the certificate as a table."""
+    rows = [["", "measured", "bound", "", ""]]
+    for name, row in result.items():
+        verdict = {True: "passed", False: "FAILED", None: ""}[row["passed"]]
+        bound = "" if row["bound"] is None else f"{row['bound']:.0e}" if row["bound"] < 1e-2 else f"{row['bound']:g}"
+        rows.append([name, f"{row['value']:.3g}", bound, row["unit"], verdict])
+    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(w) if c in (1, 2) else cell.ljust(w) for c, (cell, w) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def own_test_frames(folder: Path) -> DataContainer:
+    """Return the test frames of the data that a model was trained on, from its configuration and split."""
+    run = RunFolder(folder)
+    if not (run.config_file.exists() and run.split_file.exists()):
+        raise UserError(f"{folder} does not say which frames it has not seen: name some with --frames FILE")
+    dataset = open_dataset(run.read_config(), run)
+    return dataset.container.select(dataset.split.test)
+
+
+@one_line_errors()
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m dimenet_tf.md.certify",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="run folder, folder of a model, or name of a pretrained one")
+    parser.add_argument("--frames", help="held-out frames with energy and forces, where they are not the run's own")
+    parser.add_argument("--picoseconds", type=float, default=10.0)
+    parser.add_argument("--temperature", type=float, default=300.0, help="K")
+    parser.add_argument("--timestep", type=float, default=0.5, help="fs")
+    args = parser.parse_args()
+    predictor, folder = load(args.model), find_folder(args.model)
+    data = read_file(args.frames) if args.frames else own_test_frames(folder)
+    result = certify(
+        predictor, data, args.picoseconds, args.temperature, args.timestep, lambda text: print(text, "...")
+    )
+    (folder / CERTIFICATE).write_text(json.dumps(result, indent=1))
+    print(format_certificate(result))
+    print(f"written to {folder / CERTIFICATE}")
+    if not all(row["passed"] in (True, None) for row in result.values()):
+        raise UserError("a measurement is beyond its bound: do not trust this model's dynamics")
+
+
+if __name__ == "__main__":
+    main()

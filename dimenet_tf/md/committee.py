@@ -1,0 +1,111 @@
+"""Several models of the same data, whose disagreement says how far they can be trusted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from dimenet_tf.data.container import DataContainer
+from dimenet_tf.errors import UserError
+from dimenet_tf.graph import Graph, graph_signature
+from dimenet_tf.predictor import Prediction, Predictor, load
+
+DESCRIPTION = "committee.json"
+FORMAT = 1
+
+
+class Spread(NamedTuple):
+    """How far the members of a committee are apart: standard deviations, not scaled."""
+
+    values: tf.Tensor
+    """(molecules, targets) float64."""
+    forces: tf.Tensor
+    """(atoms,), eV/Angstrom: root of the mean squared distance of the members' force vectors from their mean."""
+
+
+class Committee:
+    """Predictors of the same property whose mean is the prediction and whose spread, scaled, its uncertainty.
+
+    Parameters
+    ----------
+    members : predictors, run folders or names of pretrained models, at least two; with forces, and with the same
+        targets, elements, cutoff and dtype (different seeds, splits or sizes)
+    factor : by which the spread of the forces is multiplied to be their error, from `fit`; None before that
+    """
+
+    def __init__(self, members: Sequence, factor: float | None = None) -> None:
+        self.members = [m if isinstance(m, Predictor) else load(m) for m in members]
+        self.factor = factor
+        if len(self.members) < 2:
+            raise UserError("a committee needs at least two members")
+        first = self.members[0]
+        for i, member in enumerate(self.members):
+            if member.energy is None:
+                raise UserError(f"member {i} of the committee has no forces")
+            for what in ("energy", "units", "elements", "dtype"):
+                if getattr(member, what) != getattr(first, what):
+                    raise UserError(
+                        f"member {i} of the committee has other {what} than member 0: "
+                        f"{getattr(member, what)}, not {getattr(first, what)}"
+                    )
+            if (member.model.cutoff, member.model.needs) != (first.model.cutoff, first.model.needs):
+                raise UserError(f"member {i} of the committee has another cutoff or aggregation than member 0")
+        self.energy, self.dtype, self.model, self.head = first.energy, first.dtype, first.model, first.head
+        self.check, self.graph_store = first.check, first.graph_store
+        self.predict_graph = tf.function(self._mean_and_spread, input_signature=[graph_signature(self.dtype)])
+
+    def _mean_and_spread(self, graph: Graph) -> tuple[Prediction, Spread]:
+        stacked = Prediction(*map(tf.stack, zip(*(member(graph) for member in self.members))))
+        mean = Prediction(*(tf.reduce_mean(array, axis=0) for array in stacked))
+        values = tf.sqrt(tf.reduce_mean((stacked.values - mean.values) ** 2, axis=0))
+        forces = tf.sqrt(tf.reduce_mean(tf.reduce_sum((stacked.forces - mean.forces) ** 2, axis=-1), axis=0))
+        return mean, Spread(values, forces)
+
+    def fit(self, data: DataContainer, batch_size: int = 32) -> float:
+        """Fit `factor` on frames that no member was trained on, and return it.
+
+        It makes the mean square of the scaled spread that of the length of the forces' errors.
+
+        Parameters
+        ----------
+        data : with the target `forces`
+        batch_size : frames computed at once
+        """
+        store = self.graph_store(data.N, data.Z, data.R)
+        forces = data.target("forces")
+        squares = np.zeros(2)  # of errors, of spreads
+        for start in range(0, len(data), batch_size):
+            frames = np.arange(start, min(start + batch_size, len(data)))
+            mean, spread = self.predict_graph(store.batch(frames))
+            squares += np.sum((mean.forces - forces[store.atoms(frames)]) ** 2), np.sum(spread.forces.numpy() ** 2.0)
+        if squares[1] <= 1e-12 * squares[0]:
+            raise UserError("the members of the committee do not differ: train them with different seeds")
+        self.factor = float(np.sqrt(squares[0] / squares[1]))
+        return self.factor
+
+    def to_folder(self, folder: str | Path) -> None:
+        """Write the members and the factor."""
+        folder = Path(folder)
+        for i, member in enumerate(self.members):
+            member.to_folder(folder / str(i))
+        description = {"format": FORMAT, "members": len(self.members), "factor": self.factor}
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1))
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Committee:
+        """Read what `to_folder` wrote."""
+        folder = Path(folder)
+        try:
+            description = json.loads((folder / DESCRIPTION).read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise UserError(f"{folder / DESCRIPTION} cannot be read ({error})") from None
+        return cls([folder / str(i) for i in range(description["members"])], description["factor"])
+
+    def clone(self, dtype: str) -> Committee:
+        """Return a committee of the same weights in another dtype."""
+        return Committee([member.clone(dtype) for member in self.members], self.factor)

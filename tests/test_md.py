@@ -1,0 +1,279 @@
+"""Calculator, committees, certificates: with ASE's own dynamics."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import molecule
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+from test_forces import force_field
+
+from dimenet_tf.data import ethanol_xtb, from_atoms
+from dimenet_tf.errors import UserError
+from dimenet_tf.md import Committee, DimeNetCalculator, StopOnUncertainty, UncertaintyExceeded
+from dimenet_tf.md.certify import certify, cutoff, finite_differences, format_certificate, symmetries
+from dimenet_tf.md.velocities import temperature_of, thermalize
+from dimenet_tf.predictor import load
+
+
+def gentle(seed=0, dtype="float64"):
+    """A force field of initial weights, scaled so that it pulls as hard as a molecule."""
+    predictor = force_field(dtype=dtype, randomized=False, seed=seed)
+    data = ethanol_xtb().select(range(10))
+    graph = predictor.graph_store(data.N, data.Z, data.R).batch(range(10))
+    predictor.head.scale = predictor.head.scale / np.sqrt((predictor(graph).forces.numpy() ** 2).mean())
+    return predictor
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return gentle()
+
+
+@pytest.fixture(scope="module")
+def committee():
+    return Committee([gentle(seed) for seed in range(3)])
+
+
+def test_calculator_gives_what_predict_gives(predictor):
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = DimeNetCalculator(predictor)
+    expected = predictor.predict([atoms])
+    assert atoms.get_potential_energy() == expected["energy"][0] == atoms.get_potential_energy(force_consistent=True)
+    np.testing.assert_array_equal(atoms.get_forces(), expected["forces"][0])
+    energies = atoms.get_potential_energies()
+    assert energies.shape == (9,) and energies.sum() == pytest.approx(expected["energy"][0], rel=1e-14)
+    # the reference energies are there
+    assert atoms.get_potential_energy() < 6 * -13 + 2 * -1000 - 2000 + 500
+
+
+def test_one_trace_and_few_searches_in_a_whole_run(predictor):
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = DimeNetCalculator(predictor, skin=0.5)
+    traces = predictor.predict_graph.experimental_get_tracing_count()
+    thermalize(atoms, 300, np.random.default_rng(0))
+    VelocityVerlet(atoms, 0.5 * units.fs).run(50)
+    fresh = predictor.predict([atoms])
+    np.testing.assert_allclose(atoms.get_forces(), fresh["forces"][0], rtol=0, atol=1e-12)
+    assert atoms.calc._neighbors.searches < 25
+    other = molecule("H2O")
+    other.calc = atoms.calc  # another molecule, other size
+    np.testing.assert_allclose(other.get_potential_energy(), predictor.predict([other])["energy"][0], rtol=1e-14)
+    assert predictor.predict_graph.experimental_get_tracing_count() == traces == 1
+
+
+def test_velocities_have_the_temperature_and_no_rotation():
+    atoms = molecule("C6H6")
+    temperatures = []
+    for seed in range(50):
+        thermalize(atoms, 300, np.random.default_rng(seed))
+        assert np.abs(atoms.get_momenta().sum(axis=0)).max() < 1e-12
+        assert np.abs(atoms.get_angular_momentum()).max() < 1e-10
+        temperatures.append(temperature_of(atoms))
+    assert np.mean(temperatures) == pytest.approx(300, rel=0.1)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_precision(predictor, precision):
+    atoms = molecule("H2O")
+    atoms.calc = DimeNetCalculator(predictor, precision=precision)
+    assert atoms.calc.force_field.dtype == precision
+    assert atoms.get_potential_energy() == pytest.approx(predictor.predict([atoms])["energy"][0], abs=1e-3)
+
+
+def changed(**settings):
+    atoms = molecule("H2O")
+    for name, value in settings.items():
+        setattr(atoms, name, value)
+    return atoms
+
+
+@pytest.mark.parametrize(
+    "atoms, message",
+    [
+        (molecule("NH3"), "contains N, which the training data did not; this model knows H, C, O"),
+        (changed(cell=[9, 9, 9], pbc=[True, False, False]), "periodic cells are not supported"),
+        (changed(positions=[[0, 0, 0], [0, 0, 1], [0, 0, 1]]), "two atoms are at the same place"),
+        (changed(positions=[[0, 0, 0], [0, 0, 1], [0, np.nan, 1]]), "a coordinate is not finite"),
+    ],
+)
+def test_what_the_calculator_refuses(predictor, atoms, message):
+    atoms.calc = DimeNetCalculator(predictor)
+    with pytest.raises(UserError, match=message):
+        atoms.get_forces()
+
+
+def test_atoms_that_fall_together_on_the_way(predictor):
+    atoms = molecule("H2O")
+    atoms.calc = DimeNetCalculator(predictor)
+    atoms.get_forces()
+    atoms.positions[1] = atoms.positions[2]
+    with pytest.raises(UserError, match="two atoms are at the same place"):
+        atoms.get_forces()
+
+
+def test_models_without_an_energy_are_refused_unless_it_is_meant():
+    with pytest.raises(UserError, match=r"this model predicts U0 and was not trained with forces; .*energy=NAME"):
+        DimeNetCalculator("dimenet_pp-sample-U0")
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = DimeNetCalculator("dimenet_pp-sample-U0", energy="U0")
+    expected = load("dimenet_pp-sample-U0").predict([atoms])["U0"][0]
+    assert atoms.get_potential_energy() == pytest.approx(expected, abs=1e-4) and np.isfinite(atoms.get_forces()).all()
+    with pytest.raises(UserError, match="no such run or model: nowhere"):
+        DimeNetCalculator("nowhere")
+
+
+def test_a_committee_is_the_mean_of_its_members(committee):
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = DimeNetCalculator(committee)
+    each = [member.predict([atoms]) for member in committee.members]
+    assert atoms.get_potential_energy() == pytest.approx(np.mean([e["energy"] for e in each]), rel=1e-14)
+    forces = np.array([e["forces"][0] for e in each])
+    np.testing.assert_allclose(atoms.get_forces(), forces.mean(axis=0), atol=1e-12 * np.abs(forces).max())
+    spread = np.sqrt(((forces - forces.mean(axis=0)) ** 2).sum(axis=-1).mean(axis=0))
+    np.testing.assert_allclose(atoms.calc.results["forces_spread"], spread, rtol=1e-10)
+    assert atoms.calc.results["energy_spread"] == pytest.approx(np.std([e["energy"] for e in each]), rel=1e-6)
+
+
+def labelled_frames(predictor, count=12):
+    """Ethanol in motion with the forces of one model."""
+    data = ethanol_xtb().select(range(0, 20 * count, 20))
+    prediction = predictor.predict_store(predictor.graph_store(data.N, data.Z, data.R), np.arange(count))
+    data.targets["forces"] = prediction.forces
+    return data
+
+
+def test_the_factor_scales_the_spread_to_the_error(committee, tmp_path):
+    data = labelled_frames(gentle(seed=9))
+    factor = committee.fit(data, batch_size=5)
+    errors, spreads = [], []
+    for i in range(len(data)):
+        one = data.select([i])
+        atoms = Atoms(one.Z, one.R)
+        atoms.calc = DimeNetCalculator(committee)
+        errors.append(np.linalg.norm(atoms.get_forces() - one.target("forces"), axis=1))
+        spreads.append(atoms.calc.results["forces_spread"])
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.sqrt(np.mean(np.square(spreads))), rel=1e-6)
+    committee.to_folder(tmp_path)
+    again = DimeNetCalculator(tmp_path)
+    assert again.force_field.factor == factor
+    atoms.calc = again
+    atoms.get_forces()
+    np.testing.assert_allclose(again.results["forces_spread"], spreads[-1])
+
+
+def test_dynamics_stop_where_the_committee_knows_too_little(committee):
+    committee.factor = None
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = DimeNetCalculator(committee)
+    with pytest.raises(UserError, match="not scaled yet"):
+        StopOnUncertainty(atoms, 1.0)
+    committee.factor = 2.0
+    atoms.get_forces()
+    now = DimeNetCalculator(committee)
+    atoms.calc = now
+    atoms.get_forces()
+    largest = now.results["forces_spread"].max()
+    dynamics = VelocityVerlet(atoms, 0.5 * units.fs)
+    dynamics.attach(StopOnUncertainty(atoms, 1.5 * largest))
+    atoms.set_velocities(np.random.default_rng(0).normal(0, 0.3, (9, 3)))  # it flies apart
+    with pytest.raises(UncertaintyExceeded, match=r"atom \d \([CHO]\): uncertainty of the force .* threshold"):
+        dynamics.run(500)
+    assert 0 < dynamics.nsteps < 500
+    atoms.calc = DimeNetCalculator(committee.members[0])
+    with pytest.raises(UserError, match="calculator of a committee"):
+        StopOnUncertainty(atoms, 1.0)
+
+
+def test_committees_that_do_not_belong_together(committee):
+    with pytest.raises(UserError, match="at least two members"):
+        Committee(committee.members[:1])
+    with pytest.raises(UserError, match="member 1 of the committee has other dtype than member 0: float32"):
+        Committee([committee.members[0], gentle(dtype="float32")])
+    with pytest.raises(UserError, match="member 0 of the committee has no forces"):
+        Committee(["dimenet_pp-sample-U0"] * 2)
+    data = labelled_frames(committee.members[0])
+    data.targets["forces"] = data.targets["forces"] + 1.0
+    with pytest.raises(UserError, match="do not differ"):
+        Committee([committee.members[0]] * 2).fit(data)
+
+
+def test_certificate_of_a_sound_model(predictor):
+    data = labelled_frames(predictor)
+    prediction = predictor.predict_store(predictor.graph_store(data.N, data.Z, data.R), np.arange(len(data)))
+    data.targets["energy"] = prediction.values[:, 0]
+    result = certify(predictor, data, picoseconds=0.02, timestep=0.25)
+    static = {name: row for name, row in result.items() if not name.startswith("NVE")}
+    assert all(row["passed"] is not False for row in static.values()), format_certificate(result)
+    assert result["held-out forces, largest error"]["value"] == 0
+    assert sum(name.startswith("NVE drift (0.02 ps, 0.25 fs") for name in result) == 1
+    text = format_certificate(result)
+    assert "forces against finite differences" in text and "passed" in text
+
+
+class Broken:
+    """A predictor whose forces are not its energy's gradient, or whose energy knows where up is."""
+
+    def __init__(self, predictor, scale=1.0, field=0.0):
+        self.predictor, self.scale, self.field = predictor, scale, field
+        self.energy, self.dtype, self.model = predictor.energy, predictor.dtype, predictor.model
+
+    def predict(self, frames):
+        result = self.predictor.predict(frames)
+        result["energy"] = result["energy"] + self.field * np.array([a.positions[0, 2] for a in frames])
+        result["forces"] = self.scale * result["forces"]
+        return result
+
+
+def test_certificate_finds_what_is_wrong(predictor):
+    atoms = [molecule("CH3CH2OH")]
+    assert finite_differences(predictor, atoms)["value"] < 1e-6
+    assert finite_differences(Broken(predictor, scale=1.0001), atoms)["value"] > 1e-6
+    rows = symmetries(Broken(predictor, field=1e-3), atoms)
+    assert rows["rotation, energy, float64"]["value"] > 1e-8 < rows["permutation, energy, float64"]["value"]
+    assert symmetries(predictor, atoms)["rotation, energy, float64"]["value"] < 1e-8
+
+
+def test_certificate_finds_a_hard_cutoff(predictor, monkeypatch):
+    """Without envelope the energy jumps where a pair crosses the cutoff."""
+    smooth = cutoff(predictor, molecule("H2O"))
+    assert all(row["value"] <= row["bound"] for row in smooth.values())
+    hard = gentle()
+    for layer in (hard.model.rbf_layer, hard.model.sbf_layer):
+        monkeypatch.setattr(layer.envelope, "call", lambda x: np.ones(()) * (x * 0 + 1))
+    rows = cutoff(hard, molecule("H2O"))
+    assert rows["cutoff, change of the energy across"]["value"] > 1e-8
+
+
+def test_relaxation_finds_a_minimum(predictor):
+    atoms = molecule("H2O")
+    atoms.calc = DimeNetCalculator(predictor)
+    start = atoms.get_potential_energy()
+    BFGS(atoms, logfile=None).run(fmax=0.01, steps=200)
+    assert np.abs(atoms.get_forces()).max() <= 0.01 and atoms.get_potential_energy() <= start
+
+
+def test_command_line(tmp_path, predictor):
+    predictor.to_folder(tmp_path / "model")
+    command = [sys.executable, "-m", "dimenet_tf.md.certify"]
+    refused = subprocess.run([*command, tmp_path / "model"], text=True, capture_output=True)
+    assert refused.returncode == 2 and "does not say which frames it has not seen" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    frames = []
+    for seed in range(3):
+        atoms = molecule("H2O")
+        atoms.rattle(0.05, seed=seed)
+        atoms.calc = DimeNetCalculator(predictor)
+        atoms.get_forces()
+        frames.append(atoms)
+    data = from_atoms(frames)
+    np.savez(tmp_path / "frames.npz", N=data.N, Z=data.Z, R=data.R, **data.targets)
+    options = ["--frames", tmp_path / "frames.npz", "--picoseconds", "0.05"]
+    printed = subprocess.run([*command, tmp_path / "model", *options], text=True, capture_output=True)
+    assert "forces against finite differences" in printed.stdout, printed.stderr
+    written = json.loads((tmp_path / "model/certificate.json").read_text())
+    assert written["held-out forces, MAE (3 frames)"]["value"] < 1e-12
