@@ -25,13 +25,14 @@ setup(
         "tensorboard>=2.15,<2.16",
         "PyYAML>=6",
         "ase>=3.22",
+        "tensorflow-serving-api==2.15.1",  # messages of TensorFlow Serving: warm-up requests
         "matplotlib>=3.7",
         "tqdm>=4.64",
         "pooch>=1.7",
         "requests>=2.28",
     ],
     extras_require={
-        "dev": ["pytest>=7.4", "ruff==0.17.5", "pre-commit>=3.5"],
+        "dev": ["pytest>=7.4", "pytest-xdist>=3.3", "ruff==0.17.5", "pre-commit>=3.5"],
         # makes dimenet_tf/data/sample; never needed to use it
         "sample": ["rdkit==2026.9.1", "tblite==0.8.0"],
         "mongo": ["pymongo>=4"],

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from dimenet_tf.elements import symbols
 from dimenet_tf.errors import UserError
-from dimenet_tf.graph import Graph, GraphStore, graph_signature
+from dimenet_tf.graph import Graph, GraphStore, graph_signature, ingraph
 from dimenet_tf.heads import ScalarHead
 from dimenet_tf.models import build_model
 from dimenet_tf.weights import load_weights, save_weights
@@ -37,7 +37,9 @@ class Prediction(NamedTuple):
 class Predictor(tf.keras.Model):
     """Model, head and units: raw atomic numbers and positions -> properties and forces.
 
-    `predictor(graph)` returns a `Prediction`; `predict` takes molecules and returns named properties.
+    `predictor({"Z": Z, "R": R})` is TensorFlow from atoms to named properties, for layers around it and for export;
+    `predict` does the same for molecules in any form, with neighbors found on the host; `compute(graph)` is the core of
+    both and what is trained.
 
     Parameters
     ----------
@@ -66,10 +68,43 @@ class Predictor(tf.keras.Model):
         self.elements = sorted(int(z) for z in elements)
         self.energy = energy
         signature = graph_signature(dtype)
-        self.predict_graph = tf.function(self.call, input_signature=[signature])
+        self.predict_graph = tf.function(self.compute, input_signature=[signature])
         self._curvature = tf.function(self._curvature_along, input_signature=[signature, signature.positions])
 
-    def call(self, graph: Graph) -> Prediction:
+    def call(self, inputs: Mapping[str, tf.Tensor], max_atoms: int = 1000) -> dict[str, tf.Tensor]:
+        """Predict zero-padded molecules with TensorFlow alone.
+
+        Parameters
+        ----------
+        inputs : {"Z": (B, A) int32, "R": (B, A, 3), Angstrom}, padded with Z = 0 behind each molecule's atoms
+        max_atoms : of a molecule; all pairs inside each one are compared
+
+        Returns
+        -------
+        dict from each property's name to (B,) float64, and "forces" (B, A, 3), zero for padding, where there are forces
+
+        Raises
+        ------
+        tf.errors.InvalidArgumentError
+            For molecules that cannot be predicted; says why and which.
+        """
+        padded = tf.cast(inputs["Z"], tf.int32)
+        Z, R, num_atoms = ingraph.unpad(padded, tf.cast(inputs["R"], self.dtype))
+        Z, R, num_atoms = ingraph.check_atoms(Z, R, num_atoms, self.elements, max_atoms)
+        edges = ingraph.find_edges(R, num_atoms, self.model.cutoff)
+        prediction = self.compute(ingraph.complete_graph(Z, R, num_atoms, edges, self.model.needs))
+        named = self.named(prediction)
+        if self.energy is not None:
+            named["forces"] = ingraph.pad(prediction.forces, padded)
+        return named
+
+    def named(self, prediction: Prediction) -> dict[str, Array]:
+        """Return the properties by name, forces as they are."""
+        named = {name: prediction.values[:, t] for t, name in enumerate(self.head.targets)}
+        return named if self.energy is None else {**named, "forces": prediction.forces}
+
+    def compute(self, graph: Graph) -> Prediction:
+        """Predict the molecules of a graph."""
         if self.energy is None:
             return Prediction(*self.head(self.model(graph), graph), forces=tf.zeros([0, 3], self.dtype))
         positions = tf.convert_to_tensor(graph.positions)
@@ -86,7 +121,7 @@ class Predictor(tf.keras.Model):
         positions = tf.convert_to_tensor(graph.positions)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(positions)
-            slope = -tf.reduce_sum(self.call(graph._replace(positions=positions)).forces * direction)
+            slope = -tf.reduce_sum(self.compute(graph._replace(positions=positions)).forces * direction)
         return tf.convert_to_tensor(tape.gradient(slope, positions, unconnected_gradients="zero"))
 
     @property
@@ -131,7 +166,7 @@ class Predictor(tf.keras.Model):
         R = R.astype(self.dtype)  # atoms may fall together in it
         self.check(N, Z, R)
         prediction = self.predict_store(self.graph_store(N, Z, R), np.arange(len(N)), batch_size)
-        named = {name: prediction.values[:, t] for t, name in enumerate(self.head.targets)}
+        named = self.named(prediction)
         if self.energy is not None:
             width = np.shape(inputs["Z"])[1] if isinstance(inputs, Mapping) else N.max(initial=0)
             named["forces"] = np.zeros((len(N), width, 3), self.dtype)
@@ -196,6 +231,12 @@ class Predictor(tf.keras.Model):
         save_weights(self.model, folder / WEIGHTS)
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=1))
 
+    def export(self, path: str | Path, max_atoms: int = 1000) -> None:
+        """Write a SavedModel; see `dimenet_tf.serving.export`."""
+        from dimenet_tf.serving import export  # needed here only
+
+        export(self, path, max_atoms)
+
     def _model_config(self) -> dict:
         return {k: v for k, v in self.model.get_config().items() if k not in ("name", "dtype")}
 
@@ -247,17 +288,21 @@ def pretrained_folders() -> dict[str, Path]:
 def load(path: str | Path) -> Predictor:
     """Load a predictor from a run's or a predictor's folder, or a pretrained model by its name."""
     folder = find_folder(path)
-    best = folder / "best"
-    return Predictor.from_folder(best if (best / DESCRIPTION).exists() else folder)
+    return Predictor.from_folder(next(f for f in _places(folder) if (f / DESCRIPTION).exists()))
+
+
+def _places(folder: Path) -> tuple[Path, ...]:
+    """Where a predictor may be: a folder of its own, a run, a SavedModel."""
+    return folder, folder / "best", folder / "assets"
 
 
 def find_folder(path: str | Path) -> Path:
     """Return the folder of a run or model, which may be the name of a pretrained one."""
     path = Path(path)
-    if any((folder / DESCRIPTION).exists() for folder in (path, path / "best")):
+    if any((folder / DESCRIPTION).exists() for folder in _places(path)):
         return path
     if path.exists():
-        raise UserError(f"{path} holds no trained model (neither {DESCRIPTION} nor best/{DESCRIPTION})")
+        raise UserError(f"{path} holds no trained model (no {DESCRIPTION} in it, in best or in assets)")
     known = pretrained_folders()
     if str(path) in known:
         return known[str(path)]

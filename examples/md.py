@@ -13,6 +13,7 @@ import numpy as np
 from ase import units
 from ase.build import molecule
 from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from matplotlib.figure import Figure
@@ -21,8 +22,9 @@ from dimenet_tf.cli import one_line_errors, quiet_tensorflow
 
 quiet_tensorflow()
 
+from dimenet_tf.errors import UserError  # noqa: E402
 from dimenet_tf.md import DimeNetCalculator  # noqa: E402
-from dimenet_tf.md.velocities import temperature_of, thermalize  # noqa: E402
+from dimenet_tf.md.velocities import count_vibrations, temperature_of, thermalize  # noqa: E402
 
 
 @one_line_errors()
@@ -36,6 +38,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("md"))
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
+    if not (args.picoseconds > 0 and args.timestep > 0):
+        raise UserError("--picoseconds and --timestep must be greater than 0")
+    if args.structure and not Path(args.structure).exists():
+        raise UserError(f"no such file: {args.structure}")
     atoms = ase.io.read(args.structure) if args.structure else molecule("CH3CH2OH")
     atoms.calc = DimeNetCalculator(args.model)
 
@@ -44,19 +50,27 @@ def main() -> None:
     relaxed = atoms.get_potential_energy()
     print(f"relaxed: {relaxed:.4f} eV, largest force {np.abs(atoms.get_forces()).max():.4f} eV/Ang")
 
-    rng = np.random.default_rng(0)
-    thermalize(atoms, 2 * args.temperature, rng)  # half of it goes into the potential
+    vibrations = count_vibrations(atoms)
+    thermalize(atoms, 2 * args.temperature, np.random.default_rng(0))  # half of it goes into the potential
     dt = args.timestep * units.fs
     heat = {"temperature_K": args.temperature, "friction": 0.01 / units.fs, "rng": np.random.RandomState(0)}
-    parts = {"nvt": lambda **f: Langevin(atoms, dt, **heat, **f), "nve": lambda **f: VelocityVerlet(atoms, dt, **f)}
+    # fixcm would not sample the right ensemble; the thermostat lets the molecule move and rotate
+    parts = {
+        "nvt": lambda **files: Langevin(atoms, dt, fixcm=False, **heat, **files),
+        "nve": lambda **files: VelocityVerlet(atoms, dt, **files),
+    }
     rows, steps = [], round(1000 * args.picoseconds / args.timestep)
     for name, make in parts.items():
         start = rows[-1][1] if rows else 0.0
+        if name == "nve":  # vibrations alone
+            Stationary(atoms, preserve_temperature=False)
+            ZeroRotation(atoms, preserve_temperature=False)
         dynamics = make(trajectory=str(args.output / f"{name}.traj"), loginterval=10)
 
         def record(name=name, dynamics=dynamics, start=start) -> None:
             energy = atoms.get_potential_energy() - relaxed, atoms.get_total_energy() - relaxed
-            rows.append((name, start + dynamics.get_time() / (1000 * units.fs), *energy, temperature_of(atoms)))
+            kelvin = atoms.get_temperature() if name == "nvt" else temperature_of(atoms, vibrations)
+            rows.append((name, start + dynamics.get_time() / (1000 * units.fs), *energy, kelvin))
 
         dynamics.attach(record, interval=10)
         dynamics.run(steps)

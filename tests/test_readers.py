@@ -4,8 +4,9 @@ import ase.db
 import ase.io
 import numpy as np
 import pytest
-from ase import units
+from ase import Atoms, units
 from ase.build import molecule
+from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from dimenet_tf.data import DataConfig, DataContainer, ethanol_xtb, from_atoms, load_dataset, read_file
@@ -96,8 +97,90 @@ def test_a_split_in_the_file_is_used(tmp_path):
     assert [part.tolist() for part in dataset.split] == [[5, 3, 9, 8], [1, 2], [0, 4, 6]]
     assert [len(p) for p in load_dataset(DataConfig(**config, num_train=3, num_valid=1)).split] == [3, 1, 3]
     assert [len(p) for p in load_dataset(DataConfig(**config, split="random")).split] == [24, 3, 3]
-    with pytest.raises(UserError, match="data.num_train = 20, but the data's own split has 4"):
+    with pytest.raises(UserError, match="num_train = 20 .* own split, which has 4 training and 2 validation"):
         load_dataset(DataConfig(**config, num_train=20))
+
+
+@pytest.mark.parametrize(
+    "parts, message",
+    [
+        (([1, 2, 3], [3], [4]), "a molecule is in the split twice"),
+        (([1, 2, 3], [0], [30]), "the split's test molecules are not all in 0 ... 29"),
+        (([1, 2, 3], [0], []), "the split has no test molecules"),
+    ],
+)
+def test_wrong_splits_are_refused(tmp_path, parts, message):
+    split = {key: np.array(part, int) for key, part in zip(("train_idx", "val_idx", "test_idx"), parts)}
+    np.savez(tmp_path / "data.npz", **LAYOUTS["MD17"], **split)
+    with pytest.raises(UserError, match=message):
+        load_dataset(DataConfig(path=str(tmp_path / "data.npz"), target=["energy", "forces"], units=KCAL))
+
+
+@pytest.mark.parametrize("layout, theirs", [("MD17", ("E", "F")), ("rMD17", ("energies", "forces"))])
+def test_other_names_in_known_layouts(tmp_path, layout, theirs):
+    """Better labels beside the usual ones: all that are named are taken, and none of the usual ones in their place."""
+    other = {"E_cc": 2 * E, "F_cc": 3 * F, "dip": RNG.normal(size=(FRAMES, 3))}
+    np.savez(tmp_path / "data.npz", **LAYOUTS[layout], **other)
+    keys = {"energy": "E_cc", "forces": "F_cc", "dipole": "dip"}
+    data = read_file(tmp_path / "data.npz", keys, KCAL)
+    np.testing.assert_allclose(data.target("energy"), 2 * E * EV, rtol=1e-8)
+    np.testing.assert_allclose(data.target("forces"), 3 * F.reshape(-1, 3) * EV, rtol=1e-8)
+    np.testing.assert_array_equal(data.target("dipole"), other["dip"])
+    with pytest.raises(UserError, match="unknown name in data.keys .* 'E_c'; did you mean 'E_cc'"):
+        read_file(tmp_path / "data.npz", {"energy": "E_c"}, KCAL)
+
+
+def test_energies_alone_of_a_file_with_forces(tmp_path):
+    np.savez(tmp_path / "data.npz", **LAYOUTS["MD17"])
+    dataset = load_dataset(DataConfig(path=str(tmp_path / "data.npz"), target="energy", units=KCAL))
+    assert dataset.names == ["energy"] and not dataset.has_forces
+
+
+def test_units_that_contradict_the_file(tmp_path):
+    np.savez(tmp_path / "data.npz", **LAYOUTS["MD17"], e_unit=np.bytes_("kcal/mol"), r_unit="Ang")
+    with pytest.raises(UserError, match="says that its energy is in kcal/mol, data.units.energy that it is in eV"):
+        read_file(tmp_path / "data.npz", units={"energy": "eV"})
+    np.savez(tmp_path / "data.npz", **LAYOUTS["COLL"])
+    with pytest.raises(UserError, match="does not say the unit of its energy"):
+        read_file(tmp_path / "data.npz", {"energy": "E"}, {"forces": "eV/Ang"})
+
+
+def test_labels_of_different_origin_are_never_mixed():
+    """A frame that lacks what data.keys names has no label, even if its calculator has one."""
+    frames = atoms_with_labels()
+    for i in (0, 1, 3):
+        frames[i].info["REF_energy"] = -1.0
+    with pytest.raises(UserError, match="target 'energy' is missing or not finite in molecule 2"):
+        from_atoms(frames, "here", {"energy": "REF_energy"}).target("energy")
+
+
+def test_results_of_other_positions_are_refused():
+    frames = atoms_with_labels()
+    frames[1].positions[0] += 0.1
+    with pytest.raises(UserError, match="the calculator of molecule 1 has results of other atoms or positions"):
+        from_atoms(frames)
+    shared = [molecule("H2O", positions=R[i]) for i in range(2)]
+    calculator = EMT()
+    for atoms in shared:
+        atoms.calc = calculator
+        atoms.get_forces()
+    with pytest.raises(UserError, match="the calculator of molecule 0 has results of other atoms"):
+        from_atoms(shared)
+
+
+def test_databases_in_units_of_their_own(tmp_path):
+    with ase.db.connect(tmp_path / "data.db") as database:
+        for i in range(3):
+            database.write(Atoms(Z, R[i]), data={"energy": np.array([E[i]]), "forces": F[i]})
+        database.metadata = {"_property_unit_dict": {"energy": "kcal/mol"}, "_distance_unit": "Ang"}
+    with pytest.raises(UserError, match="written by SchNetPack, in units of its own .*'energy': 'kcal/mol'"):
+        read_file(tmp_path / "data.db")
+    data = read_file(tmp_path / "data.db", units=KCAL)
+    np.testing.assert_allclose(data.target("energy"), E[:3] * EV, rtol=1e-8)
+    np.testing.assert_allclose(data.target("forces"), F[:3].reshape(-1, 3) * EV, rtol=1e-8)
+    (tmp_path / "broken.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(UserError, match="broken.db could not be read by ASE"):
+        read_file(tmp_path / "broken.db")
 
 
 def test_names_of_other_programs(tmp_path):
@@ -202,6 +285,8 @@ class TestEmbeddedTrajectory:
         ({"name": "sample", "keys": {"U0": "H"}}, "data.keys belongs to data.path"),
         ({"name": "sample", "molecule": "ethanol"}, "sample is no data set of several molecules"),
         ({"name": "sample", "fold": 2}, "only rmd17 has several splits"),
+        ({"path": "x.npz", "molecule": "ethanol"}, "data.molecule belongs to data.name"),
+        ({"path": "x.npz", "filter": "release"}, "data.filter belongs to data.name"),
         ({"name": "sample", "split": "given"}, "embedded sample comes with no split"),
         ({"name": "sample", "split": "rnd"}, "data.split: 'rnd' is none of auto, given, random"),
         ({"name": "md17", "molecule": "etanol"}, "unknown data.molecule 'etanol'; did you mean 'ethanol'"),

@@ -101,6 +101,18 @@ def test_coll(tmp_path, monkeypatch):
         load(tmp_path, name="coll")
 
 
+def test_an_error_page_in_the_place_of_a_file(tmp_path):
+    (tmp_path / "md17_ethanol.npz").write_text("<html>not found</html>")
+    with pytest.raises(UserError, match="not a readable npz .*; remove .*md17_ethanol.npz to download it anew"):
+        load(tmp_path, name="md17", molecule="ethanol")
+    (tmp_path / "md17_ethanol.npz").unlink()
+    (tmp_path / "checksums.json").write_text("{")
+    R, E, F = frames(50)
+    (tmp_path / "md17_ethanol.npz").write_bytes(npz_bytes(z=Z, R=R, E=E, F=F))
+    with pytest.raises(UserError, match="checksums.json is damaged: remove it"):
+        load(tmp_path, name="md17", molecule="ethanol")
+
+
 @pytest.mark.parametrize("name", ["md17", "rmd17", "md17_ccsd"])
 def test_without_a_network_the_place_of_the_file_is_named(tmp_path, monkeypatch, name):
     for mirrors in ("SGDML", "FIGSHARE"):

@@ -14,7 +14,8 @@ from pathlib import Path
 import yaml
 
 from dimenet_tf.elements import symbols
-from dimenet_tf.md.certify import format_certificate
+from dimenet_tf.md.certify import fingerprint, format_certificate
+from dimenet_tf.predictor import load
 from dimenet_tf.training.folder import RunFolder
 
 ADVICE = "Neutral closed-shell molecules near their equilibrium geometries"
@@ -47,6 +48,8 @@ predictor.predict({{"Z": Z, "R": R}})  # R in Angstrom
 def main() -> None:
     run, name, sentence = sys.argv[1:]
     folder, target = RunFolder(run), Path("pretrained") / name
+    if not (folder.path / "test.json").exists():
+        raise SystemExit(f"{run} is no finished run")
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(folder.best, target)
     copied = [folder.split_file, folder.data_file, folder.path / "test.json", folder.plots / "learning_curve.png"]
@@ -86,7 +89,10 @@ def main() -> None:
         errors="\n".join(lines),
     )
     if certificate.exists():
-        table = format_certificate(json.loads(certificate.read_text()))
+        content = json.loads(certificate.read_text())
+        if content["weights"] != fingerprint(load(target)):
+            raise SystemExit(f"{certificate} is of other weights: run python -m dimenet_tf.md.certify {run} again")
+        table = format_certificate(content["measured"])
         card += f"\n## Certificate\n\n`python -m dimenet_tf.md.certify {name}`\n\n```\n{table}\n```\n"
     (target / "README.md").write_text(card)
     print(target)

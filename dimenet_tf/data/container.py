@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +13,6 @@ from dimenet_tf.elements import SYMBOLS
 from dimenet_tf.errors import UserError, unknown_name
 
 MAX_Z = 94
-SAMPLE = Path(__file__).parent / "sample" / "sample.npz"
 
 
 class DataContainer:
@@ -48,14 +46,17 @@ class DataContainer:
         source: str = "data",
         split: Split | None = None,
     ) -> None:
+        self._fill(N, Z, R, targets or {}, id, source, split)
+        self._check()
+
+    def _fill(self, N, Z, R, targets, id, source, split) -> None:
         self.source = source
         self.split = split
         self.N = np.asarray(N, np.int32)
         self.Z = np.asarray(Z, np.int32)
         self.R = np.asarray(R)
         self.id = np.arange(len(self.N)) if id is None else np.asarray(id)
-        self.targets = {key: np.asarray(values, np.float64) for key, values in (targets or {}).items()}
-        self._check()
+        self.targets = {key: np.asarray(values, np.float64) for key, values in targets.items()}
 
     def _check(self) -> None:
         if self.N.ndim != 1 or (self.N < 1).any():
@@ -119,8 +120,10 @@ class DataContainer:
             others = sorted(set(np.flatnonzero(counts)) - set(first), key=SYMBOLS.__getitem__)
             return "".join(f"{SYMBOLS[z]}{n if n > 1 else ''}" for z in (*first, *others) if (n := counts[z]))
 
-        rows, which = np.unique(self.composition(), axis=0, return_inverse=True)
-        return np.array([formula(row) for row in rows])[which.ravel()]
+        counts = self.composition()
+        present = counts.any(axis=0)
+        _, first, which = np.unique(counts[:, present], axis=0, return_index=True, return_inverse=True)
+        return np.array([formula(row) for row in counts[first]])[which.ravel()]
 
     def target(self, name: str) -> np.ndarray:
         """Return a property, (molecules, ...) float64, or (sum N, ...) if it is one of atoms.
@@ -144,14 +147,10 @@ class DataContainer:
         last = np.cumsum(self.N)
         pieces = [np.arange(last[m] - self.N[m], last[m]) for m in molecules]
         atoms = np.concatenate([np.empty(0, np.int64), *pieces])
-        return DataContainer(
-            self.N[molecules],
-            self.Z[atoms],
-            self.R[atoms],
-            {key: v[atoms if find_property(key).per_atom else molecules] for key, v in self.targets.items()},
-            self.id[molecules],
-            self.source,
-        )
+        targets = {key: v[atoms if find_property(key).per_atom else molecules] for key, v in self.targets.items()}
+        part = DataContainer.__new__(DataContainer)  # what was checked once need not be again
+        part._fill(self.N[molecules], self.Z[atoms], self.R[atoms], targets, self.id[molecules], self.source, None)
+        return part
 
     def checksum(self) -> str:
         """Return a SHA-256 of molecules and targets: the same for the same data in any file."""

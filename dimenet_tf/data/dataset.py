@@ -125,6 +125,9 @@ def load_container(config: DataConfig) -> DataContainer:
     if config.split not in SPLITS:
         raise UserError(f"data.split: '{config.split}' is none of {', '.join(SPLITS)}")
     if config.path is not None:
+        for key in ("molecule", "fold", "filter", "cache"):
+            if getattr(config, key) != getattr(DataConfig, key):
+                raise UserError(f"data.{key} belongs to data.name; data.path takes a file as it is")
         own = {name: unit for name, unit in config.units.items() if name in PROPERTIES or name == "R"}
         return read_file(config.path, config.keys, own)
     if config.name is None:
@@ -155,8 +158,8 @@ def load_dataset(config: DataConfig, split: Split | None = None, container: Data
     if not all(isinstance(name, str) for name in names):
         raise UserError(f"data.target = {config.target}: targets are names")
     for name in config.units:
-        if name not in (*names, "R"):
-            raise unknown_name("target in data.units", str(name), names)
+        if name not in (*names, *container.targets, "R", "forces"):
+            raise unknown_name("target in data.units", str(name), (*names, *container.targets))
     has_forces = "forces" in names
     names = [name for name in names if name != "forces"]
     if has_forces and "energy" not in names:
@@ -175,6 +178,7 @@ def load_dataset(config: DataConfig, split: Split | None = None, container: Data
             raise UserError(f"{container.source}: all molecules have the same '{name}'; there is nothing to learn")
     if split is None:
         split = _split(config, container)
+    split.check(len(container), container.source)
     unseen = sorted(set(container.elements) - set(container.select(split.train).elements))
     if unseen:
         raise UserError(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def fetch(name: str, addresses: Sequence[str], cache: Path) -> Path:
             # pooch moves the file into place when it is complete
             pooch.retrieve(address, None, fname=name, path=cache, downloader=_resume(cache / f"{name}.part"))
         except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
-            reasons.append(f"{address}: {type(error).__name__}")
+            reasons.append(f"{address}: {type(error).__name__} {' '.join(str(error).split())[:80]}".rstrip())
     if not path.exists():
         raise UserError(
             f"{name} could not be downloaded ({'; '.join(reasons)}): try again, which goes on where it stopped, "
@@ -63,7 +64,9 @@ def _resume(part: Path):
 
     def download(url: str, output_file: str, pooch_object) -> None:
         start = part.stat().st_size if part.exists() else 0
-        headers = {"Range": f"bytes={start}-"} if start else {}
+        headers = {"Accept-Encoding": "identity"}  # ranges and lengths count the file's own bytes
+        if start:
+            headers["Range"] = f"bytes={start}-"
         with requests.get(url, headers=headers, stream=True, timeout=60) as response:
             if response.status_code == 416:  # nothing is left behind `start`: what is there belongs to another file
                 part.unlink()
@@ -86,7 +89,10 @@ def _resume(part: Path):
 
 
 def _read_pins(cache: Path) -> dict[str, str]:
-    return json.loads((cache / PINS).read_text()) if (cache / PINS).exists() else {}
+    try:
+        return json.loads((cache / PINS).read_text()) if (cache / PINS).exists() else {}
+    except json.JSONDecodeError:
+        raise UserError(f"{cache / PINS} is damaged: remove it, and the downloads are pinned anew") from None
 
 
 def pin(cache: Path, names: list[str]) -> None:
@@ -95,7 +101,18 @@ def pin(cache: Path, names: list[str]) -> None:
     Not before they have been read: what arrived may be an error page.
     """
     pins = {**_read_pins(cache), **{name: pooch.file_hash(cache / name) for name in names}}
-    (cache / PINS).write_text(json.dumps(pins, indent=1))
+    unfinished = cache / f".{PINS}.{os.getpid()}"
+    unfinished.write_text(json.dumps(pins, indent=1))
+    unfinished.replace(cache / PINS)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Add to errors of reading a downloaded file what to do; what arrived may be an error page."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; remove {path} to download it anew") from None
 
 
 def keep(data: DataContainer, path: Path) -> None:

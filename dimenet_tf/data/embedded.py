@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from dimenet_tf.data.container import DataContainer
-from dimenet_tf.data.readers import read_npz
+from dimenet_tf.data.readers import read_file
 
 FOLDER = Path(__file__).parent / "sample"
 
 
 def sample() -> DataContainer:
     """Return the embedded sample of 2000 small molecules."""
-    data = read_npz(FOLDER / "sample.npz")
+    data = read_file(FOLDER / "sample.npz")
     data.source = "embedded sample"
     return data
 
 
 def ethanol_xtb() -> DataContainer:
     """Return the embedded trajectory: ethanol at 500 K with energies, forces, dipole moments and polarizabilities."""
-    data = read_npz(FOLDER / "ethanol_xtb.npz")
+    data = read_file(FOLDER / "ethanol_xtb.npz")
     data.source = "embedded trajectory of ethanol"
     return data

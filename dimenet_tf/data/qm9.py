@@ -17,7 +17,7 @@ import numpy as np
 
 from dimenet_tf.data import download
 from dimenet_tf.data.container import DataContainer
-from dimenet_tf.data.readers import read_npz
+from dimenet_tf.data.readers import read_file
 from dimenet_tf.elements import atomic_number
 from dimenet_tf.errors import UserError
 
@@ -69,7 +69,7 @@ def qm9(filter: str = "correct", cache: str | Path | None = None) -> DataContain
         data = data.select(np.flatnonzero(~dropped_rows(data.id, dropped, filter)))
         download.pin(cache, [ARCHIVE, UNCHARACTERIZED])  # now that they have been read
         download.keep(data, parsed)
-    container = read_npz(parsed)
+    container = read_file(parsed)
     container.source = f"QM9, filter: {filter}"
     return container
 

@@ -16,8 +16,7 @@ from dimenet_tf.data.properties import PROPERTIES, conversion, find_property
 from dimenet_tf.data.splits import Split
 from dimenet_tf.errors import UserError, unknown_name
 
-STRUCTURE = ("id", "N", "Z", "R")
-# layouts of npz files that hold many geometries of one molecule: their names of our arrays
+# names of our arrays in the npz files of others; the first two hold many geometries of one molecule
 MD17 = {"z": "Z", "R": "R", "E": "energy", "F": "forces"}
 RMD17 = {"nuclear_charges": "Z", "coords": "R", "energies": "energy", "forces": "forces"}
 COLL = {"E": "energy", "F": "forces"}  # flat arrays under GemNet's names
@@ -25,7 +24,9 @@ SPLIT = ("train_idx", "val_idx", "test_idx")
 PERIODIC = "is periodic; only molecules are supported"
 
 
-def read_file(path: str | Path, keys: Mapping[str, str] | None = None, units: Mapping[str, str] | None = None):
+def read_file(
+    path: str | Path, keys: Mapping[str, str] | None = None, units: Mapping[str, str] | None = None
+) -> DataContainer:
     """Read a data set from a file.
 
     Parameters
@@ -37,35 +38,22 @@ def read_file(path: str | Path, keys: Mapping[str, str] | None = None, units: Ma
         properties are in the library's units (ASE's: eV, Angstrom); the layouts of MD17 and COLL, whose files are in
         various units, need them.
 
-    Returns
-    -------
-    DataContainer
-
     Raises
     ------
     UserError
         For files that cannot be read, missing arrays, unknown units; names the file and the molecule.
     """
-    path, keys, units = Path(path), keys or {}, units or {}
-    if path.suffix == ".npz":
-        return read_npz(path, keys, units)
+    path = Path(path)
     if not path.exists():
         raise UserError(f"no such file: {path}")
-    return from_atoms(_ase_frames(path), str(path), keys, units)
-
-
-def read_npz(path: str | Path, keys: Mapping[str, str] | None = None, units: Mapping[str, str] | None = None):
-    """Read an npz file; see `read_file`.
-
-    Arrays of text (`smiles`, say) are passed over. Object arrays are refused: reading them would run code.
-    """
-    if not Path(path).exists():
-        raise UserError(f"no such file: {path}")
-    return from_arrays(load_npz(path, str(path)), str(path), keys, units)
+    if path.suffix == ".npz":
+        return from_arrays(load_npz(path, str(path)), str(path), keys, units)
+    frames, units = _ase_frames(path, dict(units or {}))
+    return from_atoms(frames, str(path), keys, units)
 
 
 def load_npz(file: str | Path | BinaryIO, source: str) -> dict[str, np.ndarray]:
-    """Return the arrays of an npz file without ever unpickling."""
+    """Return the arrays of an npz file. Object arrays are refused: reading them would run code."""
     try:
         with np.load(file, allow_pickle=False) as content:
             return {key: content[key] for key in content.files}  # an .npy array has no `files`
@@ -79,63 +67,80 @@ def from_arrays(
     keys: Mapping[str, str] | None = None,
     units: Mapping[str, str] | None = None,
 ) -> DataContainer:
-    """Take molecules from the arrays of an npz file; see `read_file`."""
-    arrays, units = _renamed(arrays, keys or {}, source), dict(units or {})
-    split = Split(*(arrays.pop(key).astype(np.int64) for key in SPLIT)) if set(SPLIT) <= set(arrays) else None
-    for layout in (MD17, RMD17):
-        if "N" not in arrays and {name for name in layout if layout[name] in ("Z", "R")} <= set(arrays):
-            return _one_molecule(arrays, layout, units, source, split)
-    missing = [key for key in ("N", "Z", "R") if key not in arrays]
-    if missing:
-        raise UserError(f"{source}: missing array '{missing[0]}'; needed are N, Z, R and targets (see README)")
-    coll = {key: COLL[key] for key in COLL if key in arrays and COLL[key] not in arrays}
-    _check_units(coll.values(), units, source)
-    arrays = {coll.get(key, key): values for key, values in arrays.items()}
-    targets = {k: v for k, v in arrays.items() if k not in STRUCTURE and np.issubdtype(v.dtype, np.number)}
-    targets = _converted({"R": arrays["R"], **targets}, units)
-    R = targets.pop("R")
-    return DataContainer(arrays["N"], arrays["Z"], R, targets, arrays.get("id"), source, split)
+    """Take molecules from the arrays of an npz file; see `read_file`. Arrays of text are passed over."""
+    keys, units = dict(keys or {}), dict(units or {})
+    flat = "N" in arrays
+    layout = COLL if flat else next((names for names in (MD17, RMD17) if _is_layout(names, arrays)), {})
+    ours = {theirs: name for theirs, name in layout.items() if theirs in arrays and name not in keys}
+    if flat:
+        ours = {theirs: name for theirs, name in ours.items() if name not in arrays}
+    for name, theirs in keys.items():
+        if theirs not in arrays:
+            raise unknown_name(f"name in data.keys ({source})", theirs, arrays)
+        ours[theirs] = name
+    named = {ours.get(key, key): array for key, array in arrays.items() if key in ours or key not in ours.values()}
+    split = Split(*(named.pop(key).astype(np.int64) for key in SPLIT)) if set(SPLIT) <= set(named) else None
+    named = {key: array for key, array in named.items() if key == "id" or np.issubdtype(array.dtype, np.number)}
+    if layout:
+        units = _units_of_layout(arrays, set(ours.values()) - {"Z", "R"}, units, source)
+    missing = [key for key in ("N", "Z", "R") if key not in named and (flat or key != "N")]
+    if missing or not (flat or layout):
+        array = missing[0] if missing else "N"
+        raise UserError(f"{source}: missing array '{array}'; needed are N, Z, R and targets (see README)")
+    if not flat:
+        named = _flattened(named, source)
+    named = _converted(named, units)
+    N, Z, R, names = (named.pop(key, None) for key in ("N", "Z", "R", "id"))
+    return DataContainer(N, Z, R, named, names, source, split)
 
 
-def _one_molecule(
-    arrays: dict, layout: Mapping[str, str], units: dict[str, str], source: str, split: Split | None
-) -> DataContainer:
-    """Many geometries of one molecule: z (n,), R (frames, n, 3), E (frames,) or (frames, 1), F (frames, n, 3)."""
-    named = {ours: arrays[theirs] for theirs, ours in layout.items() if theirs in arrays}
-    Z, R = np.ravel(named.pop("Z")), named.pop("R")
-    if R.ndim != 3 or R.shape[1:] != (len(Z), 3):
-        raise UserError(f"{source}: positions have shape {R.shape}, expected (frames, {len(Z)}, 3)")
-    # sGDML's files may say what they hold
-    energy, length = (str(arrays[key]).strip() if key in arrays else None for key in ("e_unit", "r_unit"))
+def _is_layout(names: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> bool:
+    return all(theirs in arrays for theirs, ours in names.items() if ours in ("Z", "R"))
+
+
+def _units_of_layout(arrays: Mapping, properties: Iterable[str], units: dict[str, str], source: str) -> dict[str, str]:
+    """Return the units of a layout: those given, which must agree with those that sGDML's files may name."""
+    energy, length = (
+        str(np.asarray(arrays[k]).astype(str)).strip() if k in arrays else "" for k in ("e_unit", "r_unit")
+    )
+    told = {"R": length} if length else {}
     if energy:
-        units = {"energy": energy, "forces": f"{energy}/{length or 'Ang'}", "R": length or "Ang", **units}
-    _check_units(named, units, source)
-    frames = len(R)
-    targets = _converted({"R": R.reshape(-1, 3), **named}, units)
-    R = targets.pop("R")
-    if "energy" in targets:
-        targets["energy"] = targets["energy"].reshape(-1)
-    if "forces" in targets:
-        targets["forces"] = targets["forces"].reshape(-1, 3)
-    return DataContainer(np.full(frames, len(Z)), np.tile(Z, frames), R, targets, source=source, split=split)
-
-
-def _check_units(names: Iterable[str], units: Mapping[str, str], source: str) -> None:
-    lacking = [name for name in names if name not in units]
+        told["energy"] = energy
+        if length:
+            told["forces"] = f"{energy}/{length}"
+    for name, unit in told.items():
+        if units.get(name, unit) != unit:
+            raise UserError(
+                f"{source} says that its {name} is in {unit}, data.units.{name} that it is in {units[name]}"
+            )
+    units = {**told, **units}
+    lacking = sorted(name for name in properties if name in ("energy", "forces") and name not in units)
     if lacking:
         raise UserError(
             f"{source} does not say the unit of its {' and '.join(lacking)}: add "
             "data.units.energy=kcal/mol data.units.forces=kcal/mol/Ang (MD17, rMD17), or eV and eV/Ang (COLL)"
         )
+    return units
 
 
-def _renamed(arrays: Mapping[str, np.ndarray], keys: Mapping[str, str], source: str) -> dict[str, np.ndarray]:
-    """Return the arrays under the library's names."""
-    for theirs in keys.values():
-        if theirs not in arrays:
-            raise unknown_name(f"name in data.keys ({source})", theirs, arrays)
-    ours = {theirs: name for name, theirs in keys.items()}
-    return {ours.get(name, name): array for name, array in arrays.items() if name not in keys or name in ours}
+def _flattened(named: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
+    """Return many geometries of one molecule, z (n,), R (frames, n, 3), E (frames,) or (frames, 1), in flat arrays."""
+    Z, R = np.ravel(named["Z"]), named["R"]
+    if R.ndim != 3 or R.shape[1:] != (len(Z), 3):
+        raise UserError(f"{source}: positions have shape {R.shape}, expected (frames, {len(Z)}, 3)")
+    frames = len(R)
+    flat = {"N": np.full(frames, len(Z)), "Z": np.tile(Z, frames), "R": R.reshape(-1, 3)}
+    for name, array in named.items():
+        kind = find_property(name)
+        if name in flat or array.ndim == 0 or len(array) != frames:
+            continue  # of the molecule or of the file, not of its frames
+        shape = (-1, *kind.shape)
+        fits = array.size == frames * (len(Z) if kind.per_atom else 1) * int(np.prod(kind.shape))
+        if fits:
+            flat[name] = array.reshape(shape)
+        elif name in PROPERTIES:
+            raise UserError(f"{source}: '{name}' has shape {array.shape}, which is none of {frames} frames")
+    return flat
 
 
 def _converted(targets: Mapping[str, np.ndarray], units: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -159,22 +164,21 @@ def from_atoms(
     `atoms.arrays` the vectors and tensors that the library knows. A target that only some of the molecules have can be
     trained on by none: `DataContainer.target` then names the first molecule without it.
     """
-    periodic = [i for i, atoms in enumerate(frames) if atoms.pbc.any()]
-    if periodic:
-        raise UserError(f"{source}: molecule {periodic[0]} {PERIODIC}")
-    # ASE's readers keep energy and forces apart from the other numbers of a frame
-    found = [{**atoms.arrays, **(atoms.calc.results if atoms.calc else {}), **atoms.info} for atoms in frames]
-    everything = {name: None for values in found for name in values}
-    _renamed(everything, keys or {}, source)
-    found = [_renamed(values, {k: v for k, v in (keys or {}).items() if v in values}, source) for values in found]
-    names = dict.fromkeys(name for values in found for name in values if name != "id")
+    keys = dict(keys or {})
+    found = [_what_is_known(i, atoms, source) for i, atoms in enumerate(frames)]
+    everything = dict.fromkeys(name for values in found for name in values)
+    for theirs in keys.values():
+        if theirs not in everything:
+            raise unknown_name(f"name in data.keys ({source})", theirs, everything)
+    # a property that has a name in `keys` is taken from there alone, never from a calculator for want of it
+    names = {name: keys.get(name, name) for name in (set(everything) | set(keys)) - {"id"} - set(keys.values())}
     targets = {}
     for name in sorted(names):
         kind = find_property(name)
         rows = []
         for atoms, values in zip(frames, found):
             shape = (len(atoms), *kind.shape) if kind.per_atom else kind.shape
-            rows.append(_numbers(values.get(name), shape))
+            rows.append(_numbers(values.get(names[name]), shape))
         if any(np.isfinite(row).any() for row in rows):
             targets[name] = np.concatenate(rows) if kind.per_atom else np.stack(rows)
     R = np.concatenate([np.empty((0, 3)), *(atoms.positions for atoms in frames)])
@@ -184,34 +188,57 @@ def from_atoms(
         np.concatenate([np.empty(0, int), *(atoms.numbers for atoms in frames)]),
         targets.pop("R"),
         targets,
-        [values["id"] for values in found] if all("id" in values for values in found) else None,
+        [values["id"] for values in found] if found and all("id" in values for values in found) else None,
         source,
     )
 
 
+def _what_is_known(i: int, atoms, source: str) -> dict:
+    """Return everything that a molecule carries, by name; ASE keeps energy and forces apart from the other numbers."""
+    if atoms.pbc.any():
+        raise UserError(f"{source}: molecule {i} {PERIODIC}")
+    results = atoms.calc.results if atoms.calc else {}
+    if results and atoms.calc.check_state(atoms):
+        raise UserError(
+            f"{source}: the calculator of molecule {i} has results of other atoms or positions; compute them first, "
+            "and give each molecule a calculator of its own (ase.calculators.singlepoint)"
+        )
+    return {**atoms.arrays, **results, **atoms.info}
+
+
 def _numbers(value, shape: tuple[int, ...]) -> np.ndarray:
     """Return a value as floats of the given shape; NaN where it is none of the kind."""
-    if isinstance(value, (numbers.Real, np.ndarray, list, tuple)) and np.shape(value) == shape:
+    if isinstance(value, (numbers.Real, np.ndarray, list, tuple)):
         array = np.asarray(value)
-        if array.dtype.kind in "biuf":
-            return array.astype(np.float64)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "iuf" and value.size == np.prod(shape) and len(shape) == 2:
-        return value.astype(np.float64).reshape(shape)  # extended XYZ has tensors as nine numbers
+        fits = array.shape == shape
+        if isinstance(value, np.ndarray):  # energies as arrays of one number, tensors as nine of extended XYZ
+            fits = fits or (array.size == np.prod(shape) and (array.size == 1 or len(shape) == 2))
+        if fits and array.dtype.kind in "biuf":
+            return array.astype(np.float64).reshape(shape)
     return np.full(shape, np.nan)
 
 
-def _ase_frames(path: Path) -> list:
+def _ase_frames(path: Path, units: dict[str, str]) -> tuple[list, dict[str, str]]:
+    """Read molecules with ASE; return the units that belong to them as well."""
     import ase.db  # slow to import, and needed for these formats only
     import ase.io
 
     try:
-        if path.suffix == ".db":
-            frames = []
-            for row in ase.db.connect(path).select():
-                atoms = row.toatoms()
-                atoms.info.update(row.key_value_pairs, **row.data)
-                frames.append(atoms)
-            return frames
-        return ase.io.read(path, index=":")
-    except (ase.io.formats.UnknownFileTypeError, ase.io.ParseError, OSError, ValueError, LookupError) as error:
-        raise UserError(f"{path} could not be read by ASE: {error}") from None
+        if path.suffix != ".db":
+            return ase.io.read(path, index=":"), units
+        database = ase.db.connect(path)
+        if {"_property_unit_dict", "_distance_unit"} & set(database.metadata) and not units:
+            raise UserError(
+                f"{path} was written by SchNetPack, in units of its own (its metadata names "
+                f"{database.metadata.get('_property_unit_dict', 'none')}): say them with data.units"
+            )
+        frames = []
+        for row in database.select():
+            atoms = row.toatoms()
+            atoms.info.update({**row.key_value_pairs, **row.data})
+            frames.append(atoms)
+        return frames, units
+    except UserError:
+        raise
+    except Exception as error:  # each of ASE's many readers fails in its own way
+        raise UserError(f"{path} could not be read by ASE: {' '.join(str(error).split())}") from None

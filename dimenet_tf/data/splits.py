@@ -17,6 +17,17 @@ class Split(NamedTuple):
     valid: np.ndarray
     test: np.ndarray
 
+    def check(self, num_molecules: int, source: str) -> None:
+        """Raise a UserError unless every part has molecules, all exist, and none is in two parts or twice in one."""
+        for name, part in self._asdict().items():
+            if len(part) == 0:
+                raise UserError(f"{source}: the split has no {name} molecules")
+            if part.min() < 0 or part.max() >= num_molecules:
+                raise UserError(f"{source}: the split's {name} molecules are not all in 0 ... {num_molecules - 1}")
+        everything = np.concatenate(self)
+        if len(np.unique(everything)) < len(everything):
+            raise UserError(f"{source}: a molecule is in the split twice; what is tested must not be trained on")
+
     def save(self, path: str | Path) -> None:
         """Write an npz file."""
         np.savez_compressed(path, **self._asdict())
@@ -35,16 +46,21 @@ def given_split(given: Split, num_train: int | None, num_valid: int | None, seed
     random; 5 % where left out. `num_train` takes only so many of the training molecules.
     """
     train, valid, test = given
+    what = f"{len(train)} training and {len(valid)} validation molecules"
     if len(valid) == 0:
-        num_valid = max(1, len(train) // 20) if num_valid is None else num_valid
         train = np.random.RandomState(seed).permutation(train)
-        train, valid = train[: len(train) - num_valid], train[len(train) - num_valid :]
-    for key, wanted, there in (("num_train", num_train, len(train)), ("num_valid", num_valid, len(valid))):
-        if wanted is not None and not 1 <= wanted <= there:
-            raise UserError(
-                f"data.{key} = {wanted}, but the data's own split has {there} such molecules; "
-                "data.split: random makes another split"
-            )
+        num_valid = max(1, len(train) // 20) if num_valid is None else num_valid
+        num_train = len(train) - num_valid if num_train is None else num_train
+        fits = min(num_train, num_valid) >= 1 and num_train + num_valid <= len(train)
+        train, valid = train[:num_train], train[len(train) - num_valid :]
+    else:
+        wanted = ((num_train, len(train)), (num_valid, len(valid)))
+        fits = all(number is None or 1 <= number <= there for number, there in wanted)
+    if not fits:
+        raise UserError(
+            f"data.num_train = {num_train} and data.num_valid = {num_valid} do not fit the data's own split, "
+            f"which has {what}; data.split: random makes another"
+        )
     return Split(train[:num_train], valid[:num_valid], test)
 
 

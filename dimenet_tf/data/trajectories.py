@@ -10,15 +10,17 @@ layouts made in the tests.
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from dimenet_tf.data.container import DataContainer
-from dimenet_tf.data.download import cache_folder, fetch, keep, pin
-from dimenet_tf.data.readers import from_arrays, load_npz, read_file, read_npz
+from dimenet_tf.data.download import cache_folder, fetch, keep, pin, reading
+from dimenet_tf.data.readers import from_arrays, load_npz, read_file
 from dimenet_tf.data.splits import Split
 from dimenet_tf.errors import UserError, unknown_name
 
@@ -46,7 +48,8 @@ def md17(molecule: str | None, cache: str | Path | None = None) -> DataContainer
     stem = "benzene2017" if molecule == "benzene" else SHORT.get(molecule, molecule)
     cache, name = cache_folder(cache), f"md17_{stem}.npz"
     path = fetch(name, [mirror.format(name) for mirror in SGDML], cache)
-    data = read_npz(path, units=KCAL)
+    with reading(path):
+        data = read_file(path, units=KCAL)
     pin(cache, [name])
     data.source = f"MD17, {molecule}"
     return data
@@ -55,6 +58,8 @@ def md17(molecule: str | None, cache: str | Path | None = None) -> DataContainer
 def rmd17(molecule: str | None, fold: int = 1, cache: str | Path | None = None) -> DataContainer:
     """Return one molecule of revised MD17 (PBE/def2-SVP) with one of its five splits of 1000 and 1000 frames."""
     _check(molecule, RMD17_MOLECULES)
+    if fold not in range(1, 6):
+        raise UserError(f"data.fold = {fold} must be 1 ... 5")
     cache = cache_folder(cache)
     parsed = cache / f"rmd17_{molecule}.npz"
     if not parsed.exists():
@@ -65,11 +70,9 @@ def rmd17(molecule: str | None, fold: int = 1, cache: str | Path | None = None) 
         arrays = load_npz(io.BytesIO(found[member]), f"{path}: {member}")
         indices = {Path(name).stem: np.array(found[name].decode().split(), np.int64) for name in splits}
         pin(cache, [RMD17_ARCHIVE])
-        unfinished = parsed.with_suffix(".part.npz")
-        np.savez(unfinished, **{k: v for k, v in arrays.items() if k != "old_indices"}, **indices)
+        unfinished = parsed.with_suffix(f".{os.getpid()}.npz")
+        np.savez(unfinished, **{k: v for k, v in arrays.items() if not k.startswith("old_")}, **indices)
         unfinished.replace(parsed)
-    if fold not in range(1, 6):
-        raise UserError(f"data.fold = {fold} must be 1 ... 5")
     arrays = load_npz(parsed, str(parsed))
     train, test = (arrays[f"index_{part}_0{fold}"] for part in ("train", "test"))
     data = from_arrays({k: v for k, v in arrays.items() if not k.startswith("index_")}, str(parsed), units=KCAL)
@@ -89,7 +92,7 @@ def md17_ccsd(molecule: str | None, cache: str | Path | None = None) -> DataCont
             for part in ("train", "test"):
                 member = f"{stem}-{part}.npz"
                 parts.append(load_npz(io.BytesIO(archive.read(member)), f"{path}: {member}"))
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, OSError) as error:
         raise UserError(f"{path} is damaged or not that archive ({error}): remove it to download it anew") from None
     train, test = (from_arrays(arrays, str(path), units=KCAL) for arrays in parts)
     pin(cache, [name])
@@ -107,7 +110,8 @@ def coll(cache: str | Path | None = None) -> DataContainer:
         names = {part: f"coll_v1.2_AE_{part}.xyz" for part in COLL_FILES}
         for part, name in names.items():
             path = fetch(name, [mirror.format(COLL_FILES[part]) for mirror in FIGSHARE], cache)
-            parts[part] = read_file(path, units={"energy": "eV", "forces": "eV/Ang"})
+            with reading(path):
+                parts[part] = read_file(path, units={"energy": "eV", "forces": "eV/Ang"})
             if len(parts[part]) != COLL_FRAMES[part]:
                 raise UserError(f"{path} holds {len(parts[part])} frames, expected {COLL_FRAMES[part]}: remove it")
         data = _joined(list(parts.values()), "COLL")
@@ -115,7 +119,7 @@ def coll(cache: str | Path | None = None) -> DataContainer:
         data.split = Split(*(np.arange(end - len(part), end) for end, part in zip(ends, parts.values())))
         pin(cache, list(names.values()))
         keep(data, parsed)
-    data = read_npz(parsed)
+    data = read_file(parsed)
     data.source = "COLL"
     return data
 

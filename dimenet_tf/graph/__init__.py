@@ -1,5 +1,6 @@
 """What a batch of molecules is, and how its neighbors are found."""
 
+from dimenet_tf.graph import ingraph
 from dimenet_tf.graph.graph import Graph, graph_signature
 from dimenet_tf.graph.neighbors import find_edges, find_reverse, find_triplets, neighbor_table
 from dimenet_tf.graph.skin import SkinList
@@ -13,5 +14,6 @@ __all__ = [
     "find_reverse",
     "find_triplets",
     "graph_signature",
+    "ingraph",
     "neighbor_table",
 ]

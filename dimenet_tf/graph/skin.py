@@ -28,35 +28,47 @@ class SkinList:
         self.Z = np.asarray(Z, np.int32)
         self.cutoff, self.skin, self.needs, self.dtype = cutoff, skin, frozenset(needs), np.dtype(dtype)
         self.searches = 0
+        self.closest = np.inf
+        """Smallest squared distance of two atoms in the last graph."""
         self._positions = None  # of the last search
+        self._near = None  # which of the pairs found then were in the last graph
+        self._graph = None
 
     def graph(self, R: np.ndarray) -> Graph:
-        """Return the graph for positions R, (atoms, 3), Angstrom."""
+        """Return the graph for positions R, (atoms, 3), Angstrom.
+
+        As long as no pair crosses the cutoff its index arrays are the very ones of the graph before.
+        """
         R = np.ascontiguousarray(R, self.dtype)
         if self._positions is None or np.square(R - self._positions).sum(axis=1).max() > (self.skin / 2) ** 2:
             self._search(R)
         vectors = R[self._source] - R[self._target]
-        near = np.sqrt((vectors * vectors).sum(axis=1)) <= self.dtype.type(self.cutoff)  # as `find_edges`
-        if near.all():
-            source, target, reverse = self._source, self._target, self._reverse
-        else:
-            source, target = self._source[near], self._target[near]
-            # both directions of a pair are equally long: no edge loses its reverse
-            reverse = (np.cumsum(near, dtype=np.int32) - 1)[self._reverse[near]]
+        square = (vectors * vectors).sum(axis=1)
+        near = np.sqrt(square) <= self.dtype.type(self.cutoff)  # as `find_edges`
+        self.closest = square.min(initial=np.inf)
+        if self._near is None or not np.array_equal(near, self._near):
+            self._near, self._graph = near, self._connect(near)
+        return self._graph._replace(positions=R)
+
+    def _connect(self, near: np.ndarray) -> Graph:
+        """Return the graph of the given pairs, without positions."""
+        source, target = self._source[near], self._target[near]
+        # both directions of a pair are equally long: no edge loses its reverse
+        reverse = (np.cumsum(near, dtype=np.int32) - 1)[self._reverse[near]]
         kj = ji = np.empty(0, np.int32)
+        atoms = len(self.Z)
         if "triplets" in self.needs:
-            kj, ji = find_triplets(source, target, reverse, len(R))
-        table = neighbor_table(target, len(R)) if "atom_edges" in self.needs else np.empty((0, 0), np.int32)
+            kj, ji = find_triplets(source, target, reverse, atoms)
         return Graph(
-            positions=R,
+            positions=None,
             atomic_numbers=self.Z,
-            molecule_of_atom=np.zeros(len(R), np.int32),
-            num_atoms=np.array([len(R)], np.int32),
+            molecule_of_atom=np.zeros(atoms, np.int32),
+            num_atoms=np.array([atoms], np.int32),
             edge_source=source,
             edge_target=target,
             edge_reverse=reverse,
             edge_shift=np.zeros((len(source), 3), self.dtype),
-            atom_edges=table,
+            atom_edges=neighbor_table(target, atoms) if "atom_edges" in self.needs else np.empty((0, 0), np.int32),
             triplet_kj=kj,
             triplet_ji=ji,
         )
@@ -64,5 +76,5 @@ class SkinList:
     def _search(self, R: np.ndarray) -> None:
         self._source, self._target = find_edges(R, self.cutoff + self.skin)
         self._reverse = find_reverse(self._source, self._target)
-        self._positions = R.copy()
+        self._positions, self._near = R.copy(), None
         self.searches += 1

@@ -21,8 +21,9 @@ class DimeNetCalculator(Calculator):
     """Energy and forces of molecules for ASE.
 
     `energy`, `free_energy` (the same), `forces` and `energies` (each atom's share), in eV and Angstrom, reference
-    energies included. With a committee `results` also holds `energy_spread` and `forces_spread` (per atom), scaled by
-    the committee's factor once it is fitted.
+    energies included. With a committee the attribute `spread` holds the members' standard deviations: `energy`, and
+    `forces` (atoms,), which are multiplied by the committee's factor once it is fitted. The models know neutral
+    closed-shell molecules: charges and magnetic moments of the atoms are not looked at.
 
     Parameters
     ----------
@@ -31,7 +32,7 @@ class DimeNetCalculator(Calculator):
         relaxed geometries only, and its gradient means something near them at best
     precision : "float32" or "float64"; the model's where left out
     skin : Angstrom; neighbors are searched for anew when an atom has moved by half of it
-    **kwargs : of ASE's `Calculator`
+    label, directory : of ASE's `Calculator`
 
     Raises
     ------
@@ -40,7 +41,7 @@ class DimeNetCalculator(Calculator):
         contain, atoms at the same place, positions that are not finite.
     """
 
-    implemented_properties = ("energy", "free_energy", "forces", "energies")
+    implemented_properties = ["energy", "free_energy", "forces", "energies"]  # noqa: RUF012  (ASE's type)
 
     def __init__(
         self,
@@ -48,38 +49,54 @@ class DimeNetCalculator(Calculator):
         energy: str | None = None,
         precision: str | None = None,
         skin: float = 0.5,
-        **kwargs,
+        label: str | None = None,
+        directory: str = ".",
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(label=label, directory=directory)
         if skin <= 0:
             raise UserError(f"skin = {skin} must be greater than 0")
+        if precision not in (None, "float32", "float64"):
+            raise UserError(f"precision: '{precision}' is none of float32, float64")
         force_field = _with_forces(_open(model), energy)
         if precision not in (None, force_field.dtype):
             force_field = force_field.clone(precision)
         self.force_field = force_field
         self.skin = skin
+        self.spread = None
         self._neighbors = None
+        self._topology = None  # the last graph's sources and, as tensors, all of it
         self._column = force_field.head.targets.index(force_field.energy)
         self._compute = force_field.predict_graph.get_concrete_function()  # traced here, once and for all sizes
+
+    def __deepcopy__(self, memo: dict) -> DimeNetCalculator:
+        """Return a calculator of the same force field, which never changes, for other atoms."""
+        return DimeNetCalculator(self.force_field, skin=self.skin)
+
+    def __reduce__(self):
+        raise UserError("a calculator with a TensorFlow model cannot be pickled: make one in each process, by its path")
 
     def calculate(self, atoms: Atoms | None = None, properties=("energy",), system_changes=all_changes) -> None:
         """Compute everything at once, as ASE asks for it."""
         super().calculate(atoms, properties, system_changes)
-        atoms = self.atoms
+        atoms, self.results, self.spread = self.atoms, {}, None
+        if atoms is None:
+            raise UserError("the calculator has no atoms yet: atoms.calc = calculator")
         if atoms.pbc.any():
             raise UserError("periodic cells are not supported: set atoms.pbc = False for a molecule")
         if not np.isfinite(atoms.positions).all():
             raise UserError("a coordinate is not finite")
         if self._neighbors is None or not np.array_equal(self._neighbors.Z, atoms.numbers):
             field = self.force_field
-            field.check(np.array([len(atoms)]), atoms.numbers, atoms.positions.astype(field.dtype))
+            field.check(np.array([len(atoms)]), atoms.numbers, centered(atoms, field.dtype))
             self._neighbors = SkinList(atoms.numbers, field.model.cutoff, self.skin, field.model.needs, field.dtype)
-        graph = self._neighbors.graph(atoms.positions)
-        if not _apart(graph):
+        graph = self._neighbors.graph(centered(atoms, self.force_field.dtype))
+        if self._neighbors.closest == 0:
             raise UserError("two atoms are at the same place")
-        answer = self._compute(Graph(*map(tf.constant, graph)))
+        if self._topology is None or graph.edge_source is not self._topology[0]:
+            self._topology = graph.edge_source, Graph(*map(tf.constant, graph))
+        answer = self._compute(self._topology[1]._replace(positions=tf.constant(graph.positions)))
         prediction, spread = answer if isinstance(self.force_field, Committee) else (answer, None)
-        energy = float(prediction.values[0, self._column])
+        energy = float(prediction.values.numpy()[0, self._column])
         self.results = {
             "energy": energy,
             "free_energy": energy,
@@ -87,9 +104,14 @@ class DimeNetCalculator(Calculator):
             "forces": prediction.forces.numpy().astype(np.float64),
         }
         if spread is not None:
-            factor = self.force_field.factor or 1.0
-            self.results["energy_spread"] = factor * float(spread.values[0, self._column])
-            self.results["forces_spread"] = factor * spread.forces.numpy().astype(np.float64)
+            factor = 1.0 if self.force_field.factor is None else self.force_field.factor
+            forces = factor * spread.forces.numpy().astype(np.float64)
+            self.spread = {"energy": float(spread.values.numpy()[0, self._column]), "forces": forces}
+
+
+def centered(atoms: Atoms, dtype: str) -> np.ndarray:
+    """Return positions about their mean: far from the origin float32 would lose digits of the distances."""
+    return (atoms.positions - atoms.positions.mean(axis=0)).astype(dtype)
 
 
 def _open(model) -> Predictor | Committee:
@@ -97,6 +119,8 @@ def _open(model) -> Predictor | Committee:
         return model
     if isinstance(model, (str, Path)):
         return Committee.from_folder(model) if Path(model, COMMITTEE).exists() else load(model)
+    if not isinstance(model, Sequence):
+        raise UserError(f"a calculator needs a predictor, a committee, a path or a list of these, not {model!r}")
     return Committee(list(model))
 
 
@@ -111,11 +135,6 @@ def _with_forces(model: Predictor | Committee, energy: str | None) -> Predictor 
         f"this model predicts {', '.join(model.head.targets)} and was not trained with forces; "
         "DimeNetCalculator(model, energy=NAME) takes one of these for the energy, if that is meant"
     )
-
-
-def _apart(graph) -> bool:
-    vectors = graph.positions[graph.edge_source] - graph.positions[graph.edge_target]
-    return bool(vectors.any(axis=1).all())
 
 
 class UncertaintyExceeded(RuntimeError):
@@ -143,9 +162,9 @@ class StopOnUncertainty:
 
     def __call__(self) -> None:
         self.atoms.get_forces()
-        spread = self.atoms.calc.results["forces_spread"]
+        spread = self.atoms.calc.spread["forces"]
         worst = int(spread.argmax())
-        if spread[worst] > self.threshold:
+        if not spread[worst] <= self.threshold:  # also where it is no number
             raise UncertaintyExceeded(
                 f"atom {worst} ({self.atoms.symbols[worst]}): uncertainty of the force {spread[worst]:.3g} eV/Ang, "
                 f"threshold {self.threshold:g}"

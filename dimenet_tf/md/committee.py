@@ -60,7 +60,7 @@ class Committee:
         self.predict_graph = tf.function(self._mean_and_spread, input_signature=[graph_signature(self.dtype)])
 
     def _mean_and_spread(self, graph: Graph) -> tuple[Prediction, Spread]:
-        stacked = Prediction(*map(tf.stack, zip(*(member(graph) for member in self.members))))
+        stacked = Prediction(*map(tf.stack, zip(*(member.compute(graph) for member in self.members))))
         mean = Prediction(*(tf.reduce_mean(array, axis=0) for array in stacked))
         values = tf.sqrt(tf.reduce_mean((stacked.values - mean.values) ** 2, axis=0))
         forces = tf.sqrt(tf.reduce_mean(tf.reduce_sum((stacked.forces - mean.forces) ** 2, axis=-1), axis=0))
@@ -76,6 +76,9 @@ class Committee:
         data : with the target `forces`
         batch_size : frames computed at once
         """
+        self.check(data.N, data.Z, data.R)
+        if len(data) == 0:
+            raise UserError("the committee's factor needs frames to be fitted on")
         store = self.graph_store(data.N, data.Z, data.R)
         forces = data.target("forces")
         squares = np.zeros(2)  # of errors, of spreads

@@ -10,8 +10,8 @@ from ase.md.velocitydistribution import Stationary, ZeroRotation
 def thermalize(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
     """Draw velocities from the Boltzmann distribution at a temperature (K), without translation and rotation.
 
-    Every vibration gets its share; `atoms.get_temperature()`, which counts 3 N degrees of freedom, shows less (see
-    `temperature_of`).
+    Every vibration gets its share; `atoms.get_temperature()`, which counts 3 N degrees of freedom, shows less than
+    `temperature_of`.
     """
     widths = np.sqrt(atoms.get_masses() * units.kB * temperature)[:, None]
     atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * widths)
@@ -19,6 +19,13 @@ def thermalize(atoms: Atoms, temperature: float, rng: np.random.Generator) -> No
     ZeroRotation(atoms, preserve_temperature=False)
 
 
-def temperature_of(atoms: Atoms) -> float:
-    """Return the temperature (K) of a molecule that neither moves nor rotates: 3 N - 6 degrees of freedom."""
-    return 2 * atoms.get_kinetic_energy() / ((3 * len(atoms) - 6) * units.kB)
+def count_vibrations(atoms: Atoms) -> int:
+    """Return 3 N - 6, or 3 N - 5 for a linear molecule; of a relaxed geometry, since vibrations bend it."""
+    extent = np.linalg.svd(atoms.positions - atoms.positions.mean(axis=0), compute_uv=False)
+    linear = extent[1:].max(initial=0.0) < 1e-2 * extent[0]
+    return max(3 * len(atoms) - (5 if linear else 6), 0)
+
+
+def temperature_of(atoms: Atoms, vibrations: int) -> float:
+    """Return the temperature (K) of a molecule that neither moves nor rotates; see `count_vibrations`."""
+    return 2 * atoms.get_kinetic_energy() / (vibrations * units.kB)

@@ -93,8 +93,8 @@ class RunFolder:
             return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
     def forget_metrics_after(self, step: int) -> None:
-        """Drop lines of steps that a resumed run will make again."""
-        rows = [row for row in self.read_metrics() if row["step"] <= step]
+        """Drop lines of steps that a resumed run will make again, and those of versions that had other columns."""
+        rows = [row for row in self.read_metrics() if row["step"] <= step and "validation_loss" in row]
         self.metrics_file.unlink(missing_ok=True)
         for row in rows:
             self.append_metrics(row)

@@ -17,7 +17,7 @@ class Loss:
     gemnet: (1 - rho) |dE| + rho/N sum over atoms of the length of dF
 
     Errors are divided by the targets' scales, forces by that of the energy, which leaves the balance between the two as
-    in the papers: rho is in Angstrom, whatever the unit of energy.
+    in the papers: rho is in Angstrom, whatever the unit of energy. |dE| is the mean over the targets if there are more.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ class Loss:
             raise UserError(f"training.rho_force = {self.rho} must be at most 1 for training.loss: gemnet")
         self.scale, self.energy = scale, energy
 
-    def __call__(self, prediction, targets: tf.Tensor, forces: tf.Tensor, graph) -> tf.Tensor:
-        """Return each molecule's loss, (molecules,) float64."""
+    def __call__(self, prediction, targets, forces, molecule_of_atom, num_atoms) -> tf.Tensor:
+        """Return each molecule's loss, (molecules,) float64; targets (molecules, targets), forces (atoms, 3)."""
         values = tf.reduce_mean(tf.abs(prediction.values - targets) / self.scale, axis=1)
         if self.energy is None:
             return values
@@ -50,6 +50,6 @@ class Loss:
             square = tf.reduce_sum(error * error, axis=1)
             exact = square == 0  # the length's slope is infinite there
             per_atom = tf.where(exact, tf.zeros_like(square), tf.sqrt(tf.where(exact, tf.ones_like(square), square)))
-        total = tf.math.unsorted_segment_sum(per_atom, graph.molecule_of_atom, tf.shape(targets)[0])
-        mean = total / tf.cast(graph.num_atoms, tf.float64)
+        total = tf.math.unsorted_segment_sum(per_atom, molecule_of_atom, tf.shape(targets)[0])
+        mean = total / tf.cast(num_atoms, tf.float64)
         return (values if self.name == "dimenet" else (1 - self.rho) * values) + self.rho * mean

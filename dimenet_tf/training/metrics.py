@@ -8,7 +8,7 @@ import numpy as np
 
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.dataset import Dataset
-from dimenet_tf.data.properties import UNITS
+from dimenet_tf.data.properties import conversion
 from dimenet_tf.predictor import Prediction
 
 MAX_TYPES = 50
@@ -65,11 +65,14 @@ def evaluate(dataset: Dataset, molecules: DataContainer, prediction: Prediction)
         return table
     forces = molecules.target("forces")
     force_errors = prediction.forces - forces
-    table["targets"]["forces"] = _row("eV/Ang", float(forces.std()), force_errors)
+    sigma = float(dataset.container.target("forces").std())  # as of the others, of the whole data set
+    table["targets"]["forces"] = _row("eV/Ang", sigma, force_errors)
     formulas, at = molecules.formulas(), dataset.names.index("energy")
     of_atom = formulas[molecules.molecule_of_atom]
     types = np.unique(formulas)
-    if 1 < len(types) <= MAX_TYPES:
+    if len(types) > MAX_TYPES:
+        table["note"] = f"{len(types)} molecule types, more than {MAX_TYPES}: their errors are not listed"
+    elif len(types) > 1:
         table["types"] = {
             str(formula): {
                 "molecules": int((formulas == formula).sum()),
@@ -91,7 +94,7 @@ def format_table(table: dict, baseline: dict | None = None) -> str:
         [name, t["unit"] or "-", *(f"{t[k]:.4g}" for k in ("mae", "rmse", "max", "std_mae")), f"{t['log_mae']:.2f}"]
         for name, t in table["targets"].items()
     ]
-    if len(rows) > 1:
+    if len(table["targets"]) > 1 and "forces" not in table["targets"]:
         rows.append(["mean", "", "", "", "", f"{table['std_mae']:.4g}", f"{table['log_mae']:.2f}"])
     if baseline is not None:
         header.append("MAE of a per-element fit")
@@ -101,20 +104,21 @@ def format_table(table: dict, baseline: dict | None = None) -> str:
     if "forces" in table["targets"]:
         text += "\n\n" + "\n".join(f"MAE of {name}: {_in_all_units(name, table)}" for name in PAPER_UNITS)
     if "types" in table:
-        header = ["molecule", "", "frames", "MAE energy / eV", "MAE forces / eV/Ang"]
+        columns = [("energy", unit) for unit in ("eV", *PAPER_UNITS["energy"])]
+        columns += [("forces", unit) for unit in ("eV/Ang", *PAPER_UNITS["forces"])]
+        header = ["MAE of", "frames", *(f"{name} / {unit}" for name, unit in columns)]
         rows = [
-            [formula, "", str(t["molecules"]), f"{t['energy']:.4g}", f"{t['forces']:.4g}"]
+            [formula, str(t["molecules"]), *(f"{t[name] / conversion(name, unit):.4g}" for name, unit in columns)]
             for formula, t in table["types"].items()
         ]
         text += "\n\n" + _align([header, *rows])
-    return text
+    return f"{text}\n{table['note']}" if "note" in table else text
 
 
 def _in_all_units(name: str, table: dict) -> str:
     """Return an MAE in the library's unit and the papers': 0.0123 eV = 0.284 kcal/mol = 12.3 meV."""
     row = table["targets"][name]
-    sizes = next(kind for kind in UNITS if row["unit"] in kind)
-    return " = ".join(f"{row['mae'] / sizes[unit]:.4g} {unit}" for unit in (row["unit"], *PAPER_UNITS[name]))
+    return " = ".join(f"{row['mae'] / conversion(name, unit):.4g} {unit}" for unit in (row["unit"], *PAPER_UNITS[name]))
 
 
 def _align(rows: list[list[str]]) -> str:

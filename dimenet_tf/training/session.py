@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dimenet_tf.config import build_predictor, data_config, training_config
+from dimenet_tf.config import build_predictor, data_config, resolve, training_config
 from dimenet_tf.data.dataset import Dataset, describe, load_container, load_dataset
 from dimenet_tf.data.splits import Split
 from dimenet_tf.errors import UserError
@@ -28,8 +28,10 @@ def check_continuation(config: dict, folder: RunFolder) -> None:
     """Refuse to go on with a run whose model, data or seed would be others than it was started with."""
     if not folder.config_file.exists():
         return
-    before = folder.read_config()
+    before = resolve(folder.read_config())  # runs of earlier versions lack keys, which had their defaults
     now = {f"{section}.{key}": value for section in ("model", "data") for key, value in config[section].items()}
+    # the best model is the one of the smallest loss, whose meaning must stay
+    now |= {f"training.{key}": config["training"][key] for key in ("loss", "rho_force")}
     for path, value in {**now, "precision": config["precision"], "seed": config["seed"]}.items():
         section, _, key = path.rpartition(".")
         old = (before[section] if section else before).get(key)

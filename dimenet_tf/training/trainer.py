@@ -76,12 +76,13 @@ class TrainingModel(tf.keras.Model):
         self.distribute_reduction_method = "first"  # what `train_step` returns is summed over replicas already
 
     def call(self, graph):
-        return self.predictor(graph)
+        return self.predictor.compute(graph)
 
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         variables = self.predictor.trainable_variables
         with tf.GradientTape() as tape:
-            losses = self.batch_loss(self.predictor(batch.graph), batch.targets, batch.forces, batch.graph)
+            prediction, graph = self.predictor.compute(batch.graph), batch.graph
+            losses = self.batch_loss(prediction, batch.targets, batch.forces, graph.molecule_of_atom, graph.num_atoms)
             loss = batch.weight * tf.reduce_sum(losses)  # this replica's share of the mean
         # dense: the norm of a gradient in slices would count repeated rows apart
         gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables, unconnected_gradients="zero")]
@@ -245,10 +246,9 @@ class Trainer:
             self.stale.assign_add(1)
 
     def _validation_loss(self, prediction: Prediction) -> float:
-        count = len(self.valid)
-        graph = self.store.batch([])._replace(molecule_of_atom=self.valid.molecule_of_atom, num_atoms=self.valid.N)
-        forces = self.valid.target("forces") if self.dataset.has_forces else prediction.forces
-        return float(tf.reduce_mean(self.loss(prediction, self.targets[-count:], forces, graph)))
+        valid, targets = self.valid, self.targets[-len(self.valid) :]
+        forces = valid.target("forces") if self.dataset.has_forces else None
+        return float(tf.reduce_mean(self.loss(prediction, targets, forces, valid.molecule_of_atom, valid.N)))
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:

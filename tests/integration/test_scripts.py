@@ -193,7 +193,7 @@ def test_a_force_field_of_own_data(tmp_path):
     certify = [sys.executable, "-m", "dimenet_tf.md.certify", "runs/1", "--picoseconds", "0.02"]
     result = subprocess.run(certify, cwd=tmp_path, text=True, capture_output=True)
     assert "held-out forces, MAE (5 frames)" in result.stdout and (tmp_path / "runs/1/certificate.json").exists()
-    assert result.returncode in (0, 2) and "Traceback" not in result.stderr
+    assert "Traceback" not in result.stderr and "not a full certificate" in result.stdout + result.stderr
     loaded = dimenet_tf.load(tmp_path / "runs/1")
     assert loaded.predict([frames[0]])["forces"].shape == (1, 9, 3)
     refused = run("run_train.py", "with", config, cwd=tmp_path, code=2)

@@ -1,0 +1,208 @@
+"""Graphs from atoms with TensorFlow operations alone: what a served model does without the host's neighbor search.
+
+The same edges in the same order as `GraphStore` finds. Requests that cannot be computed fail an assertion, which
+servers report as INVALID_ARGUMENT with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import tensorflow as tf
+
+from dimenet_tf.graph.graph import Graph
+
+NUM_ELEMENTS = 95
+
+
+def unpad(Z: tf.Tensor, R: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return flat arrays of zero-padded molecules.
+
+    Parameters
+    ----------
+    Z : (molecules, atoms) int32, 0 behind each molecule's atoms
+    R : (molecules, atoms, 3), Angstrom
+
+    Returns
+    -------
+    Z (atoms,), R (atoms, 3), num_atoms (molecules,) int32
+    """
+    shapes = "Z must be (molecules, atoms) and R (molecules, atoms, 3); shapes differ in axis"
+    Z, R = after([refuse(tf.shape(R)[:2] != tf.shape(Z), shapes)], Z, R)
+    real = Z != 0
+    behind = tf.reduce_any(~real[:, :-1] & real[:, 1:], axis=1)
+    Z, R = after([refuse(behind, "Z = 0 is padding and may only stand behind atoms: molecule")], Z, R)
+    return tf.boolean_mask(Z, real), tf.boolean_mask(R, real), tf.reduce_sum(tf.cast(real, tf.int32), axis=1)
+
+
+def pad(values: tf.Tensor, Z: tf.Tensor) -> tf.Tensor:
+    """Return values of atoms (atoms, 3) at their places in padded arrays (molecules, atoms, 3); 0 for padding."""
+    return tf.scatter_nd(tf.where(Z != 0), values, tf.concat([tf.shape(Z, tf.int64), [3]], axis=0))
+
+
+def count_atoms(molecule_of_atom: tf.Tensor) -> tf.Tensor:
+    """Return the atoms of each molecule, (molecules,) int32; refuse numbers that are not 0, 1, 2, ... in order."""
+    checks = [
+        refuse(molecule_of_atom[1:] < molecule_of_atom[:-1], "molecule_of_atom must ascend; it does not behind atom"),
+        refuse(molecule_of_atom[:1] < 0, "molecule_of_atom must begin with 0: atom"),
+    ]
+    (molecule_of_atom,) = after(checks, molecule_of_atom)
+    return tf.math.bincount(molecule_of_atom, dtype=tf.int32)
+
+
+def check_lengths(**arrays: tf.Tensor) -> list[tf.Tensor]:
+    """Return arrays of atoms, by name; refuse different lengths."""
+    lengths = tf.stack([tf.shape(array)[0] for array in arrays.values()])
+    differ = refuse(
+        lengths != lengths[0], f"{', '.join(arrays)} must have a row for each atom; lengths differ in array"
+    )
+    return after([differ], *arrays.values())
+
+
+def check_atoms(
+    Z: tf.Tensor, R: tf.Tensor, num_atoms: tf.Tensor, elements: Sequence[int], max_atoms: int | None
+) -> list[tf.Tensor]:
+    """Return Z, R and num_atoms; refuse empty batches and molecules, unknown elements, positions that are not finite.
+
+    Also molecules of more than `max_atoms` atoms, unless that is None.
+    """
+    known = tf.constant([z in set(elements) for z in range(NUM_ELEMENTS)])
+    unknown = ~tf.gather(known, tf.clip_by_value(Z, 0, NUM_ELEMENTS - 1)) | (Z < 0) | (Z >= NUM_ELEMENTS)
+    molecule = tf.repeat(tf.range(tf.size(num_atoms)), num_atoms)
+    checks = [
+        refuse(tf.size(num_atoms)[None] == 0, "the request holds no molecules: molecule"),
+        refuse(num_atoms == 0, "a molecule has no atoms: molecule"),
+        refuse(unknown, "an element that the training data did not contain: molecule", molecule),
+        refuse(tf.reduce_any(~tf.math.is_finite(R), axis=1), "a coordinate is not finite: molecule", molecule),
+    ]
+    if max_atoms is not None:
+        too_large = f"more than {max_atoms} atoms, for which this model is served: molecule"
+        checks.append(refuse(num_atoms > max_atoms, too_large))
+    return after(checks, Z, R, num_atoms)
+
+
+def refuse(bad: tf.Tensor, reason: str, names: tf.Tensor | None = None) -> tf.Operation | None:
+    """Fail with the reason and the number of the first bad row, or its name; see `after`."""
+    bad = tf.concat([bad, [False]], axis=0)  # nothing has no largest element
+    first = tf.argmax(tf.cast(bad, tf.int32), output_type=tf.int32)
+    number = first if names is None else tf.gather(tf.concat([names, [0]], axis=0), first)
+    return tf.debugging.Assert(~tf.reduce_any(bad), [reason, number])
+
+
+def after(checks: Sequence, *tensors: tf.Tensor) -> list[tf.Tensor]:
+    """Return tensors that are there when the checks have passed: what comes next never sees what was refused."""
+    with tf.control_dependencies([check for check in checks if check is not None]):  # eagerly they have run already
+        return [tf.identity(tensor) for tensor in tensors]
+
+
+def find_edges(R: tf.Tensor, num_atoms: tf.Tensor, cutoff: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return edge_source, edge_target, edge_reverse, (edges,) int32, sorted by (target, source).
+
+    All pairs inside each molecule are compared, never those of different molecules.
+    """
+    size = tf.repeat(num_atoms, num_atoms)  # of each atom's molecule
+    first_atom = tf.repeat(tf.cumsum(num_atoms, exclusive=True), num_atoms)
+    first_pair = tf.cumsum(size, exclusive=True)
+    target = tf.repeat(tf.range(tf.size(size)), size)  # (pairs,)
+    source = tf.gather(first_atom, target) + tf.range(tf.size(target)) - tf.gather(first_pair, target)
+    distance = _distance(R, source, target)
+    near = (distance <= tf.constant(cutoff, R.dtype)) & (source != target)
+    number = tf.cumsum(tf.cast(near, tf.int32)) - 1  # of a pair among the edges
+    pairs = tf.where(near)[:, 0]
+    source, target = tf.gather(source, pairs), tf.gather(target, pairs)
+    reverse = tf.gather(first_pair, source) + target - tf.gather(first_atom, target)  # the pair i -> j
+    return source, target, tf.gather(number, reverse)
+
+
+def sort_edges(
+    edge_source: tf.Tensor, edge_target: tf.Tensor, R: tf.Tensor, num_atoms: tf.Tensor, cutoff: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return a client's edges as `find_edges` does: sorted, within the cutoff, with their reverse edges.
+
+    Refuses edges that are out of range, between molecules, from an atom to itself, given twice, or without the opposite
+    direction.
+    """
+    source, target, count = edge_source, edge_target, tf.shape(R)[0]
+    lengths = refuse(tf.shape(source) != tf.shape(target), "edge_source and edge_target differ in length: axis")
+    source, target = after([lengths], source, target)
+    outside = (source < 0) | (source >= count) | (target < 0) | (target >= count)
+    checks = [
+        refuse(outside, "an atom of an edge does not exist: edge"),
+        refuse(source == target, "an edge runs from an atom to itself: edge"),
+    ]
+    source, target = after(checks, source, target)
+    molecule = tf.repeat(tf.range(tf.size(num_atoms)), num_atoms)
+    joins = refuse(tf.gather(molecule, source) != tf.gather(molecule, target), "an edge joins two molecules: edge")
+    near = tf.where(_distance(R, source, target) <= tf.constant(cutoff, R.dtype))[:, 0]
+    wide = tf.cast(count, tf.int64)
+    j, i = (tf.cast(tf.gather(index, near), tf.int64) for index in (source, target))
+    key = tf.sort(i * wide + j)
+    i, j = key // wide, key % wide
+    opposite = j * wide + i
+    reverse = tf.minimum(tf.searchsorted(key, opposite), tf.size(key) - 1)
+    checks = [
+        joins,
+        refuse(key[1:] == key[:-1], "an edge is given twice: edge (in sorted order)"),
+        refuse(tf.gather(key, reverse) != opposite, "an edge is given in one direction only: edge (in sorted order)"),
+    ]
+    i, j, reverse = after(checks, i, j, reverse)
+    return tf.cast(j, tf.int32), tf.cast(i, tf.int32), reverse
+
+
+def complete_graph(
+    Z: tf.Tensor,
+    R: tf.Tensor,
+    num_atoms: tf.Tensor,
+    edges: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
+    needs: Iterable[str],
+) -> Graph:
+    """Return the `Graph` of flat atoms and their edges with the index arrays that a model needs.
+
+    Refuses atoms at the same place.
+    """
+    source, target, reverse = edges
+    atoms, needs = tf.size(Z), frozenset(needs)
+    molecule = tf.repeat(tf.range(tf.size(num_atoms)), num_atoms)
+    together = _distance(R, source, target) == 0
+    apart = refuse(together, "two atoms are at the same place: molecule", tf.gather(molecule, target))
+    Z, R, source, target, reverse = after([apart], Z, R, source, target, reverse)
+    degree = tf.math.bincount(target, minlength=atoms, maxlength=atoms, dtype=tf.int32)
+    empty = tf.zeros([0], tf.int32)
+    kj, ji = _triplets(source, reverse, degree) if "triplets" in needs else (empty, empty)
+    table = _neighbor_table(target, degree) if "atom_edges" in needs else tf.zeros([0, 0], tf.int32)
+    return Graph(
+        positions=R,
+        atomic_numbers=Z,
+        molecule_of_atom=molecule,
+        num_atoms=num_atoms,
+        edge_source=source,
+        edge_target=target,
+        edge_reverse=reverse,
+        edge_shift=tf.zeros([tf.size(source), 3], R.dtype),
+        atom_edges=table,
+        triplet_kj=kj,
+        triplet_ji=ji,
+    )
+
+
+def _distance(R: tf.Tensor, source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    x, y, z = tf.unstack(tf.gather(R, source) - tf.gather(R, target), axis=1)
+    return tf.sqrt(x * x + y * y + z * z)  # in the host's order of operations: the same pairs at the cutoff
+
+
+def _neighbor_table(target: tf.Tensor, degree: tf.Tensor) -> tf.Tensor:
+    first = tf.cumsum(degree, exclusive=True)
+    edges = tf.range(tf.size(target))
+    width = tf.reduce_max(tf.concat([degree, [0]], axis=0))
+    place = target * width + edges - tf.gather(first, target)
+    table = tf.tensor_scatter_nd_update(tf.fill([tf.size(degree) * width], -1), place[:, None], edges)
+    return tf.reshape(table, [tf.size(degree), width])
+
+
+def _triplets(source: tf.Tensor, reverse: tf.Tensor, degree: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    count = tf.gather(degree, source)  # edges that come into j, one of them from i
+    ji = tf.repeat(tf.range(tf.size(source)), count)
+    within = tf.range(tf.size(ji)) - tf.gather(tf.cumsum(count, exclusive=True), ji)
+    kj = tf.gather(tf.cumsum(degree, exclusive=True), tf.gather(source, ji)) + within
+    keep = kj != tf.gather(reverse, ji)
+    return tf.boolean_mask(kj, keep), tf.boolean_mask(ji, keep)

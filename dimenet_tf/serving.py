@@ -1,0 +1,183 @@
+"""SavedModels that take atoms and return properties and forces: no Python, no custom operations.
+
+Three signatures; each property is [molecules] float64, `forces` are there where the predictor has them:
+
+`serving_default`
+    Z [molecules, atoms] int32, padded with 0 behind each molecule's atoms; R [molecules, atoms, 3].
+    forces [molecules, atoms, 3], 0 for padding.
+`flat`
+    Z [atoms], R [atoms, 3], molecule_of_atom [atoms] int32, ascending from 0. forces [atoms, 3].
+`edges`
+    The same and edge_source, edge_target [edges] int32: both directions of every pair within the cutoff, in any order
+    (pairs farther apart are dropped). forces [atoms, 3].
+
+R in Angstrom, float32 (float64 for a predictor of that precision). What cannot be computed fails with INVALID_ARGUMENT
+and the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+import dimenet_tf
+from dimenet_tf.elements import SYMBOLS
+from dimenet_tf.errors import UserError
+from dimenet_tf.graph import ingraph
+from dimenet_tf.predictor import DESCRIPTION, WEIGHTS, Predictor
+
+METADATA = "metadata.json"
+WARMUP = "assets.extra/tf_serving_warmup_requests"
+
+
+class ServedModel(tf.Module):
+    """What is written: a predictor's variables and its three signatures.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    max_atoms : int
+        Of a molecule; larger ones are refused by `serving_default` and `flat`, whose cost grows with the square of a
+        molecule's size. The `edges` signature has no limit.
+    """
+
+    def __init__(self, predictor: Predictor, max_atoms: int) -> None:
+        super().__init__()
+        self.max_atoms = max_atoms
+        self.get_predictor = lambda: predictor  # as an attribute Keras would write it a second time, with its layers
+        self.weights = predictor.model.variables
+        spec = tf.TensorSpec
+        padded = {"Z": spec([None, None], tf.int32, "Z"), "R": spec([None, None, 3], predictor.dtype, "R")}
+        flat = {
+            "Z": spec([None], tf.int32, "Z"),
+            "R": spec([None, 3], predictor.dtype, "R"),
+            "molecule_of_atom": spec([None], tf.int32, "molecule_of_atom"),
+        }
+        edges = {**flat, **{name: spec([None], tf.int32, name) for name in ("edge_source", "edge_target")}}
+        self.served = {
+            "serving_default": tf.function(self.serve_padded).get_concrete_function(**padded),
+            "flat": tf.function(self.serve_flat).get_concrete_function(**flat),
+            "edges": tf.function(self.serve_edges).get_concrete_function(**edges),
+        }
+        self.describe_inputs = lambda: {"serving_default": padded, "flat": flat, "edges": edges}
+
+    def serve_padded(self, Z: tf.Tensor, R: tf.Tensor) -> dict[str, tf.Tensor]:
+        numbers, positions, num_atoms = ingraph.unpad(Z, R)
+        named = self._serve(numbers, positions, num_atoms, self.max_atoms)
+        if "forces" in named:
+            named["forces"] = ingraph.pad(named["forces"], Z)
+        return named
+
+    def serve_flat(self, Z: tf.Tensor, R: tf.Tensor, molecule_of_atom: tf.Tensor) -> dict[str, tf.Tensor]:
+        Z, R, molecule_of_atom = ingraph.check_lengths(Z=Z, R=R, molecule_of_atom=molecule_of_atom)
+        return self._serve(Z, R, ingraph.count_atoms(molecule_of_atom), self.max_atoms)
+
+    def serve_edges(
+        self, Z: tf.Tensor, R: tf.Tensor, molecule_of_atom: tf.Tensor, edge_source: tf.Tensor, edge_target: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        Z, R, molecule_of_atom = ingraph.check_lengths(Z=Z, R=R, molecule_of_atom=molecule_of_atom)
+        return self._serve(Z, R, ingraph.count_atoms(molecule_of_atom), None, (edge_source, edge_target))
+
+    def _serve(self, Z, R, num_atoms, max_atoms, given_edges=None) -> dict[str, tf.Tensor]:
+        predictor = self.get_predictor()
+        cutoff = predictor.model.cutoff
+        Z, R, num_atoms = ingraph.check_atoms(Z, R, num_atoms, predictor.elements, max_atoms)
+        if given_edges is None:
+            edges = ingraph.find_edges(R, num_atoms, cutoff)
+        else:
+            edges = ingraph.sort_edges(*given_edges, R, num_atoms, cutoff)
+        graph = ingraph.complete_graph(Z, R, num_atoms, edges, predictor.model.needs)
+        return predictor.named(predictor.predict_graph(graph))
+
+
+def export(predictor: Predictor, path: str | Path, max_atoms: int = 1000) -> None:
+    """Write a SavedModel with all that belongs to it; see the table at the top of this module.
+
+    Assets: `metadata.json` (properties, units, elements, cutoff, limits, versions), `predictor.json` and `weights.h5`
+    (from which `dimenet_tf.load` makes the predictor again); `assets.extra` has TensorFlow Serving's warm-up requests.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    path : folder to write; TensorFlow Serving wants a number for its name: served/1
+    max_atoms : of a molecule
+
+    Raises
+    ------
+    UserError
+        If something is there already.
+    """
+    path = Path(path)
+    if path.exists():
+        raise UserError(f"{path} exists already: a served model is never overwritten; take the next number")
+    if max_atoms < 1:
+        raise UserError(f"max_atoms = {max_atoms} must be at least 1")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # beside its place and then renamed: a server that watches the folder never sees half of it
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        module = ServedModel(predictor, max_atoms)
+        files = unfinished / "files"
+        predictor.to_folder(files)
+        (files / METADATA).write_text(json.dumps(_metadata(predictor, module), indent=1))
+        module.assets = [tf.saved_model.Asset(str(files / name)) for name in (METADATA, DESCRIPTION, WEIGHTS)]
+        tf.saved_model.save(module, str(unfinished / "model"), signatures=module.served)
+        _write_warmup(predictor, unfinished / "model" / WARMUP)
+        (unfinished / "model").rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _metadata(predictor: Predictor, module: ServedModel) -> dict:
+    def describe(spec: tf.TensorSpec) -> dict:
+        return {"shape": spec.shape.as_list(), "dtype": spec.dtype.name}
+
+    inputs = module.describe_inputs()
+    return {
+        "properties": predictor.units,
+        "positions": "Ang",
+        "elements": [SYMBOLS[z] for z in predictor.elements],
+        "model": predictor.model_name,
+        "cutoff": predictor.model.cutoff,
+        "max_atoms": module.max_atoms,
+        "signatures": {
+            name: {
+                "inputs": {key: describe(spec) for key, spec in inputs[name].items()},
+                "outputs": {key: describe(spec) for key, spec in function.structured_outputs.items()},
+            }
+            for name, function in module.served.items()
+        },
+        "versions": {"dimenet_tf": dimenet_tf.__version__, "tensorflow": tf.__version__},
+    }
+
+
+def _write_warmup(predictor: Predictor, path: Path) -> None:
+    """Write a request for each signature, of a chain of atoms; TensorFlow Serving runs them before it is ready."""
+    from tensorflow_serving.apis import prediction_log_pb2  # slow to import
+
+    Z = np.resize(predictor.elements, 8).astype(np.int32)
+    R = np.zeros((8, 3), predictor.dtype)
+    R[:, 0] = 1.2 * np.arange(8)
+    near = np.abs(R[:, None, 0] - R[None, :, 0]) <= predictor.model.cutoff
+    source, target = (index.astype(np.int32) for index in np.nonzero(near & ~np.eye(8, dtype=bool)))
+    flat = {"Z": Z, "R": R, "molecule_of_atom": np.zeros(8, np.int32)}
+    requests = {
+        "serving_default": {"Z": Z[None], "R": R[None]},
+        "flat": flat,
+        "edges": {**flat, "edge_source": source, "edge_target": target},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(os.fspath(path)) as writer:
+        for signature, inputs in requests.items():
+            log = prediction_log_pb2.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.signature_name = signature
+            for name, array in inputs.items():
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
+            writer.write(log.SerializeToString())
