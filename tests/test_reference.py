@@ -31,7 +31,7 @@ def outputs_and_forces(reference: Reference, dtype: str, aggregation: str):
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(positions)
         graph = graph._replace(positions=positions)
-        P = head(model(graph), graph)
+        P, _ = head(model(graph), graph)
         totals = tf.unstack(tf.reduce_sum(P, axis=0))
     forces = [-tf.convert_to_tensor(tape.gradient(total, positions)) for total in totals]
     return P.numpy(), np.stack(forces)

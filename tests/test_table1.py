@@ -35,7 +35,7 @@ def test_the_gap_is_lumo_minus_homo(runs):
     for name in ("homo", "lumo"):
         predictor = load(runs[name])
         store = predictor.graph_store(molecules.N, molecules.Z, molecules.R)
-        predicted[name] = predictor.predict_store(store, np.arange(len(molecules)))[:, 0]
+        predicted[name] = predictor.predict_store(store, np.arange(len(molecules))).values[:, 0]
     errors = predicted["lumo"] - predicted["homo"] - molecules.target("gap")
     assert result["mae"]["gap"] == pytest.approx(1000 * np.abs(errors).mean(), rel=1e-5)  # meV
     sigma = {name: data.container.target(name).std() for name in result["mae"]}

@@ -64,7 +64,7 @@ def main() -> None:
     model = description["model"]
     shown = "emb_size out_emb_size int_emb_size num_blocks num_spherical num_radial cutoff conventions".split()
 
-    lines = ["| target | test MAE | RMSE | MAE of a per-element fit |", "| --- | --- | --- | --- |"]
+    lines = ["| target | test MAE | RMSE | MAE of a per-element fit, of zero forces |", "| --- | --- | --- | --- |"]
     for key, t in test["targets"].items():
         fit = test["mae_of_per_element_fit"][key]
         lines.append(f"| {key} | {t['mae']:.4g} {t['unit']} | {t['rmse']:.4g} {t['unit']} | {fit:.4g} {t['unit']} |")

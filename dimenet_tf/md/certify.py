@@ -198,25 +198,27 @@ def held_out(predictor: Predictor, data: DataContainer) -> dict[str, dict]:
 
 
 def exported(predictor: Predictor, frames: list[Atoms]) -> dict[str, dict]:
-    """Compare eager execution with the compiled function, written as a SavedModel and loaded again."""
+    """Compare eager execution with the model as it is exported and loaded again."""
     N = np.array([len(atoms) for atoms in frames])
     Z, R = (np.concatenate([getattr(atoms, name) for atoms in frames]) for name in ("numbers", "positions"))
-    graph = predictor.graph_store(N, Z, R).batch(range(len(frames)))
-    graph = type(graph)(*map(tf.constant, graph))
-    module = tf.Module()
-    module.weights, module.predict = predictor.model.variables, predictor.predict_graph
+    arrays = {
+        "Z": tf.constant(Z, tf.int32),
+        "R": tf.constant(R, predictor.dtype),
+        "molecule_of_atom": tf.constant(np.repeat(np.arange(len(N)), N), tf.int32),
+    }
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder)
-        loaded = tf.saved_model.load(folder)
-        answer = loaded.predict(graph)
-    eager = predictor.compute(graph)
+        predictor.export(Path(folder, "1"))
+        loaded = tf.saved_model.load(str(Path(folder, "1")))
+        answer = loaded.signatures["flat"](**arrays)
+    graph = predictor.graph_store(N, Z, R).batch(range(len(frames)))
+    eager = predictor.named(predictor.compute(type(graph)(*map(tf.constant, graph))))
     return {
-        f"eager against SavedModel, {what}, {predictor.dtype}": {
-            "value": float(np.abs(getattr(eager, field) - getattr(answer, field)).max()),
-            "unit": unit,
+        f"eager against SavedModel, {name}, {predictor.dtype}": {
+            "value": float(np.abs(eager[name] - answer[name]).max()),
+            "unit": predictor.units[name],
             "bound": 1e-9 if predictor.dtype == "float64" else 1e-3,
         }
-        for what, field, unit in (("energy", "values", "eV"), ("forces", "forces", "eV/Ang"))
+        for name in (predictor.energy, "forces")
     }
 
 

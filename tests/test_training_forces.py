@@ -1,0 +1,122 @@
+"""Training with forces, and training until everything is learned."""
+
+import json
+
+import numpy as np
+import pytest
+from test_training import assert_equal_weights, configuration, dataset, trainer_of
+
+from dimenet_tf.config import resolve
+from dimenet_tf.data import DataContainer, Split, ethanol_xtb, load_dataset
+from dimenet_tf.data.dataset import DataConfig
+from dimenet_tf.predictor import load
+from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.training.report import report
+
+
+def force_dataset(train=12, valid=4):
+    """Two molecule types: ethanol and a twin of it that lacks its last hydrogen."""
+    data = ethanol_xtb().select(range(0, 2000, 50))
+    parts = [data, data.select(range(20))]
+    keep = np.arange(9 * 20) % 9 != 8
+    short = DataContainer(
+        parts[1].N - 1,
+        parts[1].Z[keep],
+        parts[1].R[keep],
+        {"energy": parts[1].target("energy") + 1, "forces": parts[1].target("forces")[keep]},
+    )
+    joined = DataContainer(
+        *(np.concatenate([getattr(part, key) for part in (data, short)]) for key in ("N", "Z", "R")),
+        {key: np.concatenate([part.target(key) for part in (data, short)]) for key in ("energy", "forces")},
+    )
+    order = np.random.RandomState(0).permutation(len(joined))
+    split = Split(order[:train], order[train : train + valid], order[train + valid :])
+    return load_dataset(DataConfig(target=["energy", "forces"]), split, joined)
+
+
+def force_configuration(**training) -> dict:
+    return configuration(batch_size=4, num_steps=4, evaluation_interval=2, **training)
+
+
+def test_forces_are_trained_and_reported(tmp_path):
+    config = force_configuration()
+    trainer = trainer_of(config, tmp_path, force_dataset())
+    trainer.run()
+    rows = RunFolder(tmp_path).read_metrics()
+    assert {"mae_energy", "mae_forces", "validation_loss"} <= set(rows[0])
+    best = load(tmp_path)
+    assert best.energy == "energy" and set(best.units) == {"energy", "forces"}
+    # the validation loss is Eq. 2 of the averaged weights on the validation frames
+    valid, scale = trainer.valid, best.head.scale[0]
+    store = best.graph_store(valid.N, valid.Z, valid.R)
+    prediction = trainer.averaged.predict_store(store, np.arange(len(valid)))
+    error = np.abs(prediction.values[:, 0] - valid.target("energy"))
+    forces = np.abs(prediction.forces - valid.target("forces"))
+    ends = np.cumsum(valid.N)
+    losses = [e + 100 * forces[end - n : end].mean() for e, n, end in zip(error, valid.N, ends)]
+    assert rows[-1]["validation_loss"] == pytest.approx(np.mean(losses) / scale, rel=1e-6)
+    text = report(best, trainer.dataset, RunFolder(tmp_path))
+    assert "MAE of energy: " in text and " kcal/mol/Ang = " in text and " meV/Ang" in text
+    assert "C2H6O" in text and "C2H5O" in text
+    result = json.loads((tmp_path / "test.json").read_text())
+    frames = {name: t["molecules"] for name, t in result["types"].items()}
+    assert sum(frames.values()) == result["molecules"] == 44
+    assert (tmp_path / "plots/test_forces.png").stat().st_size > 10_000
+    # what predicts no forces at all has their mean absolute value for its error
+    test = trainer.dataset.container.select(trainer.dataset.split.test)
+    assert result["mae_of_per_element_fit"]["forces"] == pytest.approx(np.abs(test.target("forces")).mean())
+
+
+@pytest.mark.parametrize("loss", ["dimenet", "gemnet"])
+def test_two_replicas_are_one_with_forces(tmp_path, loss):
+    trainers = []
+    for strategy in ("none", "mirrored"):
+        config = force_configuration(strategy=strategy, loss=loss)
+        trainers.append(trainer_of(config, tmp_path / strategy, force_dataset()))
+        trainers[-1].run()
+    assert_equal_weights(*trainers, rtol=1e-4, atol=1e-5)
+
+
+def test_a_resumed_run_with_forces_is_the_uninterrupted_run(tmp_path):
+    whole = trainer_of(force_configuration(), tmp_path / "whole", force_dataset())
+    whole.run()
+    trainer_of(
+        {**force_configuration(), "training": {**force_configuration()["training"], "num_steps": 2}},
+        tmp_path / "parts",
+        force_dataset(),
+    ).run()
+    second = trainer_of(force_configuration(), tmp_path / "parts", force_dataset())
+    assert second.step == 2
+    second.run()
+    assert_equal_weights(whole, second, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_overfits_fifty_molecules(tmp_path, model_name):
+    """To under 1 % of the error before training."""
+    size = {"emb_size": 32, "num_blocks": 2}
+    config = resolve(
+        {
+            "model": {"name": model_name, **size, "output_init": "zeros"},
+            "training": {
+                "num_steps": 600,
+                "batch_size": 25,
+                "learning_rate": 2e-3,
+                "warmup_steps": 30,
+                "decay_steps": 600,
+                "decay_rate": 0.003,
+                "ema_decay": 0.9,
+                "evaluation_interval": 600,
+            },
+        }
+    )
+    data = dataset(train=50)
+    trainer = trainer_of(config, tmp_path, data)
+
+    def error() -> float:
+        predicted = trainer.averaged.predict_store(trainer.store, np.arange(len(data.split.train)))
+        return float(np.abs(predicted.values - data.targets[data.split.train]).mean())
+
+    before = error()
+    trainer.run()
+    assert error() < 0.01 * before
