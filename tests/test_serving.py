@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,7 +130,8 @@ def test_saved_model_cli(served, tmp_path):
     inputs = padded()
     for name, array in inputs.items():
         np.save(tmp_path / f"{name}.npy", array)
-    command = ["saved_model_cli", "run", "--dir", str(path), "--tag_set", "serve", "--signature_def", "serving_default"]
+    program = Path(sys.executable).with_name("saved_model_cli")
+    command = [program, "run", "--dir", str(path), "--tag_set", "serve", "--signature_def", "serving_default"]
     command += ["--inputs", f"Z={tmp_path / 'Z.npy'};R={tmp_path / 'R.npy'}", "--outdir", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
     np.testing.assert_allclose(np.load(tmp_path / "energy.npy"), predictor.predict(inputs)["energy"], rtol=1e-6)
