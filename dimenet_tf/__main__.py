@@ -26,6 +26,7 @@ from ase import Atoms  # noqa: E402
 from ase.calculators.singlepoint import SinglePointCalculator  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from dimenet_tf.data.readers import reading_with_ase  # noqa: E402
 from dimenet_tf.elements import symbols  # noqa: E402
 from dimenet_tf.errors import UserError  # noqa: E402
 from dimenet_tf.predictor import Predictor, load  # noqa: E402
@@ -62,10 +63,8 @@ def predict_file(predictor: Predictor, source: Path, target: Path, batch_size: i
 
 def read_frames(source: Path) -> Iterator[Atoms]:
     """Yield the molecules of a file that ASE reads."""
-    try:
+    with reading_with_ase(source):
         yield from ase.io.iread(source, index=":")
-    except (ase.io.formats.UnknownFileTypeError, ase.io.ParseError, OSError, ValueError, LookupError) as error:
-        raise UserError(f"{source} could not be read by ASE: {error}") from None
 
 
 def chunks(items: Iterator[Atoms], size: int) -> Iterator[list[Atoms]]:

@@ -244,12 +244,7 @@ class Predictor(tf.keras.Model):
     def from_folder(cls, folder: str | Path) -> Predictor:
         """Read what `to_folder` wrote."""
         folder = Path(folder)
-        try:
-            description = json.loads((folder / DESCRIPTION).read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise UserError(f"{folder / DESCRIPTION} cannot be read ({error})") from None
-        if description["format"] > FORMAT:
-            raise UserError(f"{folder} was written by a newer version of dimenet_tf")
+        description = read_description(folder / DESCRIPTION, FORMAT)
         model = description["model"]
         predictor = cls(
             model.pop("name"),
@@ -275,6 +270,17 @@ class Predictor(tf.keras.Model):
         twin = Predictor(self.model_name, self._model_config(), head, self.elements, dtype, energy)
         twin.set_weights(self.get_weights())
         return twin
+
+
+def read_description(path: Path, newest: int) -> dict:
+    """Read the JSON file in which a folder says what it holds; `newest` is the latest format that is understood."""
+    try:
+        description = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from None
+    if description["format"] > newest:
+        raise UserError(f"{path} was written by a newer version of dimenet_tf")
+    return description
 
 
 def pretrained_folders() -> dict[str, Path]:

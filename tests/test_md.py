@@ -18,15 +18,8 @@ from test_forces import force_field
 from dimenet_tf.data import ethanol_xtb, from_atoms
 from dimenet_tf.errors import UserError
 from dimenet_tf.md import Committee, DimeNetCalculator, StopOnUncertainty, UncertaintyExceeded
-from dimenet_tf.md.certify import (
-    certify,
-    cutoff,
-    fingerprint,
-    finite_differences,
-    format_certificate,
-    nve,
-    symmetries,
-)
+from dimenet_tf.md.certify import certify, fingerprint, format_certificate
+from dimenet_tf.md.measurements import cutoff, finite_differences, nve, symmetries
 from dimenet_tf.md.velocities import count_vibrations, temperature_of, thermalize
 from dimenet_tf.predictor import load
 
@@ -206,7 +199,10 @@ def test_dynamics_stop_where_the_committee_knows_too_little(committee):
         StopOnUncertainty(atoms, 1.0)
 
 
-def test_committees_that_do_not_belong_together(committee):
+def test_committees_that_do_not_belong_together(committee, tmp_path):
+    (tmp_path / "committee.json").write_text('{"format": 99}')
+    with pytest.raises(UserError, match="committee.json was written by a newer version"):
+        DimeNetCalculator(tmp_path)
     with pytest.raises(UserError, match="at least two members"):
         Committee(committee.members[:1])
     with pytest.raises(UserError, match="member 1 of the committee has other dtype than member 0: float32"):
@@ -283,7 +279,7 @@ def test_the_drift_of_a_model_without_conservation_is_found(monkeypatch):
             x, y, _ = (self.atoms.positions - self.atoms.positions[0]).T
             self.results["forces"] += 0.02 * np.stack([-y, x, 0 * x], axis=1)
 
-    monkeypatch.setattr("dimenet_tf.md.certify.DimeNetCalculator", Swirling)
+    monkeypatch.setattr("dimenet_tf.md.measurements.DimeNetCalculator", Swirling)
     wrong = nve(predictor, atoms, 0.5, 300, 0.5)
     assert wrong[drift]["value"] > 10 * max(wrong[drift]["bound"], sound[drift]["value"])
 
@@ -295,7 +291,7 @@ def test_molecules_that_fly_apart_fail_the_certificate(monkeypatch, predictor):
             if self.atoms.get_velocities().any():
                 raise UserError("a coordinate is not finite")
 
-    monkeypatch.setattr("dimenet_tf.md.certify.DimeNetCalculator", Exploding)
+    monkeypatch.setattr("dimenet_tf.md.measurements.DimeNetCalculator", Exploding)
     (row,) = nve(predictor, molecule("H2O"), 0.1, 300, 0.5).values()
     assert row["value"] == np.inf > row["bound"]
 

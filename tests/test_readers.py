@@ -20,21 +20,18 @@ FRAMES = 30
 Z = np.array([8, 1, 1])
 R = molecule("H2O").positions[[0, 1, 2]] + RNG.normal(0, 0.05, (FRAMES, 3, 3))
 E, F = RNG.normal(-1e5, 5, FRAMES), RNG.normal(0, 20, (FRAMES, 3, 3))
+FLAT = {"N": np.full(FRAMES, 3), "Z": np.tile(Z, FRAMES), "R": R.reshape(-1, 3)}
 LAYOUTS = {
     "MD17": {"z": Z.astype(np.uint8), "R": R, "E": E[:, None], "F": F, "name": "water", "theory": "none"},
     "rMD17": {"nuclear_charges": Z, "coords": R, "energies": E, "forces": F, "old_indices": np.arange(FRAMES)},
     "COLL": {
-        "N": np.full(FRAMES, 3),
-        "Z": np.tile(Z, FRAMES),
-        "R": R.reshape(-1, 3),
+        **FLAT,
         "E": E,
         "F": F.reshape(-1, 3),
         "id": np.arange(FRAMES),
     },
     "ours": {
-        "N": np.full(FRAMES, 3),
-        "Z": np.tile(Z, FRAMES),
-        "R": R.reshape(-1, 3),
+        **FLAT,
         "energy": E,
         "forces": F.reshape(-1, 3),
     },

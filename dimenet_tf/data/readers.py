@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 from zipfile import BadZipFile
@@ -48,8 +50,7 @@ def read_file(
         raise UserError(f"no such file: {path}")
     if path.suffix == ".npz":
         return from_arrays(load_npz(path, str(path)), str(path), keys, units)
-    frames, units = _ase_frames(path, dict(units or {}))
-    return from_atoms(frames, str(path), keys, units)
+    return from_atoms(_ase_frames(path, units or {}), str(path), keys, units)
 
 
 def load_npz(file: str | Path | BinaryIO, source: str) -> dict[str, np.ndarray]:
@@ -218,14 +219,27 @@ def _numbers(value, shape: tuple[int, ...]) -> np.ndarray:
     return np.full(shape, np.nan)
 
 
-def _ase_frames(path: Path, units: dict[str, str]) -> tuple[list, dict[str, str]]:
-    """Read molecules with ASE; return the units that belong to them as well."""
-    import ase.db  # slow to import, and needed for these formats only
+@contextlib.contextmanager
+def reading_with_ase(path: Path) -> Iterator[None]:
+    """Turn the errors of ASE's readers into one line that names the file."""
+    import ase.io  # slow to import, and needed for these formats only
+
+    known = (ase.io.formats.UnknownFileTypeError, ase.io.ParseError, OSError, ValueError, LookupError, sqlite3.Error)
+    try:
+        yield
+    except known as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} could not be read by ASE: {' '.join(str(error).split())}") from None
+
+
+def _ase_frames(path: Path, units: Mapping[str, str]) -> list:
+    import ase.db
     import ase.io
 
-    try:
+    with reading_with_ase(path):
         if path.suffix != ".db":
-            return ase.io.read(path, index=":"), units
+            return ase.io.read(path, index=":")
         database = ase.db.connect(path)
         if {"_property_unit_dict", "_distance_unit"} & set(database.metadata) and not units:
             raise UserError(
@@ -237,8 +251,4 @@ def _ase_frames(path: Path, units: dict[str, str]) -> tuple[list, dict[str, str]
             atoms = row.toatoms()
             atoms.info.update({**row.key_value_pairs, **row.data})
             frames.append(atoms)
-        return frames, units
-    except UserError:
-        raise
-    except Exception as error:  # each of ASE's many readers fails in its own way
-        raise UserError(f"{path} could not be read by ASE: {' '.join(str(error).split())}") from None
+        return frames

@@ -13,7 +13,7 @@ import tensorflow as tf
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph, graph_signature
-from dimenet_tf.predictor import Prediction, Predictor, load
+from dimenet_tf.predictor import Prediction, Predictor, load, read_description
 
 DESCRIPTION = "committee.json"
 FORMAT = 1
@@ -103,10 +103,7 @@ class Committee:
     def from_folder(cls, folder: str | Path) -> Committee:
         """Read what `to_folder` wrote."""
         folder = Path(folder)
-        try:
-            description = json.loads((folder / DESCRIPTION).read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise UserError(f"{folder / DESCRIPTION} cannot be read ({error})") from None
+        description = read_description(folder / DESCRIPTION, FORMAT)
         return cls([folder / str(i) for i in range(description["members"])], description["factor"])
 
     def clone(self, dtype: str) -> Committee:

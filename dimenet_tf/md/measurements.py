@@ -1,0 +1,191 @@
+"""What a certificate measures, each on the model itself.
+
+Every function returns rows by name: a `value`, its `unit` and the `bound` that it must not pass (None: there is none).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from ase import Atoms, units
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import FIRE
+from scipy.spatial.transform import Rotation
+from tqdm import tqdm
+
+from dimenet_tf.data.container import DataContainer
+from dimenet_tf.errors import UserError
+from dimenet_tf.md.calculator import DimeNetCalculator
+from dimenet_tf.md.velocities import count_vibrations, temperature_of, thermalize
+from dimenet_tf.predictor import Predictor
+
+
+def predict(predictor: Predictor, frames: list[Atoms]) -> tuple[np.ndarray, np.ndarray]:
+    """Return energies (frames,) and forces (frames, atoms, 3) of geometries of one molecule."""
+    result = predictor.predict(frames)
+    return result[predictor.energy], result["forces"].astype(np.float64)
+
+
+def moved(atoms: Atoms, positions: np.ndarray) -> Atoms:
+    """Return the molecule with other positions."""
+    return Atoms(atoms.numbers, positions)
+
+
+def finite_differences(predictor: Predictor, frames: list[Atoms], step: float = 2e-4) -> dict:
+    """Compare forces with differences of energies: every coordinate of every frame, in float64, fourth order."""
+    worst, square = 0.0, 0.0
+    for atoms in frames:
+        size = 3 * len(atoms)
+        directions = np.eye(size).reshape(size, -1, 3) * step
+        energies = [
+            predict(predictor, [moved(atoms, atoms.positions + k * d) for d in directions])[0] for k in (-2, -1, 1, 2)
+        ]
+        numeric = -(energies[0] - 8 * energies[1] + 8 * energies[2] - energies[3]) / (12 * step)
+        forces = predict(predictor, [atoms])[1].ravel()
+        worst = max(worst, float(np.abs(forces - numeric).max()))
+        square = max(square, float(np.mean(forces**2)))
+    return {"value": worst / np.sqrt(square), "unit": "of the largest RMS force", "bound": 1e-6}
+
+
+def symmetries(predictor: Predictor, frames: list[Atoms], seed: int = 0) -> dict[str, dict]:
+    """Rotate, translate and permute: how much the energy changes, and the forces beyond turning along."""
+    rng = np.random.default_rng(seed)
+    double = predictor.dtype == "float64"
+    errors = {"rotation": np.zeros(2), "translation": np.zeros(2), "permutation": np.zeros(2)}
+    for atoms in frames:
+        turn = Rotation.random(random_state=rng.integers(1 << 31)).as_matrix()
+        order = rng.permutation(len(atoms))
+        changed = {
+            "rotation": (moved(atoms, atoms.positions @ turn.T), lambda f, turn=turn: f @ turn.T),
+            "translation": (moved(atoms, atoms.positions + rng.normal(size=3)), lambda f: f),
+            "permutation": (atoms[order], lambda f, order=order: f[order]),
+        }
+        energy, forces = predict(predictor, [atoms])
+        for name, (other, expected) in changed.items():
+            e, f = predict(predictor, [other])
+            difference = abs(e[0] - energy[0]), np.abs(f[0] - expected(forces[0])).max()
+            errors[name] = np.maximum(errors[name], difference)
+    bounds = (1e-8, 1e-8) if double else (1e-3, 1e-3)
+    return {
+        f"{name}, {what}, {predictor.dtype}": {"value": float(error), "unit": unit, "bound": bound}
+        for name, pair in errors.items()
+        for what, unit, error, bound in zip(("energy", "forces"), ("eV", "eV/Ang"), pair, bounds)
+    }
+
+
+def cutoff(predictor: Predictor, atoms: Atoms, step: float = 1e-4) -> dict[str, dict]:
+    """Let a copy of the molecule leave: jumps where the closest pair crosses the cutoff, and what is left beyond.
+
+    In float64. The jumps are differences over a distance of twice `step`, which a smooth function has too.
+    """
+    radius = predictor.model.cutoff
+    x = atoms.positions[:, 0]
+
+    def at(distance: float) -> Atoms:
+        """The two copies, the first atom of one at a distance along x from the last of the other: the closest pair."""
+        shift = atoms.positions[x.argmax()] - atoms.positions[x.argmin()] + [distance, 0, 0]
+        return moved(atoms + atoms, np.concatenate([atoms.positions, atoms.positions + shift]))
+
+    inside, outside, beyond = (predict(predictor, [at(radius + d)]) for d in (-step, step, 1.0))
+    alone = predict(predictor, [atoms])
+    return {
+        "cutoff, change of the energy across": {
+            "value": float(abs(inside[0] - outside[0])[0]),
+            "unit": f"eV over {2 * step:g} Ang",
+            "bound": 1e-8,
+        },
+        "cutoff, change of the forces across": {
+            "value": float(np.abs(inside[1] - outside[1]).max()),
+            "unit": f"eV/Ang over {2 * step:g} Ang",
+            "bound": 1e-6,
+        },
+        "cutoff, force beyond": {
+            "value": float(np.abs(beyond[1][0] - np.concatenate([alone[1][0]] * 2)).max()),
+            "unit": "eV/Ang",
+            "bound": 1e-9,
+        },
+        "cutoff, energy beyond": {
+            "value": float(abs(beyond[0][0] - 2 * alone[0][0])),
+            "unit": "eV",
+            "bound": 1e-8,
+        },
+    }
+
+
+def nve(
+    predictor: Predictor, atoms: Atoms, picoseconds: float, temperature: float, timestep: float, seed: int = 0
+) -> dict[str, dict]:
+    """Run dynamics at constant energy from the relaxed geometry (velocity Verlet); the drift is a fitted slope."""
+    atoms = atoms.copy()
+    atoms.calc = DimeNetCalculator(predictor)
+    FIRE(atoms, logfile=None).run(fmax=0.01, steps=1000)
+    vibrations = count_vibrations(atoms)
+    # half of the kinetic energy goes into the potential
+    thermalize(atoms, 2 * temperature, np.random.default_rng(seed))
+    atoms.set_momenta(atoms.get_momenta() * np.sqrt(2 * temperature / temperature_of(atoms, vibrations)))
+    steps = max(10, round(picoseconds * 1000 / timestep))
+    dynamics = VelocityVerlet(atoms, timestep * units.fs)
+    bar = tqdm(total=steps, desc="NVE", unit="step", dynamic_ncols=True, mininterval=1.0)
+    total, temperatures = [], []
+
+    def record() -> None:
+        total.append(atoms.get_total_energy())
+        temperatures.append(temperature_of(atoms, vibrations))
+        bar.update(dynamics.nsteps - bar.n)
+
+    dynamics.attach(record, interval=max(1, steps // 2000))
+    run = f"{picoseconds:g} ps, {timestep:g} fs, {predictor.dtype}"
+    with bar:
+        try:
+            dynamics.run(steps)
+        except UserError:  # it has flown apart: positions are no numbers any more, or atoms fell together
+            return {f"NVE drift ({run})": {"value": float("inf"), "unit": "meV/atom/ps", "bound": 0.1}}
+    per_atom = 1000 * np.array(total) / len(atoms)
+    slope = np.polyfit(np.linspace(0, picoseconds, len(per_atom)), per_atom, 1)[0]
+    return {
+        f"NVE drift ({run})": {"value": float(abs(slope)), "unit": "meV/atom/ps", "bound": 0.1},
+        "NVE fluctuation": {"value": float(per_atom.std()), "unit": "meV/atom", "bound": 5.0},
+        "NVE mean temperature": {"value": float(np.mean(temperatures)), "unit": "K", "bound": None},
+    }
+
+
+def held_out(predictor: Predictor, data: DataContainer) -> dict[str, dict]:
+    """Errors on frames that the model has not seen."""
+    predictor.check(data.N, data.Z, data.R)
+    prediction = predictor.predict_store(predictor.graph_store(data.N, data.Z, data.R), np.arange(len(data)))
+    at = predictor.head.targets.index(predictor.energy)
+    energy = np.abs(prediction.values[:, at] - data.target("energy"))
+    forces = np.abs(prediction.forces - data.target("forces"))
+    return {
+        f"held-out forces, MAE ({len(data)} frames)": {"value": float(forces.mean()), "unit": "eV/Ang", "bound": None},
+        "held-out forces, largest error": {"value": float(forces.max()), "unit": "eV/Ang", "bound": None},
+        "held-out energies, MAE": {"value": float(energy.mean()), "unit": "eV", "bound": None},
+    }
+
+
+def exported(predictor: Predictor, frames: list[Atoms]) -> dict[str, dict]:
+    """Compare eager execution with the model as it is exported and loaded again."""
+    N = np.array([len(atoms) for atoms in frames])
+    Z, R = (np.concatenate([getattr(atoms, name) for atoms in frames]) for name in ("numbers", "positions"))
+    arrays = {
+        "Z": tf.constant(Z, tf.int32),
+        "R": tf.constant(R, predictor.dtype),
+        "molecule_of_atom": tf.constant(np.repeat(np.arange(len(N)), N), tf.int32),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        predictor.export(Path(folder, "1"))
+        loaded = tf.saved_model.load(str(Path(folder, "1")))
+        answer = loaded.signatures["flat"](**arrays)
+    graph = predictor.graph_store(N, Z, R).batch(range(len(frames)))
+    eager = predictor.named(predictor.compute(type(graph)(*map(tf.constant, graph))))
+    return {
+        f"eager against SavedModel, {name}, {predictor.dtype}": {
+            "value": float(np.abs(eager[name] - answer[name]).max()),
+            "unit": predictor.units[name],
+            "bound": 1e-9 if predictor.dtype == "float64" else 1e-3,
+        }
+        for name in (predictor.energy, "forces")
+    }
