@@ -19,14 +19,13 @@ from dimenet_tf.cli import one_line_errors, quiet_tensorflow
 
 quiet_tensorflow()
 
-import ase.io  # noqa: E402
 import ase.io.extxyz  # noqa: E402
 import numpy as np  # noqa: E402
 from ase import Atoms  # noqa: E402
 from ase.calculators.singlepoint import SinglePointCalculator  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from dimenet_tf.data.readers import reading_with_ase  # noqa: E402
+from dimenet_tf.data.inputs import read_frames  # noqa: E402
 from dimenet_tf.elements import symbols  # noqa: E402
 from dimenet_tf.errors import UserError  # noqa: E402
 from dimenet_tf.predictor import Predictor, load  # noqa: E402
@@ -38,33 +37,27 @@ def predict_file(predictor: Predictor, source: Path, target: Path, batch_size: i
     Properties are written as numbers of the comment line (as energy and forces of a calculator where the model has
     forces); what the file said of the molecules stays. The target is there when it is complete.
     """
-    if not source.exists():
-        raise UserError(f"no such file: {source}")
     if target.suffix not in (".extxyz", ".xyz"):
         raise UserError(f"{target}: predictions are written as extended XYZ (.extxyz or .xyz)")
     unfinished = target.with_name(f".{target.name}.part")
     done = 0
-    with unfinished.open("w") as file, tqdm(unit="molecule", dynamic_ncols=True) as bar:
-        for chunk in chunks(read_frames(source), batch_size):
-            try:
-                predicted = predictor.predict(chunk, batch_size)
-            except UserError as error:
-                last = done + len(chunk) - 1
-                raise UserError(
-                    f"{source}, among its molecules {done} ... {last} (counted from {done}): {error}"
-                ) from None
-            label(chunk, predicted, predictor)
-            ase.io.extxyz.write_xyz(file, chunk)
-            done += len(chunk)
-            bar.update(len(chunk))
-    unfinished.replace(target)
+    try:
+        with unfinished.open("w") as file, tqdm(unit="molecule", dynamic_ncols=True) as bar:
+            for chunk in chunks(read_frames(source), batch_size):
+                try:
+                    predicted = predictor.predict(chunk, batch_size)
+                except UserError as error:
+                    last = done + len(chunk) - 1
+                    where = f"{source}, among its molecules {done} ... {last} (counted from {done})"
+                    raise UserError(f"{where}: {error}") from None
+                label(chunk, predicted, predictor)
+                ase.io.extxyz.write_xyz(file, chunk)
+                done += len(chunk)
+                bar.update(len(chunk))
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return done
-
-
-def read_frames(source: Path) -> Iterator[Atoms]:
-    """Yield the molecules of a file that ASE reads."""
-    with reading_with_ase(source):
-        yield from ase.io.iread(source, index=":")
 
 
 def chunks(items: Iterator[Atoms], size: int) -> Iterator[list[Atoms]]:

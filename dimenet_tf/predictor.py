@@ -10,7 +10,9 @@ from typing import NamedTuple, Union
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
+from dimenet_tf.data.inputs import read_molecules
 from dimenet_tf.elements import symbols
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph, GraphStore, graph_signature, ingraph
@@ -34,6 +36,7 @@ class Prediction(NamedTuple):
     """(atoms, 3), eV/Angstrom; no rows where the predictor has no forces."""
 
 
+@tf.keras.utils.register_keras_serializable("dimenet_tf")
 class Predictor(tf.keras.Model):
     """Model, head and units: raw atomic numbers and positions -> properties and forces.
 
@@ -67,6 +70,7 @@ class Predictor(tf.keras.Model):
         self.head = head
         self.elements = sorted(int(z) for z in elements)
         self.energy = energy
+        self.built = True  # the model has its weights
         signature = graph_signature(dtype)
         self.predict_graph = tf.function(self.compute, input_signature=[signature])
         self._curvature = tf.function(self._curvature_along, input_signature=[signature, signature.positions])
@@ -136,20 +140,27 @@ class Predictor(tf.keras.Model):
 
     def predict_store(self, store: GraphStore, molecules: np.ndarray, batch_size: int = 32) -> Prediction:
         """Predict some molecules of a store; NumPy arrays in the order of `molecules`."""
-        nothing = np.empty((0, len(self.head.targets)))
-        parts = [Prediction(nothing, nothing, np.empty((0, 3), self.dtype))]
+        parts = []
         for start in range(0, len(molecules), batch_size):
             parts.append(self.predict_graph(store.batch(molecules[start : start + batch_size])))
+        return self._join(parts)
+
+    def _join(self, parts: Sequence[Prediction]) -> Prediction:
+        """Return predictions behind each other, as NumPy arrays."""
+        nothing = np.empty((0, len(self.head.targets)))
+        parts = [Prediction(nothing, nothing, np.empty((0, 3), self.dtype)), *parts]
         return Prediction(*(np.concatenate([np.asarray(array) for array in arrays]) for arrays in zip(*parts)))
 
-    def predict(self, inputs, batch_size: int = 32) -> dict[str, np.ndarray]:
+    def predict(self, inputs, batch_size: int = 32, verbose: int = 0) -> dict[str, np.ndarray]:
         """Predict the properties of molecules.
 
         Parameters
         ----------
         inputs : {"Z": (B, A) int, "R": (B, A, 3) float, Angstrom}, padded with Z = 0 behind each molecule's atoms,
-            or a list of `ase.Atoms`
+            or a `tf.data.Dataset` of such batches, or `ase.Atoms` in a list (or generator), or the name of a file that
+            ASE reads (extended XYZ)
         batch_size : molecules computed at once
+        verbose : 1 for a progress bar
 
         Returns
         -------
@@ -162,13 +173,20 @@ class Predictor(tf.keras.Model):
             For coordinates that are not finite, atoms at the same place, elements that the training data did not
             contain, molecules without atoms, or arrays that do not fit each other; names the molecule.
         """
-        N, Z, R = _flat_arrays(inputs)
-        R = R.astype(self.dtype)  # atoms may fall together in it
-        self.check(N, Z, R)
-        prediction = self.predict_store(self.graph_store(N, Z, R), np.arange(len(N)), batch_size)
+        if batch_size < 1:
+            raise UserError(f"batch_size = {batch_size} must be at least 1")
+        sizes, width, parts = [np.empty(0, int)], 0, []
+        with tqdm(unit="molecule", disable=not verbose, dynamic_ncols=True) as bar:
+            for some in read_molecules(inputs, batch_size):
+                R = some.R.astype(self.dtype)  # atoms may fall together in it
+                self.check(some.N, some.Z, R, first=sum(map(len, sizes)))
+                parts.append(self.predict_graph(self.graph_store(some.N, some.Z, R).batch(range(len(some.N)))))
+                sizes.append(some.N)
+                width = max(width, some.width)
+                bar.update(len(some.N))
+        prediction, N = self._join(parts), np.concatenate(sizes)
         named = self.named(prediction)
         if self.energy is not None:
-            width = np.shape(inputs["Z"])[1] if isinstance(inputs, Mapping) else N.max(initial=0)
             named["forces"] = np.zeros((len(N), width, 3), self.dtype)
             named["forces"][np.arange(width) < N[:, None]] = prediction.forces
         return named
@@ -185,10 +203,10 @@ class Predictor(tf.keras.Model):
         """
         if self.energy is None:
             raise UserError("this model has no forces: with_forces(target) makes them of one of its energies")
-        N, Z, R = _flat_arrays([atoms])
-        R = R.astype(self.dtype)
-        self.check(N, Z, R)
-        store, size = self.graph_store(N, Z, R), 3 * N[0]
+        (molecule,) = read_molecules([atoms], 1)
+        R = molecule.R.astype(self.dtype)
+        self.check(molecule.N, molecule.Z, R)
+        store, size = self.graph_store(molecule.N, molecule.Z, R), 3 * len(R)
         directions = np.eye(size, dtype=self.dtype).reshape(size, -1, 3)
         columns = []
         for start in range(0, size, 32):  # copies of the molecule in one batch, a direction each
@@ -198,10 +216,10 @@ class Predictor(tf.keras.Model):
         hessian = np.concatenate(columns).astype(np.float64)
         return (hessian + hessian.T) / 2
 
-    def check(self, N: np.ndarray, Z: np.ndarray, R: np.ndarray) -> None:
-        """Raise a UserError for molecules that cannot be predicted; flat arrays."""
+    def check(self, N: np.ndarray, Z: np.ndarray, R: np.ndarray, first: int = 0) -> None:
+        """Raise a UserError for molecules that cannot be predicted; flat arrays. `first`: number of the first one."""
         ends = np.cumsum(N)
-        for molecule, (start, end) in enumerate(zip(ends - N, ends)):
+        for molecule, (start, end) in enumerate(zip(ends - N, ends), start=first):
             z, r = Z[start:end], R[start:end]
             if len(z) == 0:
                 raise UserError(f"molecule {molecule} has no atoms")
@@ -216,20 +234,40 @@ class Predictor(tf.keras.Model):
             if len(np.unique(r, axis=0)) < len(r):
                 raise UserError(f"molecule {molecule}: two atoms are at the same place")
 
-    def to_folder(self, folder: str | Path) -> None:
-        """Write the predictor: `predictor.json` (everything but weights) and `weights.h5`."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        description = {
-            "format": FORMAT,
+    def save(self, *args, **kwargs) -> None:
+        """Save as any Keras model, to be read by `tf.keras.models.load_model`. For servers there is `export`."""
+        # Keras describes the input of a model by the last one that it has seen: an atom
+        self({"Z": tf.constant([self.elements[:1]]), "R": tf.zeros([1, 1, 3], self.dtype)})
+        super().save(*args, **kwargs)
+
+    def get_config(self) -> dict:
+        """Return everything but weights; `from_config` and `tf.keras.models.load_model` make a predictor of it."""
+        return {
             "model": {"name": self.model_name, **self._model_config()},
             "dtype": self.dtype,
             "elements": self.elements,
             "energy": self.energy,
             "head": self.head.get_config(),
         }
+
+    @classmethod
+    def from_config(cls, config: Mapping, custom_objects: Mapping | None = None) -> Predictor:
+        hyperparameters = dict(config["model"])
+        return cls(
+            hyperparameters.pop("name"),
+            hyperparameters,
+            ScalarHead(**config["head"]),
+            config["elements"],
+            config["dtype"],
+            config.get("energy"),  # older files have none
+        )
+
+    def to_folder(self, folder: str | Path) -> None:
+        """Write the predictor: `predictor.json` (everything but weights) and `weights.h5`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         save_weights(self.model, folder / WEIGHTS)
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1))
+        (folder / DESCRIPTION).write_text(json.dumps({"format": FORMAT, **self.get_config()}, indent=1))
 
     def export(self, path: str | Path, max_atoms: int = 1000) -> None:
         """Write a SavedModel; see `dimenet_tf.serving.export`."""
@@ -244,16 +282,7 @@ class Predictor(tf.keras.Model):
     def from_folder(cls, folder: str | Path) -> Predictor:
         """Read what `to_folder` wrote."""
         folder = Path(folder)
-        description = read_description(folder / DESCRIPTION, FORMAT)
-        model = description["model"]
-        predictor = cls(
-            model.pop("name"),
-            model,
-            ScalarHead(**description["head"]),
-            description["elements"],
-            description["dtype"],
-            description.get("energy"),
-        )
+        predictor = cls.from_config(read_description(folder / DESCRIPTION, FORMAT))
         load_weights(predictor.model, folder / WEIGHTS)
         return predictor
 
@@ -266,8 +295,7 @@ class Predictor(tf.keras.Model):
         return self._twin(self.dtype, energy)
 
     def _twin(self, dtype: str, energy: str | None) -> Predictor:
-        head = ScalarHead.from_config(self.head.get_config())
-        twin = Predictor(self.model_name, self._model_config(), head, self.elements, dtype, energy)
+        twin = self.from_config({**self.get_config(), "dtype": dtype, "energy": energy})
         twin.set_weights(self.get_weights())
         return twin
 
@@ -315,30 +343,3 @@ def find_folder(path: str | Path) -> Path:
     close = difflib.get_close_matches(str(path), known, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     raise UserError(f"no such run or model: {path}{hint}")
-
-
-def _flat_arrays(inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return N (B,), Z (sum N,) and R (sum N, 3) of any input that `Predictor.predict` takes."""
-    if isinstance(inputs, Mapping):
-        if not {"Z", "R"} <= set(inputs):
-            raise UserError(f"predict needs 'Z' and 'R', got {', '.join(map(str, inputs))}")
-        Z, R = np.asarray(inputs["Z"]), np.asarray(inputs["R"])
-        if Z.ndim != 2 or R.shape != (*Z.shape, 3):
-            raise UserError(f"Z must be (molecules, atoms) and R (molecules, atoms, 3), got {Z.shape} and {R.shape}")
-        real = Z != 0
-        if (np.diff(real.astype(int), axis=1) > 0).any():
-            raise UserError("Z = 0 is padding and may only stand behind a molecule's atoms")
-        return real.sum(axis=1), Z[real], R[real]
-    if hasattr(inputs, "numbers"):
-        raise UserError("predict takes a list of molecules: predict([atoms])")
-    inputs = list(inputs)
-    for i, atoms in enumerate(inputs):
-        if not hasattr(atoms, "numbers"):
-            raise UserError(f"molecule {i} is no ase.Atoms but {type(atoms).__name__}")
-        if atoms.pbc.any():
-            raise UserError(f"molecule {i} is periodic; only molecules are supported")
-    return (
-        np.array([len(atoms) for atoms in inputs], np.int32),
-        np.concatenate([np.empty(0, int), *(atoms.numbers for atoms in inputs)]),
-        np.concatenate([np.empty((0, 3)), *(atoms.positions for atoms in inputs)]),
-    )

@@ -18,7 +18,7 @@ ALLOWED = {
     "models": {"graph", "basis", "layers"},
     "heads": {"graph", "layers"},
     "data": {"graph", "errors", "elements"},
-    "predictor": {"graph", "models", "heads", "weights", "errors", "elements", "serving"},
+    "predictor": {"data", "graph", "models", "heads", "weights", "errors", "elements", "serving"},
     "serving": {"elements", "errors", "graph", "predictor"},
     "__main__": {"cli", "data", "elements", "errors", "predictor", "serving"},
     "interop": {"data", "heads", "predictor", "weights", "errors"},

@@ -189,6 +189,16 @@ def test_configuration_round_trip(model):
     np.testing.assert_array_equal(twin(graph).scalars, model(graph).scalars)
 
 
+@pytest.mark.parametrize("target", ["model.keras", "folder"])
+def test_keras_saves_and_loads(variant, target, tmp_path):
+    model = make(variant, "float32")
+    model.save(tmp_path / target)
+    loaded = tf.keras.models.load_model(tmp_path / target)
+    assert type(loaded) is type(model) and loaded.get_config() == model.get_config()
+    graph = graph_of(*ETHANOL, model)
+    np.testing.assert_array_equal(loaded(graph).scalars, model(graph).scalars)
+
+
 def test_wrong_choices_are_named():
     for name in MODELS:
         for key in ("conventions", "aggregation", "radial_basis", "output_init"):

@@ -1,6 +1,8 @@
+import ase.io
 import h5py
 import numpy as np
 import pytest
+import tensorflow as tf
 from ase.build import molecule
 from conftest import SMALL, randomize
 
@@ -41,6 +43,54 @@ def test_padded_arrays_atoms_and_single_molecules_agree(model_name):
     for key in together:
         np.testing.assert_allclose(from_atoms[key], together[key], rtol=1e-6)
         np.testing.assert_allclose([s[key][0] for s in single], together[key], rtol=1e-6)
+
+
+def test_data_sets_files_and_generators(tmp_path):
+    predictor, inputs = make(), padded(NAMES)
+    expected = predictor.predict(inputs)
+    batched = tf.data.Dataset.from_tensor_slices(inputs).batch(3)
+    ragged = tf.data.Dataset.from_generator(
+        lambda: ({"Z": a.numbers, "R": a.positions} for a in map(molecule, NAMES)),
+        output_signature={"Z": tf.TensorSpec([None], tf.int32), "R": tf.TensorSpec([None, 3], tf.float32)},
+    )
+    ase.io.write(tmp_path / "some.extxyz", [molecule(name) for name in NAMES])
+    for given in (
+        batched,
+        batched.map(lambda x: (x, 0.0)),
+        ragged.padded_batch(2),
+        tmp_path / "some.extxyz",
+        str(tmp_path / "some.extxyz"),
+        (molecule(name) for name in NAMES),
+    ):
+        np.testing.assert_allclose(predictor.predict(given, batch_size=2, verbose=1)["U0"], expected["U0"], rtol=1e-6)
+
+
+def test_forces_of_a_data_set_are_as_wide_as_its_widest_batch():
+    predictor = make().with_forces("U0")
+    listed = predictor.predict([molecule(name) for name in NAMES])["forces"]
+    batches = [padded(NAMES[:1]), padded(NAMES[1:])]  # 11 and 5 atoms
+    data = tf.data.Dataset.from_generator(
+        lambda: batches,
+        output_signature={"Z": tf.TensorSpec([None, None], tf.int32), "R": tf.TensorSpec([None, None, 3], tf.float32)},
+    )
+    forces = predictor.predict(data)["forces"]
+    assert forces.shape == (4, 11, 3)
+    np.testing.assert_allclose(forces[:, :9], listed, atol=1e-6 * np.abs(listed).max())
+    assert not forces[:, 9:].any()
+
+
+@pytest.mark.parametrize("target", ["predictor.keras", "folder"])
+@pytest.mark.parametrize("energy", [None, "U0"])
+def test_keras_saves_and_loads_predictors(tmp_path, target, energy):
+    predictor = make("dimenet")
+    predictor = predictor if energy is None else predictor.with_forces(energy)
+    predictor.save(tmp_path / target)
+    loaded = tf.keras.models.load_model(tmp_path / target)
+    assert type(loaded) is Predictor and loaded.get_config() == predictor.get_config()
+    before, after = predictor.predict(padded(NAMES)), loaded.predict(padded(NAMES))
+    assert list(before) == list(after)
+    for key in before:
+        np.testing.assert_array_equal(before[key], after[key])
 
 
 @pytest.mark.parametrize("extensive", [True, False])
@@ -119,6 +169,10 @@ BAD = [
     (lambda: {"Z": np.array([[0, 1]]), "R": np.zeros((1, 2, 3))}, "Z = 0 is padding"),
     (lambda: {"Z": np.array([[1]])}, "predict needs 'Z' and 'R'"),
     (lambda: [molecule("H2O", pbc=True, cell=[9, 9, 9])], "molecule 0 is periodic"),
+    (lambda: [molecule("H2O")] * 40 + [molecule("NH3")], "molecule 40 contains N"),
+    (lambda: tf.data.Dataset.from_tensor_slices(padded(["H2O"])), r"Z must be \(molecules, atoms\)"),
+    (lambda: tf.data.Dataset.from_tensor_slices([1.0]), "a data set of {'Z'"),
+    (lambda: "nowhere.extxyz", "no such file: nowhere.extxyz"),
 ]
 
 

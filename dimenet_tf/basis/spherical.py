@@ -47,6 +47,7 @@ class SphericalBasis(tf.keras.layers.Layer):
         self.envelope_exponent = envelope_exponent
         self.radial_basis = radial_basis
         self.over_x = over_x
+        self.built = True  # no weights; models use its factors without calling it
         if radial_basis == "gaussian":
             self.gaussians = GaussianBasis(num_radial, cutoff, envelope_exponent, dtype=self.dtype)
             return

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 import tensorflow as tf
 
-from dimenet_tf.graph import GraphStore
 from dimenet_tf.models.dimenet import DimeNet
 from dimenet_tf.models.dimenet_pp import DimeNetPP
 
@@ -28,7 +26,5 @@ def build_model(name: str, dtype: str = "float32", **hyperparameters) -> tf.kera
     if name not in MODELS:
         raise ValueError(f"model.name: '{name}' is none of {', '.join(MODELS)}")
     model = MODELS[name](dtype=dtype, **hyperparameters)
-    # Keras makes weights when it sees an input: water
-    positions = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
-    model(GraphStore([3], [8, 1, 1], positions, cutoff=model.cutoff, needs=model.needs, dtype=dtype).batch([0]))
+    model.make_weights()
     return model

@@ -78,6 +78,7 @@ class InteractionBlock(SkipUpdate):
         }
 
 
+@tf.keras.utils.register_keras_serializable("dimenet_tf")
 class DimeNetPP(Hyperparameters, tf.keras.Model):
     """DimeNet++. `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets).
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import inspect
 
+import numpy as np
+
+from dimenet_tf.graph import GraphStore
+
 
 def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise a ValueError that names the key and its choices if `value` is none of them."""
@@ -20,8 +24,19 @@ class Hyperparameters:
         for key, value in self._hyperparameters.items():
             setattr(self, key, value)
 
+    def make_weights(self) -> None:
+        """Make the model's weights: Keras does when a model sees its first input, here water."""
+        positions = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+        self(GraphStore([3], [8, 1, 1], positions, self.cutoff, self.needs, self.dtype).batch([0]))
+
     def get_config(self) -> dict:
         return {**self._hyperparameters, "name": self.name, "dtype": self.dtype_policy.name}
+
+    def get_build_config(self) -> dict:
+        return {"input": "graph"}
+
+    def build_from_config(self, config: dict) -> None:
+        self.make_weights()
 
 
 def hyperparameters(model_class: type) -> dict[str, object]:
