@@ -22,6 +22,7 @@ from dimenet_tf.weights import load_weights, save_weights
 
 DESCRIPTION, WEIGHTS = "predictor.json", "weights.h5"
 FORMAT = 1
+OPTIONS = ("aggregation", "recompute")  # hyperparameters that change no number
 Array = Union[np.ndarray, tf.Tensor]
 
 
@@ -279,10 +280,15 @@ class Predictor(tf.keras.Model):
         return {k: v for k, v in self.model.get_config().items() if k not in ("name", "dtype")}
 
     @classmethod
-    def from_folder(cls, folder: str | Path) -> Predictor:
-        """Read what `to_folder` wrote."""
+    def from_folder(cls, folder: str | Path, **options) -> Predictor:
+        """Read what `to_folder` wrote; options as `load`."""
         folder = Path(folder)
-        predictor = cls.from_config(read_description(folder / DESCRIPTION, FORMAT))
+        description = read_description(folder / DESCRIPTION, FORMAT)
+        for key in options:
+            if key not in OPTIONS:
+                raise UserError(f"'{key}' is no option of a trained model; options are {', '.join(OPTIONS)}")
+        description["model"].update(options)
+        predictor = cls.from_config(description)
         load_weights(predictor.model, folder / WEIGHTS)
         return predictor
 
@@ -319,10 +325,16 @@ def pretrained_folders() -> dict[str, Path]:
     return {path.parent.name: path.parent for root in roots for path in sorted(root.glob(f"*/{DESCRIPTION}"))}
 
 
-def load(path: str | Path) -> Predictor:
-    """Load a predictor from a run's or a predictor's folder, or a pretrained model by its name."""
+def load(path: str | Path, **options) -> Predictor:
+    """Load a predictor from a run's or a predictor's folder, or a pretrained model by its name.
+
+    Parameters
+    ----------
+    path : str or Path
+    **options : `aggregation` and `recompute` of the model: how it computes, not what
+    """
     folder = find_folder(path)
-    return Predictor.from_folder(next(f for f in _places(folder) if (f / DESCRIPTION).exists()))
+    return Predictor.from_folder(next(f for f in _places(folder) if (f / DESCRIPTION).exists()), **options)
 
 
 def _places(folder: Path) -> tuple[Path, ...]:

@@ -5,7 +5,14 @@ import tensorflow as tf
 from scipy.special import spherical_jn
 
 from dimenet_tf.basis import BesselBasis, Envelope, GaussianBasis, SphericalBasis
-from dimenet_tf.basis.formulas import legendre, spherical_bessel, spherical_bessel_zeros, zonal_harmonics
+from dimenet_tf.basis.formulas import (
+    bessel_series,
+    chebyshev,
+    legendre,
+    spherical_bessel_zeros,
+    spherical_harmonics,
+    zonal_harmonics,
+)
 
 CUTOFF = 5.0
 DISTANCES = np.linspace(0.05, CUTOFF, 20001)
@@ -49,16 +56,28 @@ def test_radial_basis(dtype, tolerance):
     assert (error.max(axis=0) / np.abs(expected).max(axis=0)).max() < tolerance
 
 
-def test_spherical_bessel_at_zero_and_its_gradient():
-    z = tf.constant([0.0, 1e-3, 1.0, 4.0], tf.float64)
-    for degree in range(7):
+def test_derivatives_of_the_series_are_scipys():
+    """Value, first and, by the differential equation of the Bessel functions, second and third derivative."""
+    x = np.array([0.0, 1e-3, 0.1, 0.7, 1.0])
+    series = bessel_series(7, 6).reshape(-1, 42)
+    for column in (0, 5, 14, 41):
+        degree, zero = column // 6, spherical_bessel_zeros(7, 6).ravel()[column]
+        norm = np.sqrt(2) / abs(spherical_jn(degree + 1, zero))
+        point = tf.constant(x)
+        values = []
         with tf.GradientTape(persistent=True) as tape:
-            tape.watch(z)
-            value = spherical_bessel(degree, z)
-            slope = tape.gradient(value, z)
-        np.testing.assert_allclose(value, spherical_jn(degree, z.numpy()), rtol=1e-12, atol=1e-15)
-        np.testing.assert_allclose(slope, spherical_jn(degree, z.numpy(), derivative=True), rtol=1e-11, atol=1e-14)
-        assert np.isfinite(tape.gradient(slope, z)).all()
+            tape.watch(point)
+            values.append(chebyshev(series[:, column : column + 1], point)[:, 0])
+            for _ in range(3):
+                values.append(tape.gradient(values[-1], point))
+        j, slope = spherical_jn(degree, zero * x) * norm, spherical_jn(degree, zero * x, derivative=True) * norm * zero
+        np.testing.assert_allclose(values[0], j, atol=1e-13 * norm)
+        np.testing.assert_allclose(values[1], slope, atol=1e-10 * norm)
+        curvature = degree * (degree + 1) * j - 2 * x * slope - (zero * x) ** 2 * j
+        np.testing.assert_allclose(x**2 * values[2], curvature, atol=1e-9 * norm)
+        # the derivative of that equation; digits are lost from derivative to derivative
+        third = (degree * (degree + 1) - 2 - (zero * x) ** 2) * slope - 2 * x * (values[2] + zero**2 * j)
+        np.testing.assert_allclose(x**2 * values[3] + 2 * x * values[2], third, atol=1e-5 * norm)
 
 
 def test_zeros_are_zeros_and_none_is_missing():
@@ -75,6 +94,32 @@ def test_legendre_is_sympys():
     ours = legendre(11, tf.constant(x)).numpy()
     for degree in range(11):
         np.testing.assert_allclose(ours[:, degree], [float(sympy.legendre(degree, sympy.Float(v, 30))) for v in x])
+
+
+def test_spherical_harmonics_are_sympys():
+    rng = np.random.default_rng(0)
+    u = np.concatenate([rng.standard_normal((5, 3)), np.eye(3), -np.eye(3)])
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    ours = spherical_harmonics(5, tf.constant(u)).numpy()
+    theta, phi = np.arccos(u[:, 2]), np.arctan2(u[:, 1], u[:, 0])
+    for degree in range(5):
+        for m in range(-degree, degree + 1):
+            for value, a, b in zip(ours[:, degree**2 + degree + m], theta, phi):
+                y = complex(sympy.Ynm(degree, abs(m), sympy.Float(a, 30), sympy.Float(b, 30)).evalf(20))
+                expected = y.real if m == 0 else (-1) ** m * np.sqrt(2) * (y.real if m > 0 else y.imag)
+                assert value == pytest.approx(expected, abs=1e-14)
+
+
+@pytest.mark.parametrize("num_spherical", [1, 2, 7, 10])
+def test_addition_theorem(num_spherical):
+    rng = np.random.default_rng(0)
+    u, v = rng.standard_normal((2, 20, 3))
+    u, v = (w / np.linalg.norm(w, axis=1, keepdims=True) for w in (u, v))
+    products = spherical_harmonics(num_spherical, tf.constant(u)) * spherical_harmonics(num_spherical, tf.constant(v))
+    cosine = tf.constant((u * v).sum(axis=1))
+    for degree, y in enumerate(tf.unstack(zonal_harmonics(num_spherical, cosine), axis=1)):
+        total = tf.reduce_sum(products[:, degree**2 : (degree + 1) ** 2], axis=1)
+        np.testing.assert_allclose(total, y * np.sqrt((2 * degree + 1) / (4 * np.pi)), atol=1e-13)
 
 
 @pytest.mark.parametrize("num_spherical", [1, 2, 7])

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from conftest import SMALL, graph_of, molecules, randomize
 
+from dimenet_tf.basis import SphericalBasis
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.models import build_model
 
@@ -41,11 +42,12 @@ def test_angle_of_dimenet():
     graph = graph_of([3], [1, 8, 1], positions, official)
     harmonic = []
     for model in (official, corrected):
-        pairs = model.aggregation_class(graph, edge_vectors(graph), lambda c: c[..., None], model.angle)
+        pairs = model.aggregation_class(graph, model.angle)
+        y = pairs.angular(edge_vectors(graph), SphericalBasis(2, 1, 5.0, dtype="float64"))
         edge_kj = int(np.flatnonzero((graph.edge_source == 2) & (graph.edge_target == 1))[0])
         edge_ij = int(np.flatnonzero((graph.edge_source == 0) & (graph.edge_target == 1))[0])
         row = graph.atom_edges[1].tolist()
-        harmonic.append(float(pairs.y[1, row.index(edge_kj), row.index(edge_ij), 0]))
+        harmonic.append(float(y[1, row.index(edge_kj), row.index(edge_ij), 1]) / np.sqrt(3 / (4 * np.pi)))
     assert harmonic == pytest.approx([np.sqrt(0.5), 0.0], abs=1e-12)
 
 
@@ -56,7 +58,8 @@ def changed_messages(model, name, perturb):
     d = safe_norm(vectors)
     angle = model.angle if name == "dimenet" else "supplement"
     edge_option = [] if name == "dimenet" else [model.radial_edge]
-    pairs = model.aggregation_class(graph, vectors, model.sbf_layer.angular, angle, *edge_option)
+    pairs = model.aggregation_class(graph, angle, *edge_option)
+    y = pairs.angular(vectors, model.sbf_layer)
     m = tf.constant(np.random.default_rng(0).standard_normal((len(d), model.emb_size)))
     results = []
     for factor in (1.0, 1.5):
@@ -66,7 +69,7 @@ def changed_messages(model, name, perturb):
             rbf *= scale[:, None]
         else:
             radial *= scale[:, None, None]
-        results.append(model.int_blocks[0](m, rbf, radial, pairs, *([graph] if name == "dimenet" else [])).numpy())
+        results.append(model.int_blocks[0](m, rbf, radial, y, pairs, *([graph] if name == "dimenet" else [])).numpy())
     following = (graph.edge_source == graph.edge_target[7]) & (graph.edge_target != graph.edge_source[7])
     return np.abs(results[0] - results[1]).max(axis=1) > 1e-12, following
 

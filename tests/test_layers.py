@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SMALL, graph_of, molecules
+from conftest import SMALL, graph_of, molecules, randomize
 
 from dimenet_tf.layers import aggregation
+from dimenet_tf.layers.activation import swish
 from dimenet_tf.layers.dense import BasisProjection, ResidualLayer
+from dimenet_tf.layers.gathers import NeighborSlots, gather, reverse_edges, segment_sum
 from dimenet_tf.layers.geometry import ANGLES, cos_angle, edge_vectors, safe_norm
 from dimenet_tf.layers.initializers import GlorotOrthogonal, output_initializer, seed_stream
 from dimenet_tf.models import build_model
@@ -79,17 +81,81 @@ def test_all_aggregations_are_the_same_sum(angle, radial_edge):
     inputs = molecules("CH3CH2OH", "H2", "H", "C6H6")
     results = {}
     for name, way in aggregation.AGGREGATIONS.items():
+        if name == "harmonics" and angle == "at_target":
+            continue
         graph = graph_of(*inputs, triplet_model if "triplets" in way.needs else model)
-        pairs = way(graph, edge_vectors(graph), model.sbf_layer.angular, angle, radial_edge)
+        pairs = way(graph, angle, radial_edge)
+        y = pairs.angular(edge_vectors(graph), model.sbf_layer)
         edges = len(graph.edge_source)
         x = tf.constant(np.random.default_rng(1).standard_normal((edges, 6)))
         radial = tf.constant(np.random.default_rng(2).standard_normal((edges, 7, 3)))
         kernel = tf.constant(rng.standard_normal((3, 6))) if not results else kernel  # noqa: F821
-        results[name] = pairs.sum_outer(x, radial), pairs.sum_product(x, radial, kernel)
+        results[name] = pairs.sum_outer(y, x, radial), pairs.sum_product(y, x, radial, kernel)
     for name, (outer, product) in results.items():
         assert outer.shape[1:] == (3, 6) and np.abs(outer).max() > 1
         np.testing.assert_allclose(outer, results["triplets"][0], atol=1e-12, err_msg=name)
         np.testing.assert_allclose(product, results["triplets"][1], atol=1e-12, err_msg=name)
+
+
+def derivatives(function, x, order) -> list[np.ndarray]:
+    """The function and its derivatives at x."""
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        values = [function(x)]
+        for _ in range(order):
+            values.append(tape.gradient(values[-1], x))
+    return [np.asarray(value) for value in values]
+
+
+def test_swish_and_its_derivatives_are_tensorflows():
+    x = tf.constant(np.linspace(-30, 30, 101))
+    for ours, theirs in zip(derivatives(swish, x, 4), derivatives(lambda x: x * tf.sigmoid(x), x, 4)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_gathers_and_their_derivatives_are_tensorflows():
+    model = build_model("dimenet", dtype="float64", **SMALL["dimenet"])
+    graph = graph_of(*molecules("CH3CH2OH", "H2", "H", "C6H6"), model)
+    target, reverse, atoms = graph.edge_target, graph.edge_reverse, len(graph.atomic_numbers)
+    rng = np.random.default_rng(0)
+    x, weights = (tf.constant(rng.standard_normal((len(target), 3))) for _ in range(2))
+    slots, table = NeighborSlots(graph), np.maximum(graph.atom_edges, 0)
+    used = tf.cast(slots.used, x.dtype)[..., None]
+    pairs = [
+        (lambda x: segment_sum(x, target, atoms), lambda x: tf.math.unsorted_segment_sum(x, target, atoms)),
+        (lambda x: gather(x, target), lambda x: tf.gather(x, target)),
+        (lambda x: reverse_edges(x, reverse), lambda x: tf.gather(x, reverse)),
+        (lambda x: slots.pad(x) * used, lambda x: tf.gather(x, table) * used),
+        (lambda x: slots.unpad(slots.pad(x) ** 2 * used), lambda x: x**2),
+    ]
+    for functions in pairs:
+        ours, theirs = (derivatives(lambda x, f=f: tf.reduce_sum(f(weights * x) ** 4), x, 2) for f in functions)
+        for a, b in zip(ours, theirs):
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_recomputing_changes_no_number(name):
+    """Energies, forces, and the gradients of a loss of both."""
+    results = []
+    for recompute in (False, True):
+        model = randomize(build_model(name, dtype="float64", recompute=recompute, **SMALL[name]))
+        graph = graph_of(*molecules("CH3CH2OH", "H2O"), model)
+
+        @tf.function
+        def step(positions, model=model, graph=graph):
+            with tf.GradientTape() as outer:
+                with tf.GradientTape() as inner:
+                    inner.watch(positions)
+                    energy = tf.reduce_sum(model(graph._replace(positions=positions)).scalars)
+                slope = tf.convert_to_tensor(inner.gradient(energy, positions))
+                loss = energy**2 + tf.reduce_sum(slope**2)
+            return energy, slope, *outer.gradient(loss, model.trainable_variables)
+
+        results.append(step(tf.constant(graph.positions)))
+    for plain, again in zip(*results):
+        scale = np.abs(tf.convert_to_tensor(plain)).max()
+        np.testing.assert_allclose(tf.convert_to_tensor(again), tf.convert_to_tensor(plain), rtol=0, atol=1e-11 * scale)
 
 
 def test_basis_projection_is_a_dense_layer_on_the_full_basis():
@@ -112,6 +178,11 @@ def test_block_configurations_round_trip(model_name):
         assert type(block).from_config(block.get_config()).get_config() == block.get_config()
 
 
+def test_harmonics_need_the_angle_at_the_shared_atom():
+    with pytest.raises(ValueError, match="'harmonics' needs the angle at the shared atom; .* conventions: corrected"):
+        build_model("dimenet", aggregation="harmonics", **SMALL["dimenet"])
+
+
 def test_unknown_aggregation():
     with pytest.raises(ValueError, match="aggregation: 'pairs' is none of"):
-        aggregation.choose_aggregation("pairs")
+        aggregation.choose_aggregation("pairs", "interior")

@@ -73,13 +73,14 @@ def test_intermediates(reference, dtype, tolerance):
     assert relative_error(cosine, np.cos(reference["mid64/angle"])) < tolerance
     assert relative_error(reference.rows("sbf", sbf.numpy()), reference["mid64/sbf"]) < tolerance
 
-    pairs = model.aggregation_class(graph, vectors, model.sbf_layer.angular, angle)
+    pairs = model.aggregation_class(graph, angle)
+    y = pairs.angular(vectors, model.sbf_layer)
     m = model.emb_block(rbf, graph)
     assert relative_error(reference.rows("x_emb", m.numpy()), reference["mid64/x_emb"]) < tolerance
     for b, output in enumerate(model.output_blocks):
         assert relative_error(output(m, rbf, graph), reference[f"mid64/P_atom_{b}"]) < tolerance
         if b < model.num_blocks:
-            m = model.int_blocks[b](m, rbf, radial, pairs, *([] if is_pp else [graph]))
+            m = model.int_blocks[b](m, rbf, radial, y, pairs, *([] if is_pp else [graph]))
             assert relative_error(reference.rows(f"x_int_{b}", m.numpy()), reference[f"mid64/x_int_{b}"]) < tolerance
 
 

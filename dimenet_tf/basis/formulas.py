@@ -1,8 +1,9 @@
 """The formulas behind the bases, written by sympy and turned into TensorFlow functions.
 
 The textbook form of a spherical Bessel function, j_l(z) = a_l(1/z) sin z + b_l(1/z) cos z, cancels to nothing at small
-arguments: in float32 j_6 has no correct digit below z = 1. Its power series is exact there. `spherical_bessel` uses
-each where it is good, in value and in every derivative.
+arguments: in float32 j_6 has no correct digit below z = 1. Here sympy's formula is evaluated with 60 digits and
+becomes a Chebyshev series, which keeps all digits of the dtype on the whole interval, costs one small matrix product,
+and whose derivatives are series too.
 """
 
 from __future__ import annotations
@@ -15,33 +16,74 @@ import tensorflow as tf
 from scipy.optimize import brentq
 from scipy.special import spherical_jn
 
-SERIES_TERMS = 16  # enough for float64 below the argument where `spherical_bessel` changes over
-
 
 @functools.cache
-def spherical_bessel_coefficients(degree: int) -> tuple[list[float], list[float], list[float]]:
-    """Return the coefficients of j_l in its two forms, lowest power first.
+def bessel_series(num_spherical: int, num_radial: int) -> np.ndarray:
+    """Return the Chebyshev coefficients of sqrt(2)/|j_(l+1)(z_ln)| j_l(z_ln x) on 0 <= x <= 1.
+
+    The factor normalises the functions on the unit ball (DimeNet, Eq. 6).
 
     Returns
     -------
-    sine, cosine : coefficients of a_l and b_l, polynomials in 1/z
-    series : coefficients c_k of j_l(z) = z^l sum_k c_k z^(2k)
+    (terms, num_spherical, num_radial) float64, for the polynomials T_k(2x - 1)
     """
     import sympy  # here, not above: it costs half a second that a program which only loads data need not pay
+    from mpmath import mp
 
-    z, inverse = sympy.symbols("z inverse", positive=True)
-    formula = sympy.expand(sympy.expand_func(sympy.jn(degree, z)))
+    zeros = spherical_bessel_zeros(num_spherical, num_radial)
+    terms = int(zeros.max() / 2) + 30  # from there on coefficients are below 1e-17
+    angles = np.pi * (np.arange(terms) + 0.5) / terms
+    nodes = (1 + np.cos(angles)) / 2
+    z = sympy.Symbol("z", positive=True)
+    values = np.empty((terms, num_spherical, num_radial))
+    with mp.workdps(60):
+        for degree, row in enumerate(zeros):
+            formula = sympy.lambdify(z, sympy.expand_func(sympy.jn(degree, z)), "mpmath")
+            for n, zero in enumerate(row):
+                values[:, degree, n] = [formula(mp.mpf(zero) * mp.mpf(x)) for x in nodes]
+    degrees = np.arange(num_spherical)[:, None]
+    values *= np.sqrt(2) / np.abs(spherical_jn(degrees + 1, zeros))
+    series = 2 / terms * np.tensordot(np.cos(np.outer(np.arange(terms), angles)), values, axes=1)
+    series[0] /= 2
+    series[np.abs(series) < 1e-15 * np.abs(series).max(axis=0)] = 0  # rounding errors, which derivatives would amplify
+    return series
 
-    def polynomial(expression) -> list[float]:
-        terms = sympy.Poly(expression.subs(z, 1 / inverse), inverse)
-        return [float(c) for c in reversed(terms.all_coeffs())]
 
-    double_factorial = sympy.factorial2
-    series = [
-        float(sympy.Rational((-1) ** k, 2**k * sympy.factorial(k) * double_factorial(2 * degree + 2 * k + 1)))
-        for k in range(SERIES_TERMS)
-    ]
-    return polynomial(formula.coeff(sympy.sin(z))), polynomial(formula.coeff(sympy.cos(z))), series
+def chebyshev(series: np.ndarray, x: tf.Tensor) -> tf.Tensor:
+    """Evaluate Chebyshev series on 0 <= x <= 1: sum_k c_k T_k(2x - 1).
+
+    Its gradient is the series of the derivative, to any order, instead of a walk back through the recursion of T_k.
+
+    Parameters
+    ----------
+    series : (terms, functions) float64
+    x : (n,)
+
+    Returns
+    -------
+    (n, functions)
+    """
+    small = np.finfo(x.dtype.as_numpy_dtype).eps / 16 * np.abs(series).max(axis=0)
+    terms = np.nonzero((np.abs(series) > small).any(axis=1))[0].max() + 1
+    t = 2 * x - 1
+    polynomials = [tf.ones_like(t), t]
+    for _ in range(terms - 2):
+        polynomials.append(2 * t * polynomials[-1] - polynomials[-2])
+    polynomials = tf.stop_gradient(tf.stack(polynomials[:terms], axis=1))  # (n, terms)
+
+    def derivative(order: int):
+        coefficients = np.polynomial.chebyshev.chebder(series[:terms], order, scl=2)
+
+        @tf.custom_gradient
+        def value(x: tf.Tensor):
+            def gradient(upstream: tf.Tensor) -> tf.Tensor:
+                return tf.reduce_sum(upstream * derivative(order + 1)(x), axis=1)
+
+            return polynomials[:, : len(coefficients)] @ tf.constant(coefficients, x.dtype), gradient
+
+        return value
+
+    return derivative(0)(x)
 
 
 def horner(coefficients: list[float], x: tf.Tensor) -> tf.Tensor:
@@ -50,22 +92,6 @@ def horner(coefficients: list[float], x: tf.Tensor) -> tf.Tensor:
     for c in reversed(coefficients[:-1]):
         value = value * x + tf.constant(c, x.dtype)
     return value
-
-
-def spherical_bessel(degree: int, z: tf.Tensor) -> tf.Tensor:
-    """Spherical Bessel function j_l of the first kind for z >= 0, any shape."""
-    sine, cosine, series = spherical_bessel_coefficients(degree)
-    change = tf.constant(0.75 * degree + 1, z.dtype)  # error of the closed form below 1e-6 of the maximum in float32
-    small = z < change
-    # two `where`: the branch not taken must be finite too, or its gradient is NaN times zero
-    large_z = tf.where(small, change, z)
-    small_z = tf.where(small, z, tf.zeros_like(z))
-    inverse = 1 / large_z
-    closed = horner(sine, inverse) * tf.sin(large_z) + horner(cosine, inverse) * tf.cos(large_z)
-    power = tf.ones_like(z)
-    for _ in range(degree):  # not small_z**degree, whose gradient at zero is NaN
-        power *= small_z
-    return tf.where(small, power * horner(series, small_z * small_z), closed)
 
 
 @functools.cache
@@ -105,3 +131,39 @@ def zonal_harmonics(num_spherical: int, cos_angle: tf.Tensor) -> tf.Tensor:
     """Real spherical harmonics with m = 0, Y_l0 = sqrt((2l+1)/(4 pi)) P_l(cos angle), (..., num_spherical)."""
     prefactors = [math.sqrt((2 * degree + 1) / (4 * math.pi)) for degree in range(num_spherical)]
     return legendre(num_spherical, cos_angle) * tf.constant(prefactors, cos_angle.dtype)
+
+
+def spherical_harmonics(num_spherical: int, directions: tf.Tensor) -> tf.Tensor:
+    """Real spherical harmonics Y_lm of unit vectors as polynomials in x, y, z, (..., 3) -> (..., num_spherical^2).
+
+    Flat index l^2 + l + m, m = -l ... l. With (x + iy)^m = A_m + i B_m and the polynomials Q_lm(z) = d^m P_l / dz^m,
+    Y_lm = N_lm Q_lm(z) A_m for m >= 0 and N_l|m| Q_l|m|(z) B_|m| for m < 0: no angle, nothing singular at the poles.
+    """
+    x, y, z = (directions[..., i : i + 1] for i in range(3))
+    cosines, sines = [tf.ones_like(z)], [tf.zeros_like(z)]  # A_m, B_m
+    last, before = None, None  # Q of the two degrees below, (..., l)
+    harmonics = []
+    for degree in range(num_spherical):
+        top = tf.ones_like(z) * math.prod(range(1, 2 * degree, 2))  # Q_ll
+        if degree == 0:
+            q = top
+        else:
+            a, b = cosines[-1], sines[-1]
+            cosines.append(x * a - y * b)
+            sines.append(x * b + y * a)
+            m = np.arange(degree)
+            q = z * last * tf.constant((2 * degree - 1) / (degree - m), z.dtype)
+            if degree > 1:
+                lower = before * tf.constant(((degree + m - 1) / (degree - m))[:-1], z.dtype)
+                q = tf.concat([q[..., :-1] - lower, q[..., -1:]], axis=-1)
+            q = tf.concat([q, top], axis=-1)
+        norms = [
+            math.sqrt((2 if m else 1) * (2 * degree + 1) / (4 * math.pi) * math.perm(degree + m, 2 * m) ** -1.0)
+            for m in range(degree + 1)
+        ]
+        q_normed = q * tf.constant(norms, z.dtype)
+        positive = q_normed * tf.concat(cosines, axis=-1)  # m = 0 ... l
+        negative = q_normed[..., :0:-1] * tf.concat(sines[:0:-1], axis=-1) if degree else q_normed[..., :0]
+        harmonics += [negative, positive]
+        last, before = q, last
+    return tf.concat(harmonics, axis=-1)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import tensorflow as tf
-from scipy.special import spherical_jn
 
 from dimenet_tf.basis.envelope import Envelope
-from dimenet_tf.basis.formulas import spherical_bessel, spherical_bessel_zeros, zonal_harmonics
+from dimenet_tf.basis.formulas import bessel_series, chebyshev, spherical_harmonics, zonal_harmonics
 from dimenet_tf.basis.radial import GaussianBasis
 
 
@@ -52,24 +50,24 @@ class SphericalBasis(tf.keras.layers.Layer):
             self.gaussians = GaussianBasis(num_radial, cutoff, envelope_exponent, dtype=self.dtype)
             return
         self.envelope = Envelope(envelope_exponent, over_x=over_x, dtype=self.dtype)
-        self.zeros = spherical_bessel_zeros(num_spherical, num_radial)
-        degrees = np.arange(num_spherical)[:, None]
-        self.norms = np.sqrt(2) / np.abs(spherical_jn(degrees + 1, self.zeros))  # one on the unit ball
+        self.series = bessel_series(num_spherical, num_radial)
 
     def radial(self, distance: tf.Tensor) -> tf.Tensor:
         """(edges,) Angstrom -> (edges, num_spherical, num_radial)."""
         if self.radial_basis == "gaussian":
             return tf.repeat(self.gaussians(distance)[:, None], self.num_spherical, axis=1)
-        x = (distance / self.cutoff)[:, None]  # (edges, 1)
-        bessel = [
-            tf.constant(norm, x.dtype) * spherical_bessel(degree, tf.constant(zeros, x.dtype) * x)
-            for degree, (zeros, norm) in enumerate(zip(self.zeros, self.norms))
-        ]
-        return self.envelope(x)[:, None] * tf.stack(bessel, axis=1)
+        x = distance / self.cutoff
+        bessel = chebyshev(self.series.reshape(len(self.series), -1), x)  # (edges, num_spherical * num_radial)
+        product = self.envelope(x)[:, None] * bessel
+        return tf.reshape(product, [-1, self.num_spherical, self.num_radial])
 
     def angular(self, cos_angle: tf.Tensor) -> tf.Tensor:
         """Cosines of any shape -> (..., num_spherical)."""
         return zonal_harmonics(self.num_spherical, cos_angle)
+
+    def harmonics(self, directions: tf.Tensor) -> tf.Tensor:
+        """(n, 3) unit vectors -> (n, num_spherical^2), all orders: what `angular` is a product of."""
+        return spherical_harmonics(self.num_spherical, directions)
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         """(distances (n,), cosines (n,)) -> (n, num_spherical * num_radial), flat index l * num_radial + n."""

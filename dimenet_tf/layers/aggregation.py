@@ -1,11 +1,12 @@
 """Sums over the neighbors k of j that are not i: exact ways of computing the same numbers.
 
 All model-specific learning happens before and after these sums. Each way is a class that is made once per call of a
-model, from the graph and its geometry, and then serves all interaction blocks:
+model and then serves all interaction blocks:
 
-    pairs = AGGREGATIONS["sum_first"](graph, vectors, basis.angular, angle="interior")
-    pairs.sum_outer(x, radial)              # sum_k c_b x_f     -> (edges, b, f)
-    pairs.sum_product(x, radial, kernel)    # sum_k (c W)_f x_f -> (edges, f)
+    pairs = AGGREGATIONS["sum_first"](graph, angle="interior")
+    y = pairs.angular(vectors, basis)          # what the geometry gives, in whatever form this way needs it
+    pairs.sum_outer(y, x, radial)              # sum_k c_b x_f     -> (edges, b, f)
+    pairs.sum_product(y, x, radial, kernel)    # sum_k (c W)_f x_f -> (edges, f)
 
 with messages x_kj (edges, f), projected radial basis G (edges, num_spherical, b; see `BasisProjection`) and
 c_b(kj, ji) = sum_l Y_l0(angle) G_lb. Results belong to the edges ji.
@@ -15,10 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
+from dimenet_tf.basis import SphericalBasis
 from dimenet_tf.graph import Graph
-from dimenet_tf.layers.geometry import cos_angle
+from dimenet_tf.layers.gathers import NeighborSlots, gather, reverse_edges, segment_sum
+from dimenet_tf.layers.geometry import cos_angle, unit_vectors
 
 
 class Triplets:
@@ -27,39 +31,34 @@ class Triplets:
     Parameters
     ----------
     graph : with `triplet_kj` and `triplet_ji`
-    vectors : (edges, 3), target to source
-    angular : (...) cosines -> (..., num_spherical)
     angle : which angle, a key of `ANGLES`
     radial_edge : "kj" or "ji", the edge whose distance G belongs to
     """
 
     needs = frozenset({"triplets"})
 
-    def __init__(
-        self,
-        graph: Graph,
-        vectors: tf.Tensor,
-        angular: Callable[[tf.Tensor], tf.Tensor],
-        angle: str,
-        radial_edge: str = "kj",
-    ) -> None:
+    def __init__(self, graph: Graph, angle: str, radial_edge: str = "kj") -> None:
+        self.angle = angle
         self.kj, self.ji = graph.triplet_kj, graph.triplet_ji
         self.radial_index = self.kj if radial_edge == "kj" else self.ji
-        self.num_edges = tf.shape(vectors)[0]
-        self.y = angular(cos_angle(angle, tf.gather(vectors, self.kj), tf.gather(vectors, self.ji)))  # (triplets, l)
+        self.num_edges = tf.shape(graph.edge_source)[0]
 
-    def _coefficients(self, radial: tf.Tensor) -> tf.Tensor:
-        g = tf.gather(radial, self.radial_index)  # (triplets, l, b)
-        return tf.squeeze(self.y[:, None] @ g, axis=1)  # (triplets, b)
+    def angular(self, vectors: tf.Tensor, basis: SphericalBasis) -> tf.Tensor:
+        """(edges, 3) target to source -> (triplets, num_spherical)."""
+        return basis.angular(cos_angle(self.angle, gather(vectors, self.kj), gather(vectors, self.ji)))
 
-    def sum_outer(self, x: tf.Tensor, radial: tf.Tensor) -> tf.Tensor:
-        c = self._coefficients(radial)
-        outer = c[:, :, None] * tf.gather(x, self.kj)[:, None]  # (triplets, b, f)
-        return tf.math.unsorted_segment_sum(outer, self.ji, self.num_edges)
+    def _coefficients(self, y: tf.Tensor, radial: tf.Tensor) -> tf.Tensor:
+        g = gather(radial, self.radial_index)  # (triplets, l, b)
+        return tf.squeeze(y[:, None] @ g, axis=1)  # (triplets, b)
 
-    def sum_product(self, x: tf.Tensor, radial: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        product = (self._coefficients(radial) @ kernel) * tf.gather(x, self.kj)  # (triplets, f)
-        return tf.math.unsorted_segment_sum(product, self.ji, self.num_edges)
+    def sum_outer(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor) -> tf.Tensor:
+        c = self._coefficients(y, radial)
+        outer = c[:, :, None] * gather(x, self.kj)[:, None]  # (triplets, b, f)
+        return segment_sum(outer, self.ji, self.num_edges)
+
+    def sum_product(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        product = (self._coefficients(y, radial) @ kernel) * gather(x, self.kj)  # (triplets, f)
+        return segment_sum(product, self.ji, self.num_edges)
 
 
 class SumFirst:
@@ -71,55 +70,115 @@ class SumFirst:
 
     needs = frozenset({"atom_edges"})
 
-    def __init__(
-        self,
-        graph: Graph,
-        vectors: tf.Tensor,
-        angular: Callable[[tf.Tensor], tf.Tensor],
-        angle: str,
-        radial_edge: str = "kj",
-    ) -> None:
-        used = graph.atom_edges >= 0  # (atoms, k)
-        self.slots = tf.maximum(graph.atom_edges, 0)  # an unused slot shows edge 0 and is multiplied by zero
+    def __init__(self, graph: Graph, angle: str, radial_edge: str = "kj") -> None:
+        self.angle, self.radial_edge = angle, radial_edge
+        self.slots = NeighborSlots(graph)
         self.reverse = graph.edge_reverse
-        self.radial_edge = radial_edge
-        # edges are sorted by target, so the used slots, row by row, are the edges in order
-        slot_of_edge = tf.where(tf.reshape(used, [tf.size(used)]))[:, 0]
-        self.slot_of_reverse = tf.gather(slot_of_edge, graph.edge_reverse)
 
-        incoming = tf.gather(vectors, self.slots)  # (atoms, k, 3)
-        cosine = cos_angle(angle, v_kj=incoming[:, :, None], v_ji=-incoming[:, None])  # (atoms, k_kj, k_ji)
+    def angular(self, vectors: tf.Tensor, basis: SphericalBasis) -> tf.Tensor:
+        """(edges, 3) target to source -> (atoms, k_kj, k_ji, num_spherical), zero where there is no pair."""
+        used = self.slots.used
+        incoming = self.slots.pad(vectors)  # (atoms, k, 3)
+        cosine = cos_angle(self.angle, v_kj=incoming[:, :, None], v_ji=-incoming[:, None])  # (atoms, k_kj, k_ji)
         pair = used[:, :, None] & used[:, None] & ~tf.eye(tf.shape(used)[1], dtype=tf.bool)  # k = i is no pair
-        self.y = angular(cosine) * tf.cast(pair, cosine.dtype)[..., None]  # (atoms, k_kj, k_ji, l)
+        return basis.angular(cosine) * tf.cast(pair, cosine.dtype)[..., None]
 
-    def _coefficients(self, radial: tf.Tensor) -> tf.Tensor:
+    def _coefficients(self, y: tf.Tensor, radial: tf.Tensor) -> tf.Tensor:
         """(edges, l, b) -> (atoms, k_kj, k_ji * b)."""
         if self.radial_edge == "kj":
-            c = self.y @ tf.gather(radial, self.slots)  # (atoms, k_kj, k_ji, b)
+            c = y @ self.slots.pad(radial)  # (atoms, k_kj, k_ji, b)
         else:
-            outgoing = tf.gather(tf.gather(radial, self.reverse), self.slots)  # (atoms, k_ji, l, b)
-            c = tf.transpose(tf.transpose(self.y, [0, 2, 1, 3]) @ outgoing, [0, 2, 1, 3])
+            outgoing = self.slots.pad(reverse_edges(radial, self.reverse))  # (atoms, k_ji, l, b)
+            c = tf.transpose(tf.transpose(y, [0, 2, 1, 3]) @ outgoing, [0, 2, 1, 3])
         atoms, k_kj, k_ji, b = tf.unstack(tf.shape(c))
         return tf.reshape(c, [atoms, k_kj, k_ji * b])
 
-    def sum_outer(self, x: tf.Tensor, radial: tf.Tensor) -> tf.Tensor:
-        padded = tf.gather(x, self.slots)  # (atoms, k_kj, f)
-        total = tf.matmul(self._coefficients(radial), padded, transpose_a=True)  # (atoms, k_ji * b, f)
+    def sum_outer(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor) -> tf.Tensor:
         units, features = radial.shape[2], x.shape[1]
-        total = tf.reshape(total, [tf.size(self.slots), units, features])
-        return tf.gather(total, self.slot_of_reverse)
+        total = self.slots.unpad(self._totals(y, x, radial, [units * features]))  # (edges, b * f)
+        return tf.reshape(reverse_edges(total, self.reverse), [-1, units, features])
 
-    def sum_product(self, x: tf.Tensor, radial: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(self.sum_outer(x, radial) * kernel, axis=1)
+    def sum_product(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        totals = self._totals(y, x, radial, kernel.shape)  # (atoms, k_ji, b, f)
+        return reverse_edges(self.slots.unpad(tf.reduce_sum(totals * kernel, axis=2)), self.reverse)
+
+    def _totals(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, shape) -> tf.Tensor:
+        """Return the sums for the edges i -> j, the reverses of ji, at their slots."""
+        total = tf.matmul(self._coefficients(y, radial), self.slots.pad(x), transpose_a=True)  # (atoms, k_ji * b, f)
+        return tf.reshape(total, tf.concat([self.slots.shape, shape], axis=0))
 
 
-AGGREGATIONS = {"triplets": Triplets, "sum_first": SumFirst}
+class Harmonics:
+    """No pairs of edges at all: the addition theorem of spherical harmonics takes the sum over k out of the angle.
+
+    P_l(u.v) = 4 pi/(2l+1) sum_m Y_lm(u) Y_lm(v), so with A_l the part of the messages that belongs to degree l
+
+    sum_k Y_l0(angle) A_l[kj] = sqrt(4 pi/(2l+1)) sum_m Y_lm(u_ij) S_lm[j],  S_lm[j] = sum_k Y_lm(u_kj) A_l[kj]
+
+    and time and memory are linear in the number of edges. S holds k = i too, which is subtracted. Everything is
+    computed for the edges i -> j that come into j; the last step hands it to their reverses j -> i. Parameters as
+    `SumFirst`; the angle must be one at j: between u_kj and u_ij, or its supplement, which changes the sign of odd l.
+    """
+
+    needs = frozenset({"atom_edges"})
+
+    def __init__(self, graph: Graph, angle: str, radial_edge: str = "kj") -> None:
+        self.angle, self.radial_edge = angle, radial_edge
+        self.slots = NeighborSlots(graph)
+        self.reverse = graph.edge_reverse
+
+    def angular(self, vectors: tf.Tensor, basis: SphericalBasis) -> tf.Tensor:
+        """(edges, 3) target to source -> (atoms, k, num_spherical^2), zero in unused slots."""
+        harmonics = self.slots.pad(basis.harmonics(unit_vectors(vectors)))
+        return harmonics * tf.cast(self.slots.used, vectors.dtype)[..., None]
+
+    def sum_outer(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor) -> tf.Tensor:
+        units, features = radial.shape[2], x.shape[1]
+        total = self._sum(y, x, radial, lambda g, x: tf.reshape(g[:, :, None] * x[:, None], [-1, units * features]))
+        return tf.reshape(total, [-1, units, features])
+
+    def sum_product(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return self._sum(y, x, radial, lambda g, x: (g @ kernel) * x)
+
+    def _sum(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, times: Callable) -> tf.Tensor:
+        """Sum over k of `times(G_l, x)`, a product that is linear in both its factors, (edges, F)."""
+        if self.radial_edge == "ji":
+            radial = reverse_edges(radial, self.reverse)  # in the rows of the edges i -> j
+        degree = np.arange(radial.shape[1])
+        orders = 2 * degree + 1
+        sign = np.where(self.angle == "supplement", -1.0, 1.0) ** degree
+        factors = tf.constant(sign * np.sqrt(4 * np.pi / orders), radial.dtype)
+        degrees = tf.unstack(radial * factors[:, None], axis=1)  # (edges, b) each
+        if self.radial_edge == "kj":
+            sums = [
+                tf.matmul(y_l, self.slots.pad(times(g, x)), transpose_a=True)  # (atoms, 2l+1, F)
+                for y_l, g in zip(tf.split(y, orders, axis=2), degrees)
+            ]
+            total = self.slots.unpad(y @ tf.concat(sums, axis=1))
+        else:
+            sums = tf.split(tf.matmul(y, self.slots.pad(x), transpose_a=True), orders, axis=1)
+            shares = zip(tf.split(y, orders, axis=2), sums, degrees)
+            total = tf.add_n([times(g, self.slots.unpad(y_l @ s)) for y_l, s, g in shares])
+        own = times(tf.add_n([n / (4 * np.pi) * g for n, g in zip(orders.tolist(), degrees)]), x)  # k = i
+        return reverse_edges(total - own, self.reverse)
 
 
-def choose_aggregation(name: str) -> type[Triplets] | type[SumFirst]:
+AGGREGATIONS = {"triplets": Triplets, "sum_first": SumFirst, "harmonics": Harmonics}
+
+
+def check_angle(aggregation: str, angle: str) -> None:
+    """Raise a ValueError where an aggregation cannot be exact."""
+    if aggregation == "harmonics" and angle == "at_target":
+        raise ValueError(
+            "aggregation: 'harmonics' needs the angle at the shared atom; DimeNet has it with conventions: corrected"
+        )
+
+
+def choose_aggregation(name: str, angle: str) -> type[Triplets] | type[SumFirst] | type[Harmonics]:
     """Return the class of an `aggregation` option; `auto` is `sum_first`, the faster one wherever it was measured."""
     if name == "auto":
         return SumFirst
     if name not in AGGREGATIONS:
         raise ValueError(f"aggregation: '{name}' is none of {', '.join(['auto', *AGGREGATIONS])}")
+    check_angle(name, angle)
     return AGGREGATIONS[name]

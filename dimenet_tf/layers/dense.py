@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
+from dimenet_tf.layers.activation import swish
 from dimenet_tf.layers.initializers import GlorotOrthogonal, seed_stream
 
 
-def dense(units: int, seed: int, activation: str | None = "swish", use_bias: bool = True, **kwargs):
+def dense(units: int, seed: int, activation: Callable | None = swish, use_bias: bool = True, **kwargs):
     """Return a Keras dense layer with the GlorotOrthogonal kernel of DimeNet and a zero bias."""
     return tf.keras.layers.Dense(
         units, activation=activation, use_bias=use_bias, kernel_initializer=GlorotOrthogonal(seed), **kwargs

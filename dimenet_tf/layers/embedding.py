@@ -8,7 +8,9 @@ import tensorflow as tf
 
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.dense import dense, linear
+from dimenet_tf.layers.gathers import gather
 from dimenet_tf.layers.initializers import seed_stream
+from dimenet_tf.layers.recompute import run
 
 NUM_ELEMENTS = 95  # rows of the embedding table: padding (0) and the elements 1 ... 94
 
@@ -29,13 +31,15 @@ class EmbeddingBlock(tf.keras.layers.Layer):
     activate_rbf : bool
         Pass the radial basis through a dense layer with bias and swish (the release) instead of a linear one.
     seed : int
+    recompute : bool, see `dimenet_tf.layers.recompute`
     """
 
-    def __init__(self, emb_size: int, activate_rbf: bool, seed: int, **kwargs) -> None:
+    def __init__(self, emb_size: int, activate_rbf: bool, seed: int, recompute: bool = False, **kwargs) -> None:
         super().__init__(**kwargs)
         self.emb_size = emb_size
         self.activate_rbf = activate_rbf
         self.seed = seed
+        self.recompute = recompute
         seeds = seed_stream(seed)
         self._embedding_seed = next(seeds)
         make = dense if activate_rbf else linear
@@ -47,10 +51,13 @@ class EmbeddingBlock(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, rbf: tf.Tensor, graph: Graph) -> tf.Tensor:
-        h = tf.gather(self.embeddings, graph.atomic_numbers)  # (atoms, emb_size)
-        h_i = tf.gather(h, graph.edge_target)  # (edges, emb_size)
-        h_j = tf.gather(h, graph.edge_source)
-        return self.dense(tf.concat([h_i, h_j, self.dense_rbf(rbf)], axis=-1))  # (edges, emb_size)
+        def first_messages(rbf):
+            h = tf.gather(self.embeddings, graph.atomic_numbers)  # (atoms, emb_size)
+            h_i = gather(h, graph.edge_target)  # (edges, emb_size)
+            h_j = gather(h, graph.edge_source)
+            return self.dense(tf.concat([h_i, h_j, self.dense_rbf(rbf)], axis=-1))  # (edges, emb_size)
+
+        return run(first_messages, rbf, again=self.recompute)
 
     def get_config(self) -> dict:
         return {
@@ -58,4 +65,5 @@ class EmbeddingBlock(tf.keras.layers.Layer):
             "emb_size": self.emb_size,
             "activate_rbf": self.activate_rbf,
             "seed": self.seed,
+            "recompute": self.recompute,
         }

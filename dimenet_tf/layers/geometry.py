@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from dimenet_tf.graph import Graph
+from dimenet_tf.layers.gathers import gather
 
 ANGLES = {
     "interior": "angle at j between k and i (the papers; GemNet, SphereNet)",
@@ -15,8 +16,8 @@ ANGLES = {
 
 def edge_vectors(graph: Graph) -> tf.Tensor:
     """Vector of every edge from its target to its source, (edges, 3), Angstrom."""
-    source = tf.gather(graph.positions, graph.edge_source) + graph.edge_shift
-    return source - tf.gather(graph.positions, graph.edge_target)
+    source = gather(graph.positions, graph.edge_source) + graph.edge_shift
+    return source - gather(graph.positions, graph.edge_target)
 
 
 def safe_norm(vectors: tf.Tensor) -> tf.Tensor:

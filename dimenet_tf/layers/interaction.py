@@ -7,13 +7,17 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from dimenet_tf.layers.dense import ResidualLayer, dense
+from dimenet_tf.layers.recompute import run
 
 
 class SkipUpdate(tf.keras.layers.Layer):
     """The lower part of the interaction block in DimeNet, Fig. 4: residual layers, a skip connection, residual layers.
 
-    A subclass computes y from the messages m and calls `self.update(m, y)`.
+    A subclass computes y from the messages m and calls `self.update(m, y)`. With `self.recompute` both halves are
+    computed again in the backward pass (see `dimenet_tf.layers.recompute`).
     """
+
+    recompute = False
 
     def make_update(self, units: int, num_before_skip: int, num_after_skip: int, seeds: Iterator[int]) -> None:
         policy = self.dtype_policy
@@ -22,9 +26,12 @@ class SkipUpdate(tf.keras.layers.Layer):
         self.layers_after_skip = [ResidualLayer(units, next(seeds), dtype=policy) for _ in range(num_after_skip)]
 
     def update(self, m: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        for layer in self.layers_before_skip:
-            y = layer(y)
-        m = m + self.final_before_skip(y)
-        for layer in self.layers_after_skip:
-            m = layer(m)
-        return m
+        def skip(m, y):
+            for layer in self.layers_before_skip:
+                y = layer(y)
+            m = m + self.final_before_skip(y)
+            for layer in self.layers_after_skip:
+                m = layer(m)
+            return m
+
+        return run(skip, m, y, again=self.recompute)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.dense import dense, linear
 from dimenet_tf.layers.embedding import atom_embeddings
+from dimenet_tf.layers.gathers import gather, segment_sum
 from dimenet_tf.layers.initializers import output_initializer, seed_stream
 from dimenet_tf.layers.interaction import SkipUpdate
 
@@ -51,9 +52,9 @@ class NodeInteractionBlock(SkipUpdate):
         self.dense_rbf = linear(emb_size, next(seeds), dtype=self.dtype_policy)
         self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
 
-    def call(self, h: tf.Tensor, rbf: tf.Tensor, radial, pairs, graph: Graph) -> tf.Tensor:
-        messages = self.dense_rbf(rbf) * tf.gather(self.dense_j(h), graph.edge_source)  # (edges, emb_size)
-        total = tf.math.unsorted_segment_sum(messages, graph.edge_target, tf.shape(h)[0])
+    def call(self, h: tf.Tensor, rbf: tf.Tensor, radial, y, pairs, graph: Graph) -> tf.Tensor:
+        messages = self.dense_rbf(rbf) * gather(self.dense_j(h), graph.edge_source)  # (edges, emb_size)
+        total = segment_sum(messages, graph.edge_target, tf.shape(h)[0])
         return self.update(h, self.dense_i(h) + total)  # (atoms, emb_size)
 
     def get_config(self) -> dict:

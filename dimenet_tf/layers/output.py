@@ -8,7 +8,9 @@ import tensorflow as tf
 
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.dense import dense, linear
+from dimenet_tf.layers.gathers import segment_sum
 from dimenet_tf.layers.initializers import output_initializer, seed_stream
+from dimenet_tf.layers.recompute import run
 
 
 class AtomOutputs(NamedTuple):
@@ -30,6 +32,7 @@ class OutputBlock(tf.keras.layers.Layer):
     seed : int
     out_emb_size : int or None
         Width of the dense layers where it differs from `emb_size`, reached by a linear projection (DimeNet++).
+    recompute : bool, see `dimenet_tf.layers.recompute`
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class OutputBlock(tf.keras.layers.Layer):
         output_init: str,
         seed: int,
         out_emb_size: int | None = None,
+        recompute: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
@@ -49,6 +53,7 @@ class OutputBlock(tf.keras.layers.Layer):
         self.output_init = output_init
         self.seed = seed
         self.out_emb_size = out_emb_size
+        self.recompute = recompute
         seeds = seed_stream(seed)
         self.dense_rbf = linear(emb_size, next(seeds), dtype=self.dtype_policy)
         self.up_projection = None
@@ -64,8 +69,11 @@ class OutputBlock(tf.keras.layers.Layer):
         )
 
     def call(self, m: tf.Tensor, rbf: tf.Tensor, graph: Graph) -> tf.Tensor:
-        weighted = self.dense_rbf(rbf) * m  # (edges, emb_size)
-        h = tf.math.unsorted_segment_sum(weighted, graph.edge_target, tf.shape(graph.atomic_numbers)[0])
+        def atoms(m, rbf):
+            weighted = self.dense_rbf(rbf) * m  # (edges, emb_size)
+            return segment_sum(weighted, graph.edge_target, tf.shape(graph.atomic_numbers)[0])
+
+        h = run(atoms, m, rbf, again=self.recompute)  # (atoms, emb_size)
         if self.up_projection is not None:
             h = self.up_projection(h)  # (atoms, out_emb_size)
         for layer in self.dense_layers:
@@ -81,6 +89,7 @@ class OutputBlock(tf.keras.layers.Layer):
             "output_init": self.output_init,
             "seed": self.seed,
             "out_emb_size": self.out_emb_size,
+            "recompute": self.recompute,
         }
 
 

@@ -14,6 +14,7 @@ from dimenet_tf.layers.initializers import seed_stream
 from dimenet_tf.layers.interaction import SkipUpdate
 from dimenet_tf.layers.nodes import NodeEmbeddingBlock, NodeInteractionBlock, NodeOutputBlock
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, SeparateOutputBlocks
+from dimenet_tf.layers.recompute import run
 from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
 
 
@@ -36,6 +37,7 @@ class InteractionBlock(SkipUpdate):
         num_after_skip: int,
         rbf_edge: str,
         seed: int,
+        recompute: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
@@ -45,6 +47,7 @@ class InteractionBlock(SkipUpdate):
         self.num_after_skip = num_after_skip
         self.rbf_edge = rbf_edge
         self.seed = seed
+        self.recompute = recompute
         seeds = seed_stream(seed)
         self.dense_ji = dense(emb_size, next(seeds), dtype=self.dtype_policy)
         self.dense_kj = dense(emb_size, next(seeds), dtype=self.dtype_policy)
@@ -61,19 +64,22 @@ class InteractionBlock(SkipUpdate):
         )
         super().build(input_shape)
 
-    def call(self, m: tf.Tensor, rbf: tf.Tensor, radial: tf.Tensor, pairs, graph: Graph) -> tf.Tensor:
-        x_ji = self.dense_ji(m)  # (edges, emb_size)
-        x_kj = self.dense_kj(m)
-        weight = self.dense_rbf(rbf)
-        if self.rbf_edge == "kj":
-            x_kj = x_kj * weight
-        summed = pairs.sum_outer(x_kj, self.dense_sbf(radial))  # (edges, num_bilinear, emb_size)
-        if self.rbf_edge == "ji":
-            summed = summed * weight[:, None]  # the weight of m_ji is common to all terms of the sum
-        # the bilinear layer is linear in the messages, so it is applied once per edge, to their sum
-        flat = tf.reshape(summed, [tf.shape(m)[0], self.num_bilinear * self.emb_size])
-        kernel = tf.reshape(self.bilinear, [self.emb_size, self.num_bilinear * self.emb_size])
-        return self.update(m, x_ji + tf.matmul(flat, kernel, transpose_b=True))
+    def call(self, m: tf.Tensor, rbf: tf.Tensor, radial: tf.Tensor, y: tf.Tensor, pairs, graph: Graph) -> tf.Tensor:
+        def directional(m, rbf, radial, y):
+            x_ji = self.dense_ji(m)  # (edges, emb_size)
+            x_kj = self.dense_kj(m)
+            weight = self.dense_rbf(rbf)
+            if self.rbf_edge == "kj":
+                x_kj = x_kj * weight
+            summed = pairs.sum_outer(y, x_kj, self.dense_sbf(radial))  # (edges, num_bilinear, emb_size)
+            if self.rbf_edge == "ji":
+                summed = summed * weight[:, None]  # the weight of m_ji is common to all terms of the sum
+            # the bilinear layer is linear in the messages, so it is applied once per edge, to their sum
+            flat = tf.reshape(summed, [tf.shape(m)[0], self.num_bilinear * self.emb_size])
+            kernel = tf.reshape(self.bilinear, [self.emb_size, self.num_bilinear * self.emb_size])
+            return x_ji + tf.matmul(flat, kernel, transpose_b=True)
+
+        return self.update(m, run(directional, m, rbf, radial, y, again=self.recompute))
 
     def get_config(self) -> dict:
         return {
@@ -84,6 +90,7 @@ class InteractionBlock(SkipUpdate):
             "num_after_skip": self.num_after_skip,
             "rbf_edge": self.rbf_edge,
             "seed": self.seed,
+            "recompute": self.recompute,
         }
 
 
@@ -118,8 +125,10 @@ class DimeNet(Hyperparameters, tf.keras.Model):
     conventions : "official" or "corrected"
         What the released weights expect, or the paper: interior angle at j, no further 1/x in the two-dimensional
         basis, radial basis of d_ji in the interaction, linear radial basis in the embedding.
-    aggregation : "auto", "sum_first" or "triplets"
+    aggregation : "auto", "sum_first", "harmonics" or "triplets"
         How sums over neighbors are computed. The numbers are the same.
+    recompute : bool
+        Interaction and output blocks are computed again in the backward pass instead of being kept: memory for time.
     radial_basis : "bessel" or "gaussian"
         Ablation of Table 3; the paper used num_radial = 64 for Gaussians.
     embeddings : "messages" or "nodes"
@@ -147,6 +156,7 @@ class DimeNet(Hyperparameters, tf.keras.Model):
         extensive: bool = True,
         conventions: str = "official",
         aggregation: str = "auto",
+        recompute: bool = False,
         radial_basis: str = "bessel",
         embeddings: str = "messages",
         separate_output_blocks: bool = False,
@@ -162,8 +172,10 @@ class DimeNet(Hyperparameters, tf.keras.Model):
         on_nodes = embeddings == "nodes"
         if on_nodes and separate_output_blocks:
             raise ValueError("separate_output_blocks: not there for embeddings: nodes")
+        if on_nodes and recompute:
+            raise ValueError("recompute: not there for embeddings: nodes")
         self.angle = "at_target" if official else "interior"
-        self.aggregation_class = choose_aggregation(aggregation)
+        self.aggregation_class = choose_aggregation(aggregation, self.angle)
         self.needs = frozenset() if on_nodes else self.aggregation_class.needs
         policy, seeds = self.dtype_policy, seed_stream(seed)
 
@@ -185,13 +197,17 @@ class DimeNet(Hyperparameters, tf.keras.Model):
             ]
             make_output = NodeOutputBlock
         else:
-            self.emb_block = EmbeddingBlock(emb_size, activate_rbf=official, seed=next(seeds), dtype=policy)
+            output["recompute"] = recompute
+            self.emb_block = EmbeddingBlock(
+                emb_size, activate_rbf=official, seed=next(seeds), recompute=recompute, dtype=policy
+            )
             self.int_blocks = [
                 InteractionBlock(
                     **update,
                     num_bilinear=num_bilinear,
                     rbf_edge="kj" if official else "ji",
                     seed=next(seeds),
+                    recompute=recompute,
                     dtype=policy,
                 )
                 for _ in range(num_blocks)
@@ -203,14 +219,15 @@ class DimeNet(Hyperparameters, tf.keras.Model):
         vectors = edge_vectors(graph)  # (edges, 3)
         distance = safe_norm(vectors)  # (edges,)
         rbf = self.rbf_layer(distance)  # (edges, num_radial)
-        radial = pairs = None
+        radial = y = pairs = None
         if self.embeddings == "messages":
             radial = self.sbf_layer.radial(distance)  # (edges, num_spherical, num_radial)
-            pairs = self.aggregation_class(graph, vectors, self.sbf_layer.angular, self.angle)
+            pairs = self.aggregation_class(graph, self.angle)
+            y = pairs.angular(vectors, self.sbf_layer)
 
         m = self.emb_block(rbf, graph)  # (edges, emb_size)
         outputs = self.output_blocks[0](m, rbf, graph)  # (atoms, num_targets)
         for interaction, output in zip(self.int_blocks, self.output_blocks[1:]):
-            m = interaction(m, rbf, radial, pairs, graph)
+            m = interaction(m, rbf, radial, y, pairs, graph)
             outputs += output(m, rbf, graph)
         return AtomOutputs(scalars=outputs)

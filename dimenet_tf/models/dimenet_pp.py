@@ -13,6 +13,7 @@ from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.initializers import seed_stream
 from dimenet_tf.layers.interaction import SkipUpdate
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, SeparateOutputBlocks
+from dimenet_tf.layers.recompute import run
 from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
 
 
@@ -34,6 +35,7 @@ class InteractionBlock(SkipUpdate):
         num_before_skip: int,
         num_after_skip: int,
         seed: int,
+        recompute: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
@@ -43,6 +45,7 @@ class InteractionBlock(SkipUpdate):
         self.num_before_skip = num_before_skip
         self.num_after_skip = num_after_skip
         self.seed = seed
+        self.recompute = recompute
         seeds, policy = seed_stream(seed), self.dtype_policy
         self.dense_ji = dense(emb_size, next(seeds), dtype=policy)
         self.dense_kj = dense(emb_size, next(seeds), dtype=policy)
@@ -59,12 +62,15 @@ class InteractionBlock(SkipUpdate):
         self.dense_sbf2.build([None, self.basis_emb_size])
         super().build(input_shape)
 
-    def call(self, m: tf.Tensor, rbf: tf.Tensor, radial: tf.Tensor, pairs) -> tf.Tensor:
-        x_ji = self.dense_ji(m)  # (edges, emb_size)
-        x_kj = self.dense_kj(m) * self.dense_rbf2(self.dense_rbf1(rbf))
-        x_kj = self.down_projection(x_kj)  # (edges, int_emb_size)
-        x_kj = pairs.sum_product(x_kj, self.dense_sbf1(radial), self.dense_sbf2.kernel)  # sum over k
-        return self.update(m, x_ji + self.up_projection(x_kj))
+    def call(self, m: tf.Tensor, rbf: tf.Tensor, radial: tf.Tensor, y: tf.Tensor, pairs) -> tf.Tensor:
+        def directional(m, rbf, radial, y):
+            x_ji = self.dense_ji(m)  # (edges, emb_size)
+            x_kj = self.dense_kj(m) * self.dense_rbf2(self.dense_rbf1(rbf))
+            x_kj = self.down_projection(x_kj)  # (edges, int_emb_size)
+            x_kj = pairs.sum_product(y, x_kj, self.dense_sbf1(radial), self.dense_sbf2.kernel)  # sum over k
+            return x_ji + self.up_projection(x_kj)
+
+        return self.update(m, run(directional, m, rbf, radial, y, again=self.recompute))
 
     def get_config(self) -> dict:
         return {
@@ -75,6 +81,7 @@ class InteractionBlock(SkipUpdate):
             "num_before_skip": self.num_before_skip,
             "num_after_skip": self.num_after_skip,
             "seed": self.seed,
+            "recompute": self.recompute,
         }
 
 
@@ -93,7 +100,8 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
     basis_emb_size : int
         Size to which the bases are reduced.
     num_blocks, num_spherical, num_radial, cutoff, envelope_exponent, num_before_skip, num_after_skip,
-    num_dense_output, num_targets, output_init, extensive, aggregation, radial_basis, separate_output_blocks, seed
+    num_dense_output, num_targets, output_init, extensive, aggregation, recompute, radial_basis,
+    separate_output_blocks, seed
         As `DimeNet`.
     conventions : "official" or "corrected"
         What the released weights expect, or: no further 1/x in the two-dimensional basis, its radial part from d_ji,
@@ -119,6 +127,7 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         extensive: bool = True,
         conventions: str = "official",
         aggregation: str = "auto",
+        recompute: bool = False,
         radial_basis: str = "bessel",
         separate_output_blocks: bool = False,
         seed: int = 42,
@@ -129,8 +138,9 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         check_choice("conventions", conventions, ("official", "corrected"))
         check_choice("radial_basis", radial_basis, tuple(RADIAL_BASES))
         official = conventions == "official"
+        self.angle = "supplement"
         self.radial_edge = "kj" if official else "ji"
-        self.aggregation_class = choose_aggregation(aggregation)
+        self.aggregation_class = choose_aggregation(aggregation, self.angle)
         self.needs = self.aggregation_class.needs
         policy, seeds = self.dtype_policy, seed_stream(seed)
 
@@ -138,10 +148,19 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         self.sbf_layer = SphericalBasis(
             num_spherical, num_radial, cutoff, envelope_exponent, radial_basis, over_x=official, dtype=policy
         )
-        self.emb_block = EmbeddingBlock(emb_size, activate_rbf=official, seed=next(seeds), dtype=policy)
+        self.emb_block = EmbeddingBlock(
+            emb_size, activate_rbf=official, seed=next(seeds), recompute=recompute, dtype=policy
+        )
         self.int_blocks = [
             InteractionBlock(
-                emb_size, int_emb_size, basis_emb_size, num_before_skip, num_after_skip, next(seeds), dtype=policy
+                emb_size,
+                int_emb_size,
+                basis_emb_size,
+                num_before_skip,
+                num_after_skip,
+                seed=next(seeds),
+                recompute=recompute,
+                dtype=policy,
             )
             for _ in range(num_blocks)
         ]
@@ -154,6 +173,7 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
                 output_init=output_init,
                 seed=next(seeds),
                 out_emb_size=out_emb_size,
+                recompute=recompute,
                 dtype=policy,
             )
             for _ in range(num_blocks + 1)
@@ -164,11 +184,12 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         distance = safe_norm(vectors)  # (edges,)
         rbf = self.rbf_layer(distance)  # (edges, num_radial)
         radial = self.sbf_layer.radial(distance)  # (edges, num_spherical, num_radial)
-        pairs = self.aggregation_class(graph, vectors, self.sbf_layer.angular, "supplement", self.radial_edge)
+        pairs = self.aggregation_class(graph, self.angle, self.radial_edge)
+        y = pairs.angular(vectors, self.sbf_layer)
 
         m = self.emb_block(rbf, graph)  # (edges, emb_size)
         outputs = self.output_blocks[0](m, rbf, graph)  # (atoms, num_targets)
         for interaction, output in zip(self.int_blocks, self.output_blocks[1:]):
-            m = interaction(m, rbf, radial, pairs)
+            m = interaction(m, rbf, radial, y, pairs)
             outputs += output(m, rbf, graph)
         return AtomOutputs(scalars=outputs)

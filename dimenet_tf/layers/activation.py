@@ -1,0 +1,35 @@
+"""Swish with derivatives of its own."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+@tf.keras.utils.register_keras_serializable("dimenet_tf")
+def swish(x: tf.Tensor) -> tf.Tensor:
+    """x sigmoid(x), any shape.
+
+    TensorFlow's gradient of it computes the sigmoid again and, for training with forces, walks through every factor of
+    the first derivative. Here the sigmoid is computed once and serves the function and two derivatives.
+    """
+    s = tf.stop_gradient(tf.sigmoid(x))
+    y = tf.stop_gradient(x * s)
+
+    @tf.custom_gradient
+    def value(x):
+        return tf.identity(y), lambda upstream: upstream * slope(x)
+
+    @tf.custom_gradient
+    def slope(x):
+        # SigmoidGrad(s, a) = a s (1 - s) in one pass
+        return s + tf.raw_ops.SigmoidGrad(y=s, dy=x), lambda upstream: upstream * curvature(x)
+
+    @tf.custom_gradient
+    def curvature(x):
+        return tf.raw_ops.SigmoidGrad(y=s, dy=2 + (x - 2 * y)), lambda upstream: upstream * third(x)
+
+    def third(x):
+        s = tf.sigmoid(x)  # a function of x that TensorFlow differentiates further
+        return s * (1 - s) * (3 - 6 * s + x * (1 - 6 * s + 6 * s * s))
+
+    return value(x)
