@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.dataset import DataConfig, Dataset
 from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.graph import GraphStore
 from dimenet_tf.heads import ScalarHead
 from dimenet_tf.models import MODELS
 from dimenet_tf.models.hyperparameters import hyperparameters
@@ -146,6 +148,19 @@ def training_config(config: Mapping) -> TrainingConfig:
     return TrainingConfig(**config["training"])
 
 
+FEW_NEIGHBORS = 12  # below, sum_first is faster than harmonics (benchmarks/RESULTS.md)
+
+
+def choose_by_neighbors(model: Mapping, container: DataContainer) -> str:
+    """Return what `aggregation: auto` of DimeNet++ means for these molecules.
+
+    What harmonics cost does not depend on the number of neighbors, what sum_first costs grows with it.
+    """
+    some = container.select(np.linspace(0, len(container) - 1, min(len(container), 100)).astype(int))
+    edges = GraphStore(some.N, some.Z, some.R, model["cutoff"], ()).sizes("edges").sum()
+    return "sum_first" if edges < FEW_NEIGHBORS * some.N.sum() else "harmonics"
+
+
 def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
     """Make the untrained predictor that a resolved configuration describes."""
     model = {k: v for k, v in config["model"].items() if k != "name"}
@@ -160,6 +175,8 @@ def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
     )
     elements = dataset.container.select(dataset.split.train).elements
     model |= {"num_targets": len(dataset.names), "seed": config["seed"]}
+    if config["model"]["name"] == "dimenet_pp" and model["aggregation"] == "auto":
+        model["aggregation"] = choose_by_neighbors(model, dataset.container)
     try:
         energy = "energy" if dataset.has_forces else None
         return Predictor(config["model"]["name"], model, head, elements, config["precision"], energy)

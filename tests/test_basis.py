@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import sympy
@@ -78,6 +80,27 @@ def test_derivatives_of_the_series_are_scipys():
         # the derivative of that equation; digits are lost from derivative to derivative
         third = (degree * (degree + 1) - 2 - (zero * x) ** 2) * slope - 2 * x * (values[2] + zero**2 * j)
         np.testing.assert_allclose(x**2 * values[3] + 2 * x * values[2], third, atol=1e-5 * norm)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no array"])
+def test_series_are_kept_on_disk(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "linux")
+    if content is not None:
+        (tmp_path / "dimenet_tf").mkdir()
+        (tmp_path / "dimenet_tf" / "bessel_series_1_2_3.npy").write_bytes(content)
+    made = bessel_series.__wrapped__(2, 3)
+    (file,) = (tmp_path / "dimenet_tf").iterdir()
+    assert file.name == "bessel_series_1_2_3.npy"
+    np.testing.assert_array_equal(np.load(file), made)
+    np.save(file, made + 1)  # it is read
+    np.testing.assert_array_equal(bessel_series.__wrapped__(2, 3), made + 1)
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "dimenet_tf").write_text("a file where the folder would be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert bessel_series.__wrapped__(2, 3).shape[1:] == (2, 3)
 
 
 def test_zeros_are_zeros_and_none_is_missing():

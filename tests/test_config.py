@@ -7,6 +7,7 @@ from dimenet_tf.config import build_predictor, data_config, defaults, resolve, t
 from dimenet_tf.data import load_dataset
 from dimenet_tf.data.embedded import FOLDER
 from dimenet_tf.errors import UserError
+from dimenet_tf.layers.aggregation import AGGREGATIONS
 from dimenet_tf.models import MODELS
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
@@ -86,3 +87,21 @@ def test_every_configuration_builds_its_predictor(path):
     assert predictor.model.seed == config["seed"]
     assert list(predictor.units) == data_config(config).target_names
     assert predictor.energy == ("energy" if "forces" in predictor.units else None)
+
+
+@pytest.mark.parametrize(
+    "name, data, cutoff, expected",
+    [
+        ("dimenet_pp", "ethanol_xtb", 5.0, "sum_first"),  # 8 neighbors
+        ("dimenet_pp", "sample", 5.0, "harmonics"),  # 14
+        ("dimenet_pp", "sample", 2.0, "sum_first"),
+        ("dimenet", "sample", 5.0, "sum_first"),
+    ],
+)
+def test_auto_aggregation_goes_by_the_neighbors(name, data, cutoff, expected):
+    config = resolve(
+        {"model": {"name": name, "cutoff": cutoff, "emb_size": 8, "num_blocks": 1}, "data": {"name": data}}
+    )
+    config["data"]["target"] = "energy" if data == "ethanol_xtb" else "U0"
+    predictor = build_predictor(config, load_dataset(data_config(config)))
+    assert predictor.model.aggregation_class is AGGREGATIONS[expected]

@@ -24,8 +24,8 @@ ALLOWED = {
     "interop": {"data", "heads", "predictor", "weights", "errors"},
     "plots": {"errors", "cli", "predictor", "training"},
     "md": {"cli", "data", "errors", "graph", "predictor", "training", "weights"},
-    "training": {"data", "predictor", "weights", "errors", "plots", "config"},
-    "config": {"data", "models", "heads", "predictor", "training", "errors"},
+    "training": {"data", "graph", "predictor", "weights", "errors", "plots", "config"},
+    "config": {"data", "graph", "models", "heads", "predictor", "training", "errors"},
 }
 
 

@@ -185,4 +185,4 @@ def test_harmonics_need_the_angle_at_the_shared_atom():
 
 def test_unknown_aggregation():
     with pytest.raises(ValueError, match="aggregation: 'pairs' is none of"):
-        aggregation.choose_aggregation("pairs", "interior")
+        aggregation.choose_aggregation("pairs", "interior", "sum_first")

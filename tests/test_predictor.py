@@ -137,6 +137,18 @@ def test_folder_round_trip(tmp_path, model_name, dtype):
     assert loaded.units == {"U0": "eV", "mu": "D"} and loaded.elements == [1, 6, 8] and loaded.dtype == dtype
 
 
+def test_options_of_loading_change_how_not_what(tmp_path):
+    predictor = make()
+    predictor.to_folder(tmp_path)
+    expected = predictor.predict(padded(NAMES))["U0"]
+    for options in ({"aggregation": "sum_first"}, {"aggregation": "triplets"}, {"recompute": True}):
+        loaded = dimenet_tf.load(tmp_path, **options)
+        assert loaded.model.get_config() == {**predictor.model.get_config(), "name": loaded.model.name, **options}
+        np.testing.assert_allclose(loaded.predict(padded(NAMES))["U0"], expected, rtol=1e-6)
+    with pytest.raises(UserError, match="'cutoff' is no option of a trained model; options are aggregation, recompute"):
+        dimenet_tf.load(tmp_path, cutoff=3.0)
+
+
 def test_clone_is_independent():
     predictor = make()
     twin = predictor.clone()

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import functools
 import math
+import os
+from pathlib import Path
 
 import numpy as np
+import pooch
 import tensorflow as tf
-from scipy.optimize import brentq
 from scipy.special import spherical_jn
 
 
@@ -21,13 +23,31 @@ from scipy.special import spherical_jn
 def bessel_series(num_spherical: int, num_radial: int) -> np.ndarray:
     """Return the Chebyshev coefficients of sqrt(2)/|j_(l+1)(z_ln)| j_l(z_ln x) on 0 <= x <= 1.
 
-    The factor normalises the functions on the unit ball (DimeNet, Eq. 6).
+    The factor normalises the functions on the unit ball (DimeNet, Eq. 6). What sympy made is kept in the user's cache
+    folder: it takes longer than everything else in a model.
 
     Returns
     -------
     (terms, num_spherical, num_radial) float64, for the polynomials T_k(2x - 1)
     """
-    import sympy  # here, not above: it costs half a second that a program which only loads data need not pay
+    file = Path(pooch.os_cache("dimenet_tf")) / f"bessel_series_1_{num_spherical}_{num_radial}.npy"
+    try:
+        return np.load(file)
+    except (OSError, ValueError, EOFError):  # not there, or damaged
+        series = make_bessel_series(num_spherical, num_radial)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix(f".{os.getpid()}.npy")
+        np.save(unfinished, series)
+        unfinished.replace(file)
+    except OSError:
+        pass  # a home that cannot be written to: the next process makes them again
+    return series
+
+
+def make_bessel_series(num_spherical: int, num_radial: int) -> np.ndarray:
+    """Compute what `bessel_series` returns."""
+    import sympy  # slow to import
     from mpmath import mp
 
     zeros = spherical_bessel_zeros(num_spherical, num_radial)
@@ -98,20 +118,18 @@ def horner(coefficients: list[float], x: tf.Tensor) -> tf.Tensor:
 def spherical_bessel_zeros(num_spherical: int, num_radial: int) -> np.ndarray:
     """Return the first positive zeros z_ln of j_0 ... j_(num_spherical-1), (num_spherical, num_radial) float64.
 
-    The zeros of j_0 are n pi, and between two zeros of j_l lies exactly one of j_(l+1).
+    The zeros of j_0 are n pi, and between two zeros of j_l lies exactly one of j_(l+1), which bisection finds.
     """
     count = num_radial + num_spherical - 1
     zeros = [np.arange(1, count + 1) * np.pi]
     for degree in range(1, num_spherical):
-        bracket = zeros[-1]
-        zeros.append(
-            np.array(
-                [
-                    brentq(functools.partial(spherical_jn, degree), a, b, xtol=4e-15, rtol=9e-16)
-                    for a, b in zip(bracket[:-1], bracket[1:])
-                ]
-            )
-        )
+        low, high = zeros[-1][:-1], zeros[-1][1:]
+        sign = np.sign(spherical_jn(degree, low))
+        for _ in range(60):
+            middle = (low + high) / 2
+            before = np.sign(spherical_jn(degree, middle)) == sign
+            low, high = np.where(before, middle, low), np.where(before, high, middle)
+        zeros.append((low + high) / 2)
     return np.stack([z[:num_radial] for z in zeros])
 
 

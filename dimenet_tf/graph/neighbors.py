@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 ALL_PAIRS_LIMIT = 256  # atoms; up to here the full distance matrix is faster than a tree
 
@@ -24,6 +23,8 @@ def find_edges(positions: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.nda
     if len(positions) <= ALL_PAIRS_LIMIT:
         target, source = np.divmod(np.arange(len(positions) ** 2), max(len(positions), 1))
     else:
+        from scipy.spatial import cKDTree  # slow to import
+
         # the tree works in float64: search a little farther, decide in the positions' dtype below
         pairs = cKDTree(positions).query_pairs(float(cutoff) * (1 + 1e-5), output_type="ndarray")
         a, b = pairs.T

@@ -174,11 +174,10 @@ def check_angle(aggregation: str, angle: str) -> None:
         )
 
 
-def choose_aggregation(name: str, angle: str) -> type[Triplets] | type[SumFirst] | type[Harmonics]:
-    """Return the class of an `aggregation` option; `auto` is `sum_first`, the faster one wherever it was measured."""
-    if name == "auto":
-        return SumFirst
-    if name not in AGGREGATIONS:
+def choose_aggregation(name: str, angle: str, best: str) -> type[Triplets] | type[SumFirst] | type[Harmonics]:
+    """Return the class of an `aggregation` option; `best` is the one that `auto` stands for."""
+    if name not in ("auto", *AGGREGATIONS):
         raise ValueError(f"aggregation: '{name}' is none of {', '.join(['auto', *AGGREGATIONS])}")
+    name = best if name == "auto" else name
     check_angle(name, angle)
     return AGGREGATIONS[name]

@@ -7,28 +7,33 @@ from collections.abc import Callable
 import tensorflow as tf
 
 
-def run(function: Callable, *tensors: tf.Tensor, again: bool) -> tf.Tensor:
+def run(function: Callable, *tensors: tf.Tensor, again: bool):
     """Return function(*tensors); with `again` nothing but the tensors is kept for the backward pass.
 
-    The function may use variables and whatever else it likes, but gradients flow to `tensors` and variables only.
-    Unlike `tf.recompute_grad`, the gradient can be differentiated again: forces can be trained.
+    The function returns a tensor or a list of tensors. It may use variables and whatever else it likes, but gradients
+    flow to `tensors` and variables only. Unlike `tf.recompute_grad`, the gradient can be differentiated, and is then
+    computed again in its turn: training with forces needs little memory too.
     """
     if not again:
         return function(*tensors)
 
     @tf.custom_gradient
     def once(*tensors):
-        def gradient(upstream, variables=None):
-            # not before the backward pass is here: TensorFlow would start at once
-            with tf.control_dependencies([upstream]):
-                inputs = [tf.identity(tensor) for tensor in tensors]
-            with tf.GradientTape() as tape:
-                tape.watch(inputs)
-                result = function(*inputs)
-            sources = [*inputs, *(variables or [])]
-            gradients = tape.gradient(result, sources, upstream, unconnected_gradients="zero")
-            of_inputs, of_variables = gradients[: len(inputs)], gradients[len(inputs) :]
-            return of_inputs if variables is None else (of_inputs, of_variables)
+        def gradient(*upstream, variables=None):
+            def pull_back(*arrays):
+                # not before the backward pass is here: TensorFlow would start at once
+                with tf.control_dependencies(arrays[len(tensors) :]):
+                    inputs = [tf.identity(tensor) for tensor in arrays[: len(tensors)]]
+                with tf.GradientTape() as tape:
+                    tape.watch(inputs)
+                    results = tf.nest.flatten(function(*inputs))
+                sources = [*inputs, *(variables or [])]
+                found = tape.gradient(results, sources, arrays[len(tensors) :], unconnected_gradients="zero")
+                return [tf.convert_to_tensor(array) for array in found]
+
+            found = run(pull_back, *tensors, *upstream, again=True)
+            of_tensors, of_variables = found[: len(tensors)], found[len(tensors) :]
+            return of_tensors if variables is None else (of_tensors, of_variables)
 
         return function(*tensors), gradient
 

@@ -126,7 +126,8 @@ class DimeNet(Hyperparameters, tf.keras.Model):
         What the released weights expect, or the paper: interior angle at j, no further 1/x in the two-dimensional
         basis, radial basis of d_ji in the interaction, linear radial basis in the embedding.
     aggregation : "auto", "sum_first", "harmonics" or "triplets"
-        How sums over neighbors are computed. The numbers are the same.
+        How sums over neighbors are computed. The numbers are the same. "harmonics" needs `conventions: corrected`;
+        "auto" is "sum_first", which is always faster here.
     recompute : bool
         Interaction and output blocks are computed again in the backward pass instead of being kept: memory for time.
     radial_basis : "bessel" or "gaussian"
@@ -175,7 +176,7 @@ class DimeNet(Hyperparameters, tf.keras.Model):
         if on_nodes and recompute:
             raise ValueError("recompute: not there for embeddings: nodes")
         self.angle = "at_target" if official else "interior"
-        self.aggregation_class = choose_aggregation(aggregation, self.angle)
+        self.aggregation_class = choose_aggregation(aggregation, self.angle, best="sum_first")
         self.needs = frozenset() if on_nodes else self.aggregation_class.needs
         policy, seeds = self.dtype_policy, seed_stream(seed)
 

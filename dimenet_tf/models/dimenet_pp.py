@@ -100,8 +100,10 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
     basis_emb_size : int
         Size to which the bases are reduced.
     num_blocks, num_spherical, num_radial, cutoff, envelope_exponent, num_before_skip, num_after_skip,
-    num_dense_output, num_targets, output_init, extensive, aggregation, recompute, radial_basis,
-    separate_output_blocks, seed
+    aggregation : "auto", "harmonics", "sum_first" or "triplets"
+        How sums over neighbors are computed. The numbers are the same. "auto" is "harmonics"; a configuration's "auto"
+        is "sum_first" where atoms have few neighbors (see `dimenet_tf.config.choose_by_neighbors`).
+    num_dense_output, num_targets, output_init, extensive, recompute, radial_basis, separate_output_blocks, seed
         As `DimeNet`.
     conventions : "official" or "corrected"
         What the released weights expect, or: no further 1/x in the two-dimensional basis, its radial part from d_ji,
@@ -140,7 +142,7 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         official = conventions == "official"
         self.angle = "supplement"
         self.radial_edge = "kj" if official else "ji"
-        self.aggregation_class = choose_aggregation(aggregation, self.angle)
+        self.aggregation_class = choose_aggregation(aggregation, self.angle, best="harmonics")
         self.needs = self.aggregation_class.needs
         policy, seeds = self.dtype_policy, seed_stream(seed)
 

@@ -72,6 +72,7 @@ def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict],
     start = f"going on from step {trainer.step}" if trainer.step else "a new run"
     print(f"{folder.path}: {config['model']['name']}, {model.count_params():,} parameters, {start}")
     print(f"data: {description['source']}, {description['split']}, targets: {', '.join(trainer.predictor.units)}")
+    print(trainer.memory_line())
     if not trainer.run():
         print(f"stopped at step {trainer.step}; go on with: python run_train.py with run={folder.path}")
         return False

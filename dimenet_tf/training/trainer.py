@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from dimenet_tf.data.batching import TrainingBatches, check_budget
+from dimenet_tf.data.batching import TrainingBatches, check_budget, fill_batches
 from dimenet_tf.data.dataset import Dataset
 from dimenet_tf.data.pipeline import Batch, make_dataset
 from dimenet_tf.errors import UserError
@@ -16,6 +16,7 @@ from dimenet_tf.predictor import Prediction, Predictor, load
 from dimenet_tf.training.callbacks import Progress, Scalars, StopOnInterrupt, StopOnNan
 from dimenet_tf.training.folder import RunFolder
 from dimenet_tf.training.losses import Loss
+from dimenet_tf.training.memory import largest_batch, memory_line
 from dimenet_tf.training.metrics import evaluate
 from dimenet_tf.training.optimizer import averaged_values, create_optimizer_weights, make_optimizer, steps_made
 from dimenet_tf.training.schedules import WarmupExponentialDecay
@@ -163,6 +164,11 @@ class Trainer:
     def step(self) -> int:
         """Training steps made so far, in all sessions of the run."""
         return steps_made(self.optimizer)
+
+    def memory_line(self) -> str:
+        """Return what the largest batch of an epoch needs of the machine's memory; a warning if that is too much."""
+        epoch = fill_batches(self.batches.molecules, **self.batches.fill)
+        return memory_line(self.predictor, *largest_batch(self.store, epoch))
 
     def run(self) -> bool:
         """Train until the last step or early stopping; return False if Ctrl-C ended it before."""

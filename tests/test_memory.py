@@ -1,0 +1,98 @@
+"""The memory forecast, against a real process."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from conftest import SMALL
+from test_forces import force_field
+
+from dimenet_tf.data import sample
+from dimenet_tf.graph import GraphStore
+from dimenet_tf.models import build_model
+from dimenet_tf.training import memory
+
+STEP = """
+    import json, resource, sys
+    import numpy as np, tensorflow as tf
+    from dimenet_tf.data import sample
+    from dimenet_tf.heads import ScalarHead
+    from dimenet_tf.predictor import Predictor
+    from dimenet_tf.training import memory
+
+    def used():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    options = json.loads(sys.argv[1])
+    head = ScalarHead(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
+    model = {"num_blocks": 2, **options["model"]}
+    energy = "energy" if options["forces"] else None
+    predictor = Predictor(options["name"], model, head, range(1, 10), energy=energy)
+    data = sample().select(np.arange(120))
+
+    @tf.function(input_signature=[predictor.predict_graph.input_signature[0]])
+    def step(graph):
+        with tf.GradientTape() as tape:
+            prediction = predictor.compute(graph)
+            loss = tf.reduce_sum(prediction.values) + tf.cast(tf.reduce_sum(prediction.forces**2), tf.float64)
+        return [tf.reduce_sum(g) for g in tape.gradient(loss, predictor.trainable_variables)]
+
+    store = predictor.graph_store(data.N, data.Z, data.R)
+    step(store.batch([0]))
+    before = used()
+    step(store.batch(range(120)))
+    forecast = memory.forecast(predictor, *memory.largest_batch(store, [np.arange(120)]))
+    print(json.dumps([used() - before, forecast - memory.BASE]))
+"""
+
+
+@pytest.mark.parametrize(
+    "name, model, forces",
+    [
+        ("dimenet_pp", {"aggregation": "harmonics"}, False),
+        ("dimenet_pp", {"aggregation": "sum_first"}, True),
+        ("dimenet", {}, False),
+    ],
+)
+def test_forecast_is_what_a_step_needs(name, model, forces):
+    options = json.dumps({"name": name, "model": model, "forces": forces})
+    command = [sys.executable, "-c", textwrap.dedent(STEP), options]
+    needed, forecast = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert 0.5 < needed / forecast < 1.3
+
+
+def test_the_largest_batch_is_found():
+    data = sample().select(np.arange(60))
+    store = GraphStore(data.N, data.Z, data.R, 5.0)
+    batches = [np.arange(i, i + 20) for i in (0, 20, 40)]
+    edges = [len(store.batch(batch).edge_source) for batch in batches]
+    most = int(np.argmax(edges))
+    assert memory.largest_batch(store, batches) == (edges[most], edges[most] / data.N[batches[most]].sum())
+
+
+def test_recomputing_and_forces_change_the_forecast():
+    predictor = force_field()
+    without = memory.forecast(predictor.clone(), 10_000, 20)
+    predictor.energy = None
+    assert memory.forecast(predictor, 10_000, 20) < without
+    for name in SMALL:
+        predictor.model = build_model(name, **{**SMALL[name], "num_blocks": 6})
+        kept = memory.forecast(predictor, 10_000, 20)
+        predictor.model = build_model(name, recompute=True, **{**SMALL[name], "num_blocks": 6})
+        assert memory.forecast(predictor, 10_000, 20) < kept
+
+
+def test_what_the_user_is_told(monkeypatch):
+    predictor = force_field()
+    monkeypatch.setattr(memory, "available_memory", lambda: 1e12)
+    assert memory.memory_line(predictor, 10_000, 20).endswith("(10,000 edges); 1000.0 GB are free")
+    monkeypatch.setattr(memory, "available_memory", lambda: 0.65e9)
+    line = memory.memory_line(predictor, 10_000_000, 20)
+    assert line.startswith("WARNING: memory: about") and "training.batch_size=None training.budget.edges=" in line
+    edges = int(line.split("training.budget.edges=")[1].split(",")[0])
+    assert memory.forecast(predictor, edges, 20) == pytest.approx(0.65e9, rel=1e-3)
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
+    assert memory.memory_line(predictor, 10, 20).endswith("(10 edges)")
