@@ -24,7 +24,7 @@ COLUMNS += ",dimenet:triplets,dimenet:sum_first,dimenet:floor"
 def measure(options: dict) -> dict:
     model, way = options["column"].split(":")
     if way == "pyg":
-        return against(model, options)
+        return against(model, small_molecules(options["data"]), options)
     start = time.perf_counter()
     import tensorflow as tf
 
@@ -125,7 +125,7 @@ def floor(predictor, graph, repeats: int) -> dict:
     return result
 
 
-def against(model: str, options: dict) -> dict:
+def against(model: str, molecules: tuple, options: dict, tasks: tuple[str, ...] = TASKS) -> dict:
     """Measure PyTorch Geometric's model of the same size on the same edges and triplets."""
     import numpy as np
     import torch
@@ -134,8 +134,7 @@ def against(model: str, options: dict) -> dict:
     from dimenet_tf.graph import GraphStore
 
     torch.set_num_threads(options["threads"])
-    N, Z, R = small_molecules(options["data"])
-    graph = GraphStore(N, Z, R, 5.0, ["triplets"]).batch(range(len(N)))
+    graph = GraphStore(*molecules, 5.0, ["triplets"]).batch(range(len(molecules[0])))
     index = {
         f: torch.from_numpy(getattr(graph, f).astype(np.int64))
         for f in graph._fields
@@ -175,6 +174,8 @@ def against(model: str, options: dict) -> dict:
     result = {}
     for with_forces in (False, True):
         for task, function in zip(TASKS[2 * with_forces :], (predict, step)):
+            if task not in tasks:
+                continue
             function(with_forces)
             wall, cpu = timed(function, options["repeats"], with_forces)
             result[f"{task}, wall / s"], result[f"{task}, CPU / s"] = wall, cpu

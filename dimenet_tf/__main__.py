@@ -85,7 +85,7 @@ def describe(predictor: Predictor) -> dict:
         "parameters": predictor.model.count_params(),
         "predicts": predictor.units,
         "elements": symbols(predictor.elements),
-        "precision": predictor.dtype,
+        "precision": predictor.precision,
         "hyperparameters": {k: v for k, v in predictor.model.get_config().items() if k not in ("name", "dtype")},
     }
 

@@ -19,7 +19,7 @@ from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.training.trainer import TrainingConfig
 
-PRECISIONS = ("float32", "float64")
+PRECISIONS = ("float32", "float64", "mixed_bfloat16")
 DERIVED = ("num_targets",)  # hyperparameters that follow from other keys
 
 

@@ -50,7 +50,7 @@ class Predictor(tf.keras.Model):
     model_name, hyperparameters : as `build_model`
     head : turns atom features into properties
     elements : atomic numbers that the training data contained; others are refused
-    dtype : "float32" or "float64"
+    dtype : "float32", "float64", or "mixed_bfloat16": float32 with the wide dense layers in bfloat16
     energy : the target whose negative gradient are the forces; None for a predictor without forces
     """
 
@@ -63,16 +63,18 @@ class Predictor(tf.keras.Model):
         dtype: str = "float32",
         energy: str | None = None,
     ) -> None:
-        super().__init__(dtype=dtype)
+        # of positions, forces and weights; dense layers may have another one
+        super().__init__(dtype=tf.keras.mixed_precision.Policy(dtype).variable_dtype)
         if energy is not None and energy not in head.targets:
             raise UserError(f"forces need an energy: '{energy}' is none of {', '.join(head.targets)}")
+        self.precision = dtype
         self.model_name = model_name
         self.model = build_model(model_name, dtype=dtype, **hyperparameters)
         self.head = head
         self.elements = sorted(int(z) for z in elements)
         self.energy = energy
         self.built = True  # the model has its weights
-        signature = graph_signature(dtype)
+        signature = graph_signature(self.dtype)
         self.predict_graph = tf.function(self.compute, input_signature=[signature])
         self._curvature = tf.function(self._curvature_along, input_signature=[signature, signature.positions])
 
@@ -235,17 +237,17 @@ class Predictor(tf.keras.Model):
             if len(np.unique(r, axis=0)) < len(r):
                 raise UserError(f"molecule {molecule}: two atoms are at the same place")
 
-    def save(self, *args, **kwargs) -> None:
-        """Save as any Keras model, to be read by `tf.keras.models.load_model`. For servers there is `export`."""
-        # Keras describes the input of a model by the last one that it has seen: an atom
-        self({"Z": tf.constant([self.elements[:1]]), "R": tf.zeros([1, 1, 3], self.dtype)})
-        super().save(*args, **kwargs)
+    def save(self, filepath: str | Path, *args, **kwargs) -> None:
+        """Save in Keras' format, to be read by `tf.keras.models.load_model`: `predictor.save("my.keras")`."""
+        if Path(filepath).suffix != ".keras":
+            raise UserError(f"{filepath}: Keras' format is saved as NAME.keras, a SavedModel is written by `export`")
+        super().save(filepath, *args, **kwargs)
 
     def get_config(self) -> dict:
         """Return everything but weights; `from_config` and `tf.keras.models.load_model` make a predictor of it."""
         return {
             "model": {"name": self.model_name, **self._model_config()},
-            "dtype": self.dtype,
+            "dtype": self.precision,
             "elements": self.elements,
             "energy": self.energy,
             "head": self.head.get_config(),
@@ -294,11 +296,11 @@ class Predictor(tf.keras.Model):
 
     def clone(self, dtype: str | None = None) -> Predictor:
         """Return a predictor with the same configuration and weights in variables of its own, in another dtype too."""
-        return self._twin(dtype or self.dtype, self.energy)
+        return self._twin(dtype or self.precision, self.energy)
 
     def with_forces(self, energy: str) -> Predictor:
         """Return a predictor whose forces are the negative gradient of a target, which was not trained for them."""
-        return self._twin(self.dtype, energy)
+        return self._twin(self.precision, energy)
 
     def _twin(self, dtype: str, energy: str | None) -> Predictor:
         twin = self.from_config({**self.get_config(), "dtype": dtype, "energy": energy})

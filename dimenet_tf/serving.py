@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 import dimenet_tf
 from dimenet_tf.elements import SYMBOLS
@@ -34,6 +35,9 @@ from dimenet_tf.predictor import DESCRIPTION, WEIGHTS, Predictor
 
 METADATA = "metadata.json"
 WARMUP = "assets.extra/tf_serving_warmup_requests"
+NO_GRADIENT = (
+    "a served model's forces are outputs; for other derivatives make the model again with dimenet_tf.load(path)"
+)
 
 
 class ServedModel(tf.Module):
@@ -93,7 +97,8 @@ class ServedModel(tf.Module):
         else:
             edges = ingraph.sort_edges(*given_edges, R, num_atoms, cutoff)
         graph = ingraph.complete_graph(Z, R, num_atoms, edges, predictor.model.needs)
-        return predictor.named(predictor.predict_graph(graph))
+        named = predictor.named(predictor.predict_graph(graph))
+        return {name: tf.raw_ops.PreventGradient(input=value, message=NO_GRADIENT) for name, value in named.items()}
 
 
 def export(predictor: Predictor, path: str | Path, max_atoms: int = 1000) -> None:
@@ -127,11 +132,24 @@ def export(predictor: Predictor, path: str | Path, max_atoms: int = 1000) -> Non
         predictor.to_folder(files)
         (files / METADATA).write_text(json.dumps(_metadata(predictor, module), indent=1))
         module.assets = [tf.saved_model.Asset(str(files / name)) for name in (METADATA, DESCRIPTION, WEIGHTS)]
-        tf.saved_model.save(module, str(unfinished / "model"), signatures=module.served)
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(module, str(unfinished / "model"), signatures=module.served, options=options)
+        _forget_custom_gradients(unfinished / "model" / "saved_model.pb")
         _write_warmup(predictor, unfinished / "model" / WARMUP)
         (unfinished / "model").rename(path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _forget_custom_gradients(path: Path) -> None:
+    """Take the names of custom gradients, which are not saved, out of a SavedModel: loading it would warn of each."""
+    model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for meta_graph in model.meta_graphs:
+        graph = meta_graph.graph_def
+        for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
+            for node in nodes:
+                node.attr.pop("_gradient_op_type", None)
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _metadata(predictor: Predictor, module: ServedModel) -> dict:

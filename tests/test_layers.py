@@ -113,6 +113,13 @@ def test_swish_and_its_derivatives_are_tensorflows():
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
 
 
+def test_swish_of_bfloat16():
+    x = tf.constant(np.linspace(-5, 5, 21), tf.bfloat16)
+    for ours, exact in zip(derivatives(swish, x, 2), derivatives(swish, tf.cast(x, tf.float64), 2)):
+        assert ours.dtype == tf.bfloat16.as_numpy_dtype
+        np.testing.assert_allclose(ours.astype(float), exact, atol=0.02)
+
+
 def test_gathers_and_their_derivatives_are_tensorflows():
     model = build_model("dimenet", dtype="float64", **SMALL["dimenet"])
     graph = graph_of(*molecules("CH3CH2OH", "H2", "H", "C6H6"), model)

@@ -79,18 +79,22 @@ def test_forces_of_a_data_set_are_as_wide_as_its_widest_batch():
     assert not forces[:, 9:].any()
 
 
-@pytest.mark.parametrize("target", ["predictor.keras", "folder"])
 @pytest.mark.parametrize("energy", [None, "U0"])
-def test_keras_saves_and_loads_predictors(tmp_path, target, energy):
+def test_keras_saves_and_loads_predictors(tmp_path, energy):
     predictor = make("dimenet")
     predictor = predictor if energy is None else predictor.with_forces(energy)
-    predictor.save(tmp_path / target)
-    loaded = tf.keras.models.load_model(tmp_path / target)
+    predictor.save(tmp_path / "predictor.keras")
+    loaded = tf.keras.models.load_model(tmp_path / "predictor.keras")
     assert type(loaded) is Predictor and loaded.get_config() == predictor.get_config()
     before, after = predictor.predict(padded(NAMES)), loaded.predict(padded(NAMES))
     assert list(before) == list(after)
     for key in before:
         np.testing.assert_array_equal(before[key], after[key])
+
+
+def test_keras_formats_that_do_not_fit(tmp_path):
+    with pytest.raises(UserError, match="NAME.keras, a SavedModel is written by `export`"):
+        make().save(tmp_path / "folder")
 
 
 @pytest.mark.parametrize("extensive", [True, False])
@@ -126,7 +130,7 @@ def test_one_trace_for_any_sequence_of_sizes():
     assert predictor.predict_graph.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_bfloat16"])
 def test_folder_round_trip(tmp_path, model_name, dtype):
     predictor = make(model_name, dtype=dtype)
     predictor.to_folder(tmp_path / "model")
@@ -134,7 +138,7 @@ def test_folder_round_trip(tmp_path, model_name, dtype):
     before, after = predictor.predict(padded(NAMES)), loaded.predict(padded(NAMES))
     for key in before:
         np.testing.assert_array_equal(before[key], after[key])
-    assert loaded.units == {"U0": "eV", "mu": "D"} and loaded.elements == [1, 6, 8] and loaded.dtype == dtype
+    assert loaded.units == {"U0": "eV", "mu": "D"} and loaded.elements == [1, 6, 8] and loaded.precision == dtype
 
 
 def test_options_of_loading_change_how_not_what(tmp_path):

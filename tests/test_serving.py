@@ -125,6 +125,25 @@ def test_it_needs_nothing_of_this_library(served, tmp_path):
         np.testing.assert_allclose(answer[name], expected[name], rtol=1e-5, atol=1e-5)
 
 
+def test_loading_says_nothing_and_gradients_are_refused(served, tmp_path):
+    _, _, path = served
+    code = f"""
+        import tensorflow as tf
+        model = tf.saved_model.load({str(path)!r})
+        R = tf.constant([[[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
+        try:
+            with tf.GradientTape() as tape:
+                tape.watch(R)
+                energy = model.signatures["serving_default"](Z=tf.constant([[8, 1]]), R=R)["energy"]
+            print("gradient", tape.gradient(energy, R))
+        except LookupError as error:
+            print("refused:", error)
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], text=True, capture_output=True)
+    assert result.stderr == ""
+    assert "refused" in result.stdout and "dimenet_tf.load(path)" in result.stdout
+
+
 def test_saved_model_cli(served, tmp_path):
     _, predictor, path = served
     inputs = padded()

@@ -12,6 +12,8 @@ def swish(x: tf.Tensor) -> tf.Tensor:
     TensorFlow's gradient of it computes the sigmoid again and, for training with forces, walks through every factor of
     the first derivative. Here the sigmoid is computed once and serves the function and two derivatives.
     """
+    if x.dtype == tf.bfloat16:  # whose sigmoid is slower than two casts, and has two digits
+        return tf.cast(swish(tf.cast(x, tf.float32)), x.dtype)
     s = tf.stop_gradient(tf.sigmoid(x))
     y = tf.stop_gradient(x * s)
 

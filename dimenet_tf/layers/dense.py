@@ -1,4 +1,9 @@
-"""The dense layers that all blocks are built from."""
+"""The dense layers that all blocks are built from.
+
+With the policy "mixed_bfloat16" the wide layers of a block compute in bfloat16 and return it. Blocks cast by hand where
+they leave a stack of them (`autocast=False` keeps Keras from casting what comes in): sums of messages, bases and
+everything on atoms stay in float32.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +31,7 @@ class ResidualLayer(tf.keras.layers.Layer):
     """x + swish(W2 swish(W1 x + b1) + b2), (n, units) -> (n, units)."""
 
     def __init__(self, units: int, seed: int, **kwargs) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.units = units
         self.seed = seed
         seeds = seed_stream(seed)
@@ -34,7 +39,7 @@ class ResidualLayer(tf.keras.layers.Layer):
         self.dense_2 = dense(units, next(seeds), dtype=self.dtype_policy)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        return x + self.dense_2(self.dense_1(x))
+        return x + tf.cast(self.dense_2(self.dense_1(x)), x.dtype)
 
     def get_config(self) -> dict:
         return {**super().get_config(), "units": self.units, "seed": self.seed}

@@ -19,7 +19,8 @@ def atom_embeddings(layer: tf.keras.layers.Layer, emb_size: int, seed: int) -> t
     """Add the table of atom embeddings, (95, emb_size), uniform in +-sqrt(3), to a layer."""
     limit = math.sqrt(3)
     uniform = tf.keras.initializers.RandomUniform(-limit, limit, seed=seed)
-    return layer.add_weight("embeddings", shape=[NUM_ELEMENTS, emb_size], initializer=uniform)
+    shape = [NUM_ELEMENTS, emb_size]
+    return layer.add_weight("embeddings", shape=shape, initializer=uniform, experimental_autocast=False)
 
 
 class EmbeddingBlock(tf.keras.layers.Layer):
@@ -35,7 +36,7 @@ class EmbeddingBlock(tf.keras.layers.Layer):
     """
 
     def __init__(self, emb_size: int, activate_rbf: bool, seed: int, recompute: bool = False, **kwargs) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.emb_size = emb_size
         self.activate_rbf = activate_rbf
         self.seed = seed
@@ -43,7 +44,7 @@ class EmbeddingBlock(tf.keras.layers.Layer):
         seeds = seed_stream(seed)
         self._embedding_seed = next(seeds)
         make = dense if activate_rbf else linear
-        self.dense_rbf = make(emb_size, next(seeds), dtype=self.dtype_policy)
+        self.dense_rbf = make(emb_size, next(seeds), dtype=self.dtype)
         self.dense = dense(emb_size, next(seeds), dtype=self.dtype_policy)
 
     def build(self, input_shape) -> None:
@@ -55,7 +56,8 @@ class EmbeddingBlock(tf.keras.layers.Layer):
             h = tf.gather(self.embeddings, graph.atomic_numbers)  # (atoms, emb_size)
             h_i = gather(h, graph.edge_target)  # (edges, emb_size)
             h_j = gather(h, graph.edge_source)
-            return self.dense(tf.concat([h_i, h_j, self.dense_rbf(rbf)], axis=-1))  # (edges, emb_size)
+            m = self.dense(tf.concat([h_i, h_j, self.dense_rbf(rbf)], axis=-1))  # (edges, emb_size)
+            return tf.cast(m, rbf.dtype)
 
         return run(first_messages, rbf, again=self.recompute)
 

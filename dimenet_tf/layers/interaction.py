@@ -29,7 +29,7 @@ class SkipUpdate(tf.keras.layers.Layer):
         def skip(m, y):
             for layer in self.layers_before_skip:
                 y = layer(y)
-            m = m + self.final_before_skip(y)
+            m = m + tf.cast(self.final_before_skip(y), m.dtype)
             for layer in self.layers_after_skip:
                 m = layer(m)
             return m

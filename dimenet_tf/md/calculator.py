@@ -58,7 +58,7 @@ class DimeNetCalculator(Calculator):
         if precision not in (None, "float32", "float64"):
             raise UserError(f"precision: '{precision}' is none of float32, float64")
         force_field = _with_forces(_open(model), energy)
-        if precision not in (None, force_field.dtype):
+        if precision not in (None, force_field.precision):
             force_field = force_field.clone(precision)
         self.force_field = force_field
         self.skin = skin

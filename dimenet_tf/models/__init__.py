@@ -16,7 +16,7 @@ def build_model(name: str, dtype: str = "float32", **hyperparameters) -> tf.kera
     Parameters
     ----------
     name : a key of `MODELS`
-    dtype : "float32" or "float64"
+    dtype : "float32", "float64" or "mixed_bfloat16"
     **hyperparameters : the model's constructor arguments
 
     Returns

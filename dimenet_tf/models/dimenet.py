@@ -40,7 +40,7 @@ class InteractionBlock(SkipUpdate):
         recompute: bool = False,
         **kwargs,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.emb_size = emb_size
         self.num_bilinear = num_bilinear
         self.num_before_skip = num_before_skip
@@ -51,8 +51,8 @@ class InteractionBlock(SkipUpdate):
         seeds = seed_stream(seed)
         self.dense_ji = dense(emb_size, next(seeds), dtype=self.dtype_policy)
         self.dense_kj = dense(emb_size, next(seeds), dtype=self.dtype_policy)
-        self.dense_rbf = linear(emb_size, next(seeds), dtype=self.dtype_policy)
-        self.dense_sbf = BasisProjection(num_bilinear, next(seeds), dtype=self.dtype_policy)
+        self.dense_rbf = linear(emb_size, next(seeds), dtype=self.dtype)
+        self.dense_sbf = BasisProjection(num_bilinear, next(seeds), dtype=self.dtype)
         self._bilinear_seed = next(seeds)
         self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
 
@@ -61,13 +61,14 @@ class InteractionBlock(SkipUpdate):
             "bilinear",
             shape=[self.emb_size, self.num_bilinear, self.emb_size],  # (out, bilinear, in)
             initializer=tf.keras.initializers.RandomNormal(0.0, 2 / self.emb_size, seed=self._bilinear_seed),
+            experimental_autocast=False,
         )
         super().build(input_shape)
 
     def call(self, m: tf.Tensor, rbf: tf.Tensor, radial: tf.Tensor, y: tf.Tensor, pairs, graph: Graph) -> tf.Tensor:
         def directional(m, rbf, radial, y):
             x_ji = self.dense_ji(m)  # (edges, emb_size)
-            x_kj = self.dense_kj(m)
+            x_kj = tf.cast(self.dense_kj(m), rbf.dtype)
             weight = self.dense_rbf(rbf)
             if self.rbf_edge == "kj":
                 x_kj = x_kj * weight
@@ -77,6 +78,7 @@ class InteractionBlock(SkipUpdate):
             # the bilinear layer is linear in the messages, so it is applied once per edge, to their sum
             flat = tf.reshape(summed, [tf.shape(m)[0], self.num_bilinear * self.emb_size])
             kernel = tf.reshape(self.bilinear, [self.emb_size, self.num_bilinear * self.emb_size])
+            flat, kernel = tf.cast(flat, x_ji.dtype), tf.cast(kernel, x_ji.dtype)
             return x_ji + tf.matmul(flat, kernel, transpose_b=True)
 
         return self.update(m, run(directional, m, rbf, radial, y, again=self.recompute))
@@ -164,7 +166,7 @@ class DimeNet(Hyperparameters, tf.keras.Model):
         seed: int = 42,
         **kwargs,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.set_hyperparameters(locals())
         check_choice("conventions", conventions, ("official", "corrected"))
         check_choice("radial_basis", radial_basis, tuple(RADIAL_BASES))
@@ -173,6 +175,8 @@ class DimeNet(Hyperparameters, tf.keras.Model):
         on_nodes = embeddings == "nodes"
         if on_nodes and separate_output_blocks:
             raise ValueError("separate_output_blocks: not there for embeddings: nodes")
+        if on_nodes and self.compute_dtype == "bfloat16":
+            raise ValueError("embeddings: nodes have no mixed_bfloat16")
         if on_nodes and recompute:
             raise ValueError("recompute: not there for embeddings: nodes")
         self.angle = "at_target" if official else "interior"
@@ -180,9 +184,9 @@ class DimeNet(Hyperparameters, tf.keras.Model):
         self.needs = frozenset() if on_nodes else self.aggregation_class.needs
         policy, seeds = self.dtype_policy, seed_stream(seed)
 
-        self.rbf_layer = RADIAL_BASES[radial_basis](num_radial, cutoff, envelope_exponent, dtype=policy)
+        self.rbf_layer = RADIAL_BASES[radial_basis](num_radial, cutoff, envelope_exponent, dtype=self.dtype)
         self.sbf_layer = SphericalBasis(
-            num_spherical, num_radial, cutoff, envelope_exponent, radial_basis, over_x=official, dtype=policy
+            num_spherical, num_radial, cutoff, envelope_exponent, radial_basis, over_x=official, dtype=self.dtype
         )
         update = {"emb_size": emb_size, "num_before_skip": num_before_skip, "num_after_skip": num_after_skip}
         output = {
@@ -214,7 +218,7 @@ class DimeNet(Hyperparameters, tf.keras.Model):
                 for _ in range(num_blocks)
             ]
             make_output = SeparateOutputBlocks if separate_output_blocks else OutputBlock
-        self.output_blocks = [make_output(**output, seed=next(seeds), dtype=policy) for _ in range(num_blocks + 1)]
+        self.output_blocks = [make_output(**output, seed=next(seeds), dtype=self.dtype) for _ in range(num_blocks + 1)]
 
     def call(self, graph: Graph) -> AtomOutputs:
         vectors = edge_vectors(graph)  # (edges, 3)

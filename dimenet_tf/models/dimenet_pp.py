@@ -38,7 +38,7 @@ class InteractionBlock(SkipUpdate):
         recompute: bool = False,
         **kwargs,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.emb_size = emb_size
         self.int_emb_size = int_emb_size
         self.basis_emb_size = basis_emb_size
@@ -49,10 +49,10 @@ class InteractionBlock(SkipUpdate):
         seeds, policy = seed_stream(seed), self.dtype_policy
         self.dense_ji = dense(emb_size, next(seeds), dtype=policy)
         self.dense_kj = dense(emb_size, next(seeds), dtype=policy)
-        self.dense_rbf1 = linear(basis_emb_size, next(seeds), dtype=policy)
-        self.dense_rbf2 = linear(emb_size, next(seeds), dtype=policy)
-        self.dense_sbf1 = BasisProjection(basis_emb_size, next(seeds), dtype=policy)
-        self.dense_sbf2 = linear(int_emb_size, next(seeds), dtype=policy)
+        self.dense_rbf1 = linear(basis_emb_size, next(seeds), dtype=self.dtype)
+        self.dense_rbf2 = linear(emb_size, next(seeds), dtype=self.dtype)
+        self.dense_sbf1 = BasisProjection(basis_emb_size, next(seeds), dtype=self.dtype)
+        self.dense_sbf2 = linear(int_emb_size, next(seeds), dtype=self.dtype)
         self.down_projection = dense(int_emb_size, next(seeds), use_bias=False, dtype=policy)
         self.up_projection = dense(emb_size, next(seeds), use_bias=False, dtype=policy)
         self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
@@ -65,8 +65,8 @@ class InteractionBlock(SkipUpdate):
     def call(self, m: tf.Tensor, rbf: tf.Tensor, radial: tf.Tensor, y: tf.Tensor, pairs) -> tf.Tensor:
         def directional(m, rbf, radial, y):
             x_ji = self.dense_ji(m)  # (edges, emb_size)
-            x_kj = self.dense_kj(m) * self.dense_rbf2(self.dense_rbf1(rbf))
-            x_kj = self.down_projection(x_kj)  # (edges, int_emb_size)
+            x_kj = self.dense_kj(m) * tf.cast(self.dense_rbf2(self.dense_rbf1(rbf)), x_ji.dtype)
+            x_kj = tf.cast(self.down_projection(x_kj), rbf.dtype)  # (edges, int_emb_size)
             x_kj = pairs.sum_product(y, x_kj, self.dense_sbf1(radial), self.dense_sbf2.kernel)  # sum over k
             return x_ji + self.up_projection(x_kj)
 
@@ -135,7 +135,7 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         seed: int = 42,
         **kwargs,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.set_hyperparameters(locals())
         check_choice("conventions", conventions, ("official", "corrected"))
         check_choice("radial_basis", radial_basis, tuple(RADIAL_BASES))
@@ -146,9 +146,9 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         self.needs = self.aggregation_class.needs
         policy, seeds = self.dtype_policy, seed_stream(seed)
 
-        self.rbf_layer = RADIAL_BASES[radial_basis](num_radial, cutoff, envelope_exponent, dtype=policy)
+        self.rbf_layer = RADIAL_BASES[radial_basis](num_radial, cutoff, envelope_exponent, dtype=self.dtype)
         self.sbf_layer = SphericalBasis(
-            num_spherical, num_radial, cutoff, envelope_exponent, radial_basis, over_x=official, dtype=policy
+            num_spherical, num_radial, cutoff, envelope_exponent, radial_basis, over_x=official, dtype=self.dtype
         )
         self.emb_block = EmbeddingBlock(
             emb_size, activate_rbf=official, seed=next(seeds), recompute=recompute, dtype=policy
@@ -176,7 +176,7 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
                 seed=next(seeds),
                 out_emb_size=out_emb_size,
                 recompute=recompute,
-                dtype=policy,
+                dtype=self.dtype,
             )
             for _ in range(num_blocks + 1)
         ]
