@@ -31,7 +31,8 @@ from dimenet_tf.predictor import Predictor
 head = ScalarHead(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
 Predictor("dimenet_pp", {}, head, [1, 8], energy="energy").export(sys.argv[1])
 """
-path = os.path.join(tempfile.mkdtemp(), "1")
+folder = tempfile.TemporaryDirectory()
+path = os.path.join(folder.name, "1")
 subprocess.run([sys.executable, "-c", EXPORT, path], check=True)
 
 import numpy as np  # noqa: E402
@@ -100,7 +101,7 @@ if args.memory_requests:
     print("\n| requests of random shapes | memory / MiB |\n| --- | --- |")
     begin = time.perf_counter()
     for request in range(args.memory_requests + 1):
-        if request % (args.memory_requests // 10) == 0:
+        if request % max(args.memory_requests // 10, 1) == 0:
             print(f"| {request} | {memory()} |", flush=True)
         serve(**droplet(int(rng.integers(1, 9)), 3 * int(rng.integers(1, 11)), rng))
     print(f"\n{time.perf_counter() - begin:.0f} s")

@@ -134,7 +134,8 @@ def against(model: str, molecules: tuple, options: dict, tasks: tuple[str, ...] 
     from dimenet_tf.graph import GraphStore
 
     torch.set_num_threads(options["threads"])
-    graph = GraphStore(*molecules, 5.0, ["triplets"]).batch(range(len(molecules[0])))
+    cutoff = options.get("cutoff", 5.0)
+    graph = GraphStore(*molecules, cutoff, ["triplets"]).batch(range(len(molecules[0])))
     index = {
         f: torch.from_numpy(getattr(graph, f).astype(np.int64))
         for f in graph._fields
@@ -145,7 +146,7 @@ def against(model: str, molecules: tuple, options: dict, tasks: tuple[str, ...] 
     # their compiled extras are not needed where the indices are given
     theirs.radius_graph = lambda *args, **kwargs: torch.stack([source, target])
     theirs.triplets = lambda *args, **kwargs: (target, source, target[ji], source[ji], source[kj], kj, ji)
-    sizes = {"hidden_channels": 128, "out_channels": 1, "num_spherical": 7, "num_radial": 6, "cutoff": 5.0}
+    sizes = {"hidden_channels": 128, "out_channels": 1, "num_spherical": 7, "num_radial": 6, "cutoff": cutoff}
     if model == "dimenet_pp":
         sizes.update(num_blocks=4, int_emb_size=64, basis_emb_size=8, out_emb_channels=256)
         network = theirs.DimeNetPlusPlus(**sizes, output_initializer="glorot_orthogonal")

@@ -173,13 +173,13 @@ def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
         np.array([r.scale for r in references]),
         model["extensive"],
     )
-    elements = dataset.container.select(dataset.split.train).elements
+    training = dataset.container.select(dataset.split.train)
     model |= {"num_targets": len(dataset.names), "seed": config["seed"]}
     if config["model"]["name"] == "dimenet_pp" and model["aggregation"] == "auto":
-        model["aggregation"] = choose_by_neighbors(model, dataset.container)
+        model["aggregation"] = choose_by_neighbors(model, training)
     try:
         energy = "energy" if dataset.has_forces else None
-        return Predictor(config["model"]["name"], model, head, elements, config["precision"], energy)
+        return Predictor(config["model"]["name"], model, head, training.elements, config["precision"], energy)
     except ValueError as error:
         if str(error).split(":")[0] not in config["model"]:
             raise

@@ -183,9 +183,12 @@ class Predictor(tf.keras.Model):
             for some in read_molecules(inputs, batch_size):
                 R = some.R.astype(self.dtype)  # atoms may fall together in it
                 self.check(some.N, some.Z, R, first=sum(map(len, sizes)))
-                parts.append(self.predict_graph(self.graph_store(some.N, some.Z, R).batch(range(len(some.N)))))
-                sizes.append(some.N)
                 width = max(width, some.width)
+                if len(some.N) == 0:
+                    continue
+                part = self.predict_graph(self.graph_store(some.N, some.Z, R).batch(range(len(some.N))))
+                parts.append(part._replace(shares=part.shares[:0]))  # not asked for
+                sizes.append(some.N)
                 bar.update(len(some.N))
         prediction, N = self._join(parts), np.concatenate(sizes)
         named = self.named(prediction)
@@ -290,7 +293,10 @@ class Predictor(tf.keras.Model):
             if key not in OPTIONS:
                 raise UserError(f"'{key}' is no option of a trained model; options are {', '.join(OPTIONS)}")
         description["model"].update(options)
-        predictor = cls.from_config(description)
+        try:
+            predictor = cls.from_config(description)
+        except ValueError as error:
+            raise UserError(f"{folder}: {error}") from None  # an option that does not fit this model
         load_weights(predictor.model, folder / WEIGHTS)
         return predictor
 
@@ -334,6 +340,11 @@ def load(path: str | Path, **options) -> Predictor:
     ----------
     path : str or Path
     **options : `aggregation` and `recompute` of the model: how it computes, not what
+
+    Raises
+    ------
+    UserError
+        For a path that holds no model, damaged files, options that are none or do not fit the model.
     """
     folder = find_folder(path)
     return Predictor.from_folder(next(f for f in _places(folder) if (f / DESCRIPTION).exists()), **options)

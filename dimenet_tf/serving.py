@@ -150,6 +150,7 @@ def _forget_custom_gradients(path: Path) -> None:
             for node in nodes:
                 node.attr.pop("_gradient_op_type", None)
     path.write_bytes(model.SerializeToString(deterministic=True))
+    path.with_name("fingerprint.pb").unlink()  # of the file as it was
 
 
 def _metadata(predictor: Predictor, module: ServedModel) -> dict:

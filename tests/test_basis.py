@@ -11,6 +11,7 @@ from dimenet_tf.basis.formulas import (
     bessel_series,
     chebyshev,
     legendre,
+    make_bessel_series,
     spherical_bessel_zeros,
     spherical_harmonics,
     zonal_harmonics,
@@ -95,6 +96,16 @@ def test_series_are_kept_on_disk(tmp_path, monkeypatch, content):
     np.testing.assert_array_equal(np.load(file), made)
     np.save(file, made + 1)  # it is read
     np.testing.assert_array_equal(bessel_series.__wrapped__(2, 3), made + 1)
+
+
+def test_what_is_kept_is_what_sympy_makes():
+    np.testing.assert_allclose(bessel_series(7, 6), make_bessel_series(7, 6), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nothing_is_left_far_beyond_the_cutoff(dtype):
+    d = tf.constant([CUTOFF, 1.01 * CUTOFF, 10 * CUTOFF, 1e4 * CUTOFF], dtype)
+    assert np.abs(SphericalBasis(7, 16, CUTOFF, dtype=dtype).radial(d)).max() == 0
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ ALLOWED = {
     "interop": {"data", "heads", "predictor", "weights", "errors"},
     "plots": {"errors", "cli", "predictor", "training"},
     "md": {"cli", "data", "errors", "graph", "predictor", "training", "weights"},
-    "training": {"data", "graph", "predictor", "weights", "errors", "plots", "config"},
+    "training": {"data", "graph", "layers", "predictor", "weights", "errors", "plots", "config"},
     "config": {"data", "graph", "models", "heads", "predictor", "training", "errors"},
 }
 

@@ -88,10 +88,13 @@ def test_velocities_have_the_temperature_and_no_rotation():
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_precision(predictor, precision):
+def test_precision(predictor, committee, precision):
     atoms = molecule("H2O")
+    atoms.calc = DimeNetCalculator(committee, precision=precision)
+    assert atoms.calc.force_field.precision == precision
+    assert np.isfinite(atoms.get_potential_energy())
     atoms.calc = DimeNetCalculator(predictor, precision=precision)
-    assert atoms.calc.force_field.dtype == precision
+    assert atoms.calc.force_field.precision == precision
     assert atoms.get_potential_energy() == pytest.approx(predictor.predict([atoms])["energy"][0], abs=1e-3)
 
 
@@ -205,7 +208,7 @@ def test_committees_that_do_not_belong_together(committee, tmp_path):
         DimeNetCalculator(tmp_path)
     with pytest.raises(UserError, match="at least two members"):
         Committee(committee.members[:1])
-    with pytest.raises(UserError, match="member 1 of the committee has other dtype than member 0: float32"):
+    with pytest.raises(UserError, match="member 1 of the committee has other precision than member 0: float32"):
         Committee([committee.members[0], gentle(dtype="float32")])
     with pytest.raises(UserError, match="member 0 of the committee has no forces"):
         Committee(["dimenet_pp-sample-U0"] * 2)
@@ -233,6 +236,7 @@ class Broken:
     def __init__(self, predictor, scale=1.0, field=0.0):
         self.predictor, self.scale, self.field = predictor, scale, field
         self.energy, self.dtype, self.model = predictor.energy, predictor.dtype, predictor.model
+        self.precision = predictor.precision
 
     def predict(self, frames):
         result = self.predictor.predict(frames)

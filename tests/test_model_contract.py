@@ -22,7 +22,7 @@ VARIANTS = [
         {"num_spherical": 1},
         {"separate_output_blocks": True, "num_targets": 2},
     )
-] + [("dimenet", {"embeddings": "nodes"}), ("dimenet_pp", {"aggregation": "harmonics"})]
+] + [("dimenet", {"embeddings": "nodes"}), ("dimenet_pp", {"recompute": True})]
 
 
 @pytest.fixture(params=VARIANTS, ids=lambda v: f"{v[0]}-{'-'.join(map(str, v[1].values())) or 'default'}")

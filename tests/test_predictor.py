@@ -151,6 +151,8 @@ def test_options_of_loading_change_how_not_what(tmp_path):
         np.testing.assert_allclose(loaded.predict(padded(NAMES))["U0"], expected, rtol=1e-6)
     with pytest.raises(UserError, match="'cutoff' is no option of a trained model; options are aggregation, recompute"):
         dimenet_tf.load(tmp_path, cutoff=3.0)
+    with pytest.raises(UserError, match="aggregation: 'fast' is none of auto"):
+        dimenet_tf.load(tmp_path, aggregation="fast")
 
 
 def test_clone_is_independent():
@@ -236,6 +238,8 @@ def test_damaged_folders(tmp_path):
 
 def test_nothing_to_predict():
     assert make().predict([])["U0"].shape == (0,)
+    empty = make().with_forces("U0").predict({"Z": np.zeros((0, 7), int), "R": np.zeros((0, 7, 3))})
+    assert empty["U0"].shape == (0,) and empty["forces"].shape == (0, 7, 3)
 
 
 def test_loading_errors(tmp_path):

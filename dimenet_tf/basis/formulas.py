@@ -32,9 +32,12 @@ def bessel_series(num_spherical: int, num_radial: int) -> np.ndarray:
     """
     file = Path(pooch.os_cache("dimenet_tf")) / f"bessel_series_1_{num_spherical}_{num_radial}.npy"
     try:
-        return np.load(file)
+        series = np.load(file)
+        if series.shape[1:] == (num_spherical, num_radial) and np.isfinite(series).all():
+            return series
     except (OSError, ValueError, EOFError):  # not there, or damaged
-        series = make_bessel_series(num_spherical, num_radial)
+        pass
+    series = make_bessel_series(num_spherical, num_radial)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_suffix(f".{os.getpid()}.npy")
@@ -176,7 +179,7 @@ def spherical_harmonics(num_spherical: int, directions: tf.Tensor) -> tf.Tensor:
                 q = tf.concat([q[..., :-1] - lower, q[..., -1:]], axis=-1)
             q = tf.concat([q, top], axis=-1)
         norms = [
-            math.sqrt((2 if m else 1) * (2 * degree + 1) / (4 * math.pi) * math.perm(degree + m, 2 * m) ** -1.0)
+            math.sqrt((2 if m else 1) * (2 * degree + 1) / (4 * math.pi * math.perm(degree + m, 2 * m)))
             for m in range(degree + 1)
         ]
         q_normed = q * tf.constant(norms, z.dtype)

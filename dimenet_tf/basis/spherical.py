@@ -56,7 +56,7 @@ class SphericalBasis(tf.keras.layers.Layer):
         """(edges,) Angstrom -> (edges, num_spherical, num_radial)."""
         if self.radial_basis == "gaussian":
             return tf.repeat(self.gaussians(distance)[:, None], self.num_spherical, axis=1)
-        x = distance / self.cutoff
+        x = tf.minimum(distance / self.cutoff, 1)  # the series ends there, and the envelope is zero beyond
         bessel = chebyshev(self.series.reshape(len(self.series), -1), x)  # (edges, num_spherical * num_radial)
         product = self.envelope(x)[:, None] * bessel
         return tf.reshape(product, [-1, self.num_spherical, self.num_radial])

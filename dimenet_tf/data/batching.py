@@ -64,13 +64,17 @@ class TrainingBatches:
         self.molecules, self.seed, self.fill = molecules, seed, fill
         self._first_steps = [0]  # of the epochs that have been seen, so that none is made twice to find a step
 
+    def epoch(self, number: int) -> list[np.ndarray]:
+        """Return the batches of an epoch, counted from 0."""
+        order = np.random.default_rng((self.seed, number)).permutation(self.molecules)
+        return list(fill_batches(order, **self.fill))
+
     def from_step(self, first_step: int) -> Iterator[np.ndarray]:
         """Yield the batches of steps `first_step`, `first_step` + 1, ..."""
         epoch = bisect.bisect_right(self._first_steps, first_step) - 1
         step = self._first_steps[epoch]
         while True:
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.molecules)
-            batches = list(fill_batches(order, **self.fill))
+            batches = self.epoch(epoch)
             yield from batches[max(first_step - step, 0) :]
             step += len(batches)
             epoch += 1

@@ -67,7 +67,7 @@ def from_padded(arrays: Mapping, size: int) -> Iterator[Molecules]:
     real = Z != 0
     if (~real[:, :-1] & real[:, 1:]).any():
         raise UserError("Z = 0 is padding and may only stand behind a molecule's atoms")
-    for start in range(0, len(Z), size):
+    for start in range(0, max(len(Z), 1), size):  # no molecules have a width too
         rows = slice(start, start + size)
         yield Molecules(real[rows].sum(axis=1), Z[rows][real[rows]], R[rows][real[rows]], Z.shape[1])
 

@@ -166,18 +166,13 @@ class Harmonics:
 AGGREGATIONS = {"triplets": Triplets, "sum_first": SumFirst, "harmonics": Harmonics}
 
 
-def check_angle(aggregation: str, angle: str) -> None:
-    """Raise a ValueError where an aggregation cannot be exact."""
-    if aggregation == "harmonics" and angle == "at_target":
-        raise ValueError(
-            "aggregation: 'harmonics' needs the angle at the shared atom; DimeNet has it with conventions: corrected"
-        )
-
-
 def choose_aggregation(name: str, angle: str, best: str) -> type[Triplets] | type[SumFirst] | type[Harmonics]:
     """Return the class of an `aggregation` option; `best` is the one that `auto` stands for."""
     if name not in ("auto", *AGGREGATIONS):
         raise ValueError(f"aggregation: '{name}' is none of {', '.join(['auto', *AGGREGATIONS])}")
     name = best if name == "auto" else name
-    check_angle(name, angle)
+    if name == "harmonics" and angle == "at_target":
+        raise ValueError(
+            "aggregation: 'harmonics' needs the angle at the shared atom; DimeNet has it with conventions: corrected"
+        )
     return AGGREGATIONS[name]

@@ -47,7 +47,7 @@ class Committee:
         for i, member in enumerate(self.members):
             if member.energy is None:
                 raise UserError(f"member {i} of the committee has no forces")
-            for what in ("energy", "units", "elements", "dtype"):
+            for what in ("energy", "units", "elements", "precision"):
                 if getattr(member, what) != getattr(first, what):
                     raise UserError(
                         f"member {i} of the committee has other {what} than member 0: "
@@ -55,7 +55,8 @@ class Committee:
                     )
             if (member.model.cutoff, member.model.needs) != (first.model.cutoff, first.model.needs):
                 raise UserError(f"member {i} of the committee has another cutoff or aggregation than member 0")
-        self.energy, self.dtype, self.model, self.head = first.energy, first.dtype, first.model, first.head
+        self.energy, self.model, self.head = first.energy, first.model, first.head
+        self.dtype, self.precision = first.dtype, first.precision
         self.check, self.graph_store = first.check, first.graph_store
         self.predict_graph = tf.function(self._mean_and_spread, input_signature=[graph_signature(self.dtype)])
 

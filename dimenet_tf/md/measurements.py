@@ -70,7 +70,7 @@ def symmetries(predictor: Predictor, frames: list[Atoms], seed: int = 0) -> dict
             errors[name] = np.maximum(errors[name], difference)
     bounds = (1e-8, 1e-8) if double else (1e-3, 1e-3)
     return {
-        f"{name}, {what}, {predictor.dtype}": {"value": float(error), "unit": unit, "bound": bound}
+        f"{name}, {what}, {predictor.precision}": {"value": float(error), "unit": unit, "bound": bound}
         for name, pair in errors.items()
         for what, unit, error, bound in zip(("energy", "forces"), ("eV", "eV/Ang"), pair, bounds)
     }
@@ -137,7 +137,7 @@ def nve(
         bar.update(dynamics.nsteps - bar.n)
 
     dynamics.attach(record, interval=max(1, steps // 2000))
-    run = f"{picoseconds:g} ps, {timestep:g} fs, {predictor.dtype}"
+    run = f"{picoseconds:g} ps, {timestep:g} fs, {predictor.precision}"
     with bar:
         try:
             dynamics.run(steps)
@@ -182,7 +182,7 @@ def exported(predictor: Predictor, frames: list[Atoms]) -> dict[str, dict]:
     graph = predictor.graph_store(N, Z, R).batch(range(len(frames)))
     eager = predictor.named(predictor.compute(type(graph)(*map(tf.constant, graph))))
     return {
-        f"eager against SavedModel, {name}, {predictor.dtype}": {
+        f"eager against SavedModel, {name}, {predictor.precision}": {
             "value": float(np.abs(eager[name] - answer[name]).max()),
             "unit": predictor.units[name],
             "bound": 1e-9 if predictor.dtype == "float64" else 1e-3,

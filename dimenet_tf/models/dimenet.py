@@ -27,6 +27,7 @@ class InteractionBlock(SkipUpdate):
     ----------
     emb_size, num_bilinear, num_before_skip, num_after_skip, seed : int
     rbf_edge : "kj" (the release) or "ji" (the paper): whose radial basis weights the messages m_kj
+    recompute : bool, see `dimenet_tf.layers.recompute`
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class DimeNet(Hyperparameters, tf.keras.Model):
         How sums over neighbors are computed. The numbers are the same. "harmonics" needs `conventions: corrected`;
         "auto" is "sum_first", which is always faster here.
     recompute : bool
-        Interaction and output blocks are computed again in the backward pass instead of being kept: memory for time.
+        What blocks compute for edges is computed again in the backward pass instead of being kept: memory for time.
     radial_basis : "bessel" or "gaussian"
         Ablation of Table 3; the paper used num_radial = 64 for Gaussians.
     embeddings : "messages" or "nodes"

@@ -25,6 +25,7 @@ class InteractionBlock(SkipUpdate):
     Parameters
     ----------
     emb_size, int_emb_size, basis_emb_size, num_before_skip, num_after_skip, seed : int
+    recompute : bool, see `dimenet_tf.layers.recompute`
     """
 
     def __init__(
@@ -99,7 +100,8 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         Size of the messages while they are summed over neighbors.
     basis_emb_size : int
         Size to which the bases are reduced.
-    num_blocks, num_spherical, num_radial, cutoff, envelope_exponent, num_before_skip, num_after_skip,
+    num_blocks, num_spherical, num_radial, cutoff, envelope_exponent, num_before_skip, num_after_skip
+        As `DimeNet`.
     aggregation : "auto", "harmonics", "sum_first" or "triplets"
         How sums over neighbors are computed. The numbers are the same. "auto" is "harmonics"; a configuration's "auto"
         is "sum_first" where atoms have few neighbors (see `dimenet_tf.config.choose_by_neighbors`).

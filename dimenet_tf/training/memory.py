@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.graph import GraphStore
+from dimenet_tf.layers.aggregation import Harmonics
 from dimenet_tf.predictor import Predictor
 
-BASE = 0.6e9  # bytes of a process with TensorFlow and a model
-FORCES = 2.1  # how much more a step with forces keeps, as measured with both models
+FORCES = 2.3  # how much more a step with forces keeps, as measured with both models
 
 
 def largest_batch(store: GraphStore, batches: Iterable[np.ndarray]) -> tuple[int, float]:
@@ -24,22 +24,22 @@ def largest_batch(store: GraphStore, batches: Iterable[np.ndarray]) -> tuple[int
 
 
 def forecast(predictor: Predictor, edges: int, neighbors: float) -> float:
-    """Return about how many bytes a process needs that trains on a batch of so many edges.
+    """Return about how many bytes a training step with a batch of so many edges needs beside TensorFlow and the model.
 
     Counted is what the backward pass keeps for each edge: input, sigmoid and output of every dense layer and what the
     sums over neighbors hold.
     """
     model = predictor.model
     blocks = [model.emb_block, *model.int_blocks]
-    dense = [sum(3.3 * layer.units for layer in dense_layers(block)) for block in blocks]
+    dense = [sum(3 * layer.units for layer in dense_layers(block)) for block in blocks]
     pairs = [kept_by_pairs(model, block, neighbors) for block in model.int_blocks]
     per_block = [dense[0], *(d + p for d, p in zip(dense[1:], pairs))]
     size = tf.as_dtype(predictor.dtype).size
-    if getattr(model, "recompute", False):  # one half of one block, and the messages between the halves
+    if model.recompute:  # one half of one block, and the messages between the halves
         floats = max(per_block) + 3 * model.emb_size * len(blocks)
     else:
         floats = sum(per_block) + 2 * model.emb_size * len(model.output_blocks)
-    return BASE + edges * floats * size * (1 if predictor.energy is None else FORCES)
+    return edges * floats * size * (1 if predictor.energy is None else FORCES)
 
 
 def dense_layers(block: tf.keras.layers.Layer) -> list[tf.keras.layers.Dense]:
@@ -56,8 +56,8 @@ def kept_by_pairs(model: tf.keras.Model, block: tf.keras.layers.Layer, neighbors
     wide = units * features  # of what is summed, if it is summed before the kernel is applied
     if "triplets" in model.needs:
         return neighbors * (0.7 * wide if outer else 4 * features)
-    if model.aggregation_class.__name__ == "Harmonics":
-        return 4 * model.num_spherical * (wide if outer else features)
+    if model.aggregation_class is Harmonics:
+        return 3 * model.num_spherical * (wide if outer else features)
     return 1.5 * neighbors * 2 * units + 3 * wide
 
 
@@ -78,7 +78,7 @@ def memory_line(predictor: Predictor, edges: int, neighbors: float) -> str:
         return line
     if needed < free:
         return f"{line}; {free / 1e9:.1f} GB are free"
-    fitting = int(edges * max(free - BASE, 0) / (needed - BASE))
+    fitting = max(int(edges * free / needed), 1)
     return (
         f"WARNING: {line}, but only {free / 1e9:.1f} GB are free: training may be killed. Set training.batch_size=None "
         f"training.budget.edges={fitting}, or model.recompute=True"

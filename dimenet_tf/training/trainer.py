@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from dimenet_tf.data.batching import TrainingBatches, check_budget, fill_batches
+from dimenet_tf.data.batching import TrainingBatches, check_budget
 from dimenet_tf.data.dataset import Dataset
 from dimenet_tf.data.pipeline import Batch, make_dataset
 from dimenet_tf.errors import UserError
@@ -166,9 +166,8 @@ class Trainer:
         return steps_made(self.optimizer)
 
     def memory_line(self) -> str:
-        """Return what the largest batch of an epoch needs of the machine's memory; a warning if that is too much."""
-        epoch = fill_batches(self.batches.molecules, **self.batches.fill)
-        return memory_line(self.predictor, *largest_batch(self.store, epoch))
+        """Return what the first epoch's largest batch needs of the machine's memory; a warning if it is too much."""
+        return memory_line(self.predictor, *largest_batch(self.store, self.batches.epoch(0)))
 
     def run(self) -> bool:
         """Train until the last step or early stopping; return False if Ctrl-C ended it before."""
