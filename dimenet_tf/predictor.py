@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,12 +14,12 @@ from tqdm import tqdm
 from dimenet_tf.data.inputs import read_molecules
 from dimenet_tf.elements import symbols
 from dimenet_tf.errors import UserError
+from dimenet_tf.folders import DESCRIPTION, WEIGHTS, find_folder, places, read_description
 from dimenet_tf.graph import Graph, GraphStore, graph_signature, ingraph
 from dimenet_tf.heads import ScalarHead
 from dimenet_tf.models import build_model
 from dimenet_tf.weights import load_weights, save_weights
 
-DESCRIPTION, WEIGHTS = "predictor.json", "weights.h5"
 FORMAT = 1
 OPTIONS = ("aggregation", "recompute")  # hyperparameters that change no number
 Array = Union[np.ndarray, tf.Tensor]
@@ -314,25 +313,6 @@ class Predictor(tf.keras.Model):
         return twin
 
 
-def read_description(path: Path, newest: int) -> dict:
-    """Read the JSON file in which a folder says what it holds; `newest` is the latest format that is understood."""
-    try:
-        description = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
-    if description["format"] > newest:
-        raise UserError(f"{path} was written by a newer version of dimenet_tf")
-    return description
-
-
-def pretrained_folders() -> dict[str, Path]:
-    """Return the models that come with the library, by name."""
-    package = Path(__file__).parent
-    # installed inside the package, beside it in a source tree
-    roots = [root for root in (package / "pretrained", package.parent / "pretrained") if root.is_dir()]
-    return {path.parent.name: path.parent for root in roots for path in sorted(root.glob(f"*/{DESCRIPTION}"))}
-
-
 def load(path: str | Path, **options) -> Predictor:
     """Load a predictor from a run's or a predictor's folder, or a pretrained model by its name.
 
@@ -347,24 +327,4 @@ def load(path: str | Path, **options) -> Predictor:
         For a path that holds no model, damaged files, options that are none or do not fit the model.
     """
     folder = find_folder(path)
-    return Predictor.from_folder(next(f for f in _places(folder) if (f / DESCRIPTION).exists()), **options)
-
-
-def _places(folder: Path) -> tuple[Path, ...]:
-    """Where a predictor may be: a folder of its own, a run, a SavedModel."""
-    return folder, folder / "best", folder / "assets"
-
-
-def find_folder(path: str | Path) -> Path:
-    """Return the folder of a run or model, which may be the name of a pretrained one."""
-    path = Path(path)
-    if any((folder / DESCRIPTION).exists() for folder in _places(path)):
-        return path
-    if path.exists():
-        raise UserError(f"{path} holds no trained model (no {DESCRIPTION} in it, in best or in assets)")
-    known = pretrained_folders()
-    if str(path) in known:
-        return known[str(path)]
-    close = difflib.get_close_matches(str(path), known, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
-    raise UserError(f"no such run or model: {path}{hint}")
+    return Predictor.from_folder(next(f for f in places(folder) if (f / DESCRIPTION).exists()), **options)

@@ -30,8 +30,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 import dimenet_tf
 from dimenet_tf.elements import SYMBOLS
 from dimenet_tf.errors import UserError
+from dimenet_tf.folders import DESCRIPTION, WEIGHTS
 from dimenet_tf.graph import ingraph
-from dimenet_tf.predictor import DESCRIPTION, WEIGHTS, Predictor
+from dimenet_tf.predictor import Predictor
 
 METADATA = "metadata.json"
 WARMUP = "assets.extra/tf_serving_warmup_requests"

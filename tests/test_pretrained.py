@@ -9,7 +9,7 @@ from dimenet_tf.config import data_config
 from dimenet_tf.data import Split
 from dimenet_tf.data.dataset import load_container
 from dimenet_tf.errors import UserError
-from dimenet_tf.predictor import pretrained_folders
+from dimenet_tf.folders import pretrained_folders
 
 FOLDERS = pretrained_folders()
 

@@ -61,11 +61,10 @@ class Triplets:
         return segment_sum(product, self.ji, self.num_edges)
 
 
-class SumFirst:
-    """Sum over k before anything learned is applied (GemNet, App. C): matrix products over padded neighbors.
+class OverSlots:
+    """What the ways without triplets share: row j of padded arrays holds the edges that go to atom j.
 
-    Row j of the padded arrays holds the edges that go to atom j. A pair of slots (a, b) stands for the edges k -> j in
-    slot a and j -> i, the reverse of the edge in slot b. Parameters as `Triplets`; the graph needs `atom_edges`.
+    Parameters as `Triplets`; the graph needs `atom_edges`.
     """
 
     needs = frozenset({"atom_edges"})
@@ -74,6 +73,13 @@ class SumFirst:
         self.angle, self.radial_edge = angle, radial_edge
         self.slots = NeighborSlots(graph)
         self.reverse = graph.edge_reverse
+
+
+class SumFirst(OverSlots):
+    """Sum over k before anything learned is applied (GemNet, App. C): matrix products over padded neighbors.
+
+    A pair of slots (a, b) of atom j stands for the edges k -> j in slot a and j -> i, whose reverse is in slot b.
+    """
 
     def angular(self, vectors: tf.Tensor, basis: SphericalBasis) -> tf.Tensor:
         """(edges, 3) target to source -> (atoms, k_kj, k_ji, num_spherical), zero where there is no pair."""
@@ -108,7 +114,7 @@ class SumFirst:
         return tf.reshape(total, tf.concat([self.slots.shape, shape], axis=0))
 
 
-class Harmonics:
+class Harmonics(OverSlots):
     """No pairs of edges at all: the addition theorem of spherical harmonics takes the sum over k out of the angle.
 
     P_l(u.v) = 4 pi/(2l+1) sum_m Y_lm(u) Y_lm(v), so with A_l the part of the messages that belongs to degree l
@@ -116,16 +122,9 @@ class Harmonics:
     sum_k Y_l0(angle) A_l[kj] = sqrt(4 pi/(2l+1)) sum_m Y_lm(u_ij) S_lm[j],  S_lm[j] = sum_k Y_lm(u_kj) A_l[kj]
 
     and time and memory are linear in the number of edges. S holds k = i too, which is subtracted. Everything is
-    computed for the edges i -> j that come into j; the last step hands it to their reverses j -> i. Parameters as
-    `SumFirst`; the angle must be one at j: between u_kj and u_ij, or its supplement, which changes the sign of odd l.
+    computed for the edges i -> j that come into j; the last step hands it to their reverses j -> i. The
+    angle must be one at j: between u_kj and u_ij, or its supplement, which changes the sign of odd l.
     """
-
-    needs = frozenset({"atom_edges"})
-
-    def __init__(self, graph: Graph, angle: str, radial_edge: str = "kj") -> None:
-        self.angle, self.radial_edge = angle, radial_edge
-        self.slots = NeighborSlots(graph)
-        self.reverse = graph.edge_reverse
 
     def angular(self, vectors: tf.Tensor, basis: SphericalBasis) -> tf.Tensor:
         """(edges, 3) target to source -> (atoms, k, num_spherical^2), zero in unused slots."""

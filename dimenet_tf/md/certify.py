@@ -23,6 +23,7 @@ import dimenet_tf  # noqa: E402
 from dimenet_tf.data.container import DataContainer  # noqa: E402
 from dimenet_tf.data.readers import read_file  # noqa: E402
 from dimenet_tf.errors import UserError  # noqa: E402
+from dimenet_tf.folders import find_folder  # noqa: E402
 from dimenet_tf.md.measurements import (  # noqa: E402
     cutoff,
     exported,
@@ -31,7 +32,7 @@ from dimenet_tf.md.measurements import (  # noqa: E402
     nve,
     symmetries,
 )
-from dimenet_tf.predictor import Predictor, find_folder, load  # noqa: E402
+from dimenet_tf.predictor import Predictor, load  # noqa: E402
 from dimenet_tf.training.folder import RunFolder  # noqa: E402
 from dimenet_tf.training.session import open_dataset  # noqa: E402
 from dimenet_tf.weights import named_variables  # noqa: E402

@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.errors import UserError
+from dimenet_tf.folders import read_description
 from dimenet_tf.graph import Graph, graph_signature
-from dimenet_tf.predictor import Prediction, Predictor, load, read_description
+from dimenet_tf.predictor import Prediction, Predictor, load
 
 DESCRIPTION = "committee.json"
 FORMAT = 1
