@@ -23,6 +23,8 @@ from dimenet_tf.weights import load_weights, save_weights
 FORMAT = 1
 OPTIONS = ("aggregation", "recompute")  # hyperparameters that change no number
 Array = Union[np.ndarray, tf.Tensor]
+# no tensor decides an `if` here, and AutoGraph's rewriting of Python takes a third of a trace's time
+plain_tensorflow = tf.autograph.experimental.do_not_convert
 
 
 class Prediction(NamedTuple):
@@ -77,6 +79,7 @@ class Predictor(tf.keras.Model):
         self.predict_graph = tf.function(self.compute, input_signature=[signature])
         self._curvature = tf.function(self._curvature_along, input_signature=[signature, signature.positions])
 
+    @plain_tensorflow
     def call(self, inputs: Mapping[str, tf.Tensor], max_atoms: int = 1000) -> dict[str, tf.Tensor]:
         """Predict zero-padded molecules with TensorFlow alone.
 
@@ -109,6 +112,7 @@ class Predictor(tf.keras.Model):
         named = {name: prediction.values[:, t] for t, name in enumerate(self.head.targets)}
         return named if self.energy is None else {**named, "forces": prediction.forces}
 
+    @plain_tensorflow
     def compute(self, graph: Graph) -> Prediction:
         """Predict the molecules of a graph."""
         if self.energy is None:

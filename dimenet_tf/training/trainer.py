@@ -79,6 +79,7 @@ class TrainingModel(tf.keras.Model):
     def call(self, graph):
         return self.predictor.compute(graph)
 
+    @tf.autograph.experimental.do_not_convert  # as `Predictor.compute`
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         variables = self.predictor.trainable_variables
         with tf.GradientTape() as tape:
