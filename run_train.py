@@ -6,6 +6,7 @@ python run_train.py print_config with configs/dimenet.yaml
 """
 
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ quiet_tensorflow()
 
 from sacred import SETTINGS, Experiment  # noqa: E402
 from sacred.observers import FileStorageObserver  # noqa: E402
+
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}  # "try again later": what a queue may start once more
 
 SETTINGS["CAPTURE_MODE"] = "no"  # the progress bar belongs to the screen
 SETTINGS["CONFIG"]["READ_ONLY_CONFIG"] = False
@@ -66,8 +69,9 @@ def train(seed, precision, run, model, data, training, _run):
             for name, value in row.items():
                 _run.log_scalar(name, value, int(row["step"]))
 
-        if not run_session(config, RunFolder(run), log):
-            sys.exit(130)  # as a program that Ctrl-C ended
+        stopped = run_session(config, RunFolder(run), log)
+    if stopped is not None:
+        sys.exit(EXIT_CODES[stopped])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ setup(
         "tqdm>=4.64",
         "pooch>=1.7",
         "requests>=2.28",
+        "filelock>=3.12",
     ],
     extras_require={
         "dev": ["pytest>=7.4", "pytest-xdist>=3.3", "ruff==0.17.5", "pre-commit>=3.5"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Union
 
@@ -144,10 +144,21 @@ class Predictor(tf.keras.Model):
         """Find the neighbors of molecules given as flat arrays (see `GraphStore`)."""
         return GraphStore(N, Z, R, self.model.cutoff, self.model.needs, self.dtype)
 
-    def predict_store(self, store: GraphStore, molecules: np.ndarray, batch_size: int = 32) -> Prediction:
-        """Predict some molecules of a store; NumPy arrays in the order of `molecules`."""
+    def predict_store(
+        self,
+        store: GraphStore,
+        molecules: np.ndarray,
+        batch_size: int = 32,
+        before_batch: Callable[[], None] | None = None,
+    ) -> Prediction:
+        """Predict some molecules of a store; NumPy arrays in the order of `molecules`.
+
+        `before_batch` is called before every batch and may end the prediction by an exception.
+        """
         parts = []
         for start in range(0, len(molecules), batch_size):
+            if before_batch is not None:
+                before_batch()
             parts.append(self.predict_graph(store.batch(molecules[start : start + batch_size])))
         return self._join(parts)
 

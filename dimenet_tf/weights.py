@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,9 +55,11 @@ def assign_weights(layer: tf.keras.layers.Layer, values: Mapping[str, np.ndarray
 
 def save_weights(layer: tf.keras.layers.Layer, path: str | Path) -> None:
     """Write all weights to an HDF5 file, one data set each."""
-    with h5py.File(path, "w") as file:
+    memory = io.BytesIO()  # a full disk makes HDF5 end the process, but Python raise an error
+    with h5py.File(memory, "w") as file:
         for name, variable in named_variables(layer).items():
             file[name] = variable.numpy()
+    Path(path).write_bytes(memory.getvalue())
 
 
 def load_weights(layer: tf.keras.layers.Layer, path: str | Path) -> None:

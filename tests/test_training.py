@@ -101,7 +101,7 @@ def test_a_run_leaves_a_folder_that_explains_itself(tmp_path, model_name):
     trainer = trainer_of(config, tmp_path)
     rows = []
     trainer.on_validation = rows.append
-    assert trainer.run() and trainer.step == 6
+    assert trainer.run() is None and trainer.step == 6
     folder = RunFolder(tmp_path)
     assert [row["step"] for row in folder.read_metrics()] == [3, 6] == [row["step"] for row in rows]
     events = list(folder.tensorboard.glob("events*"))
@@ -140,7 +140,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path):
     steps = [row["step"] for row in RunFolder(tmp_path / "parts").read_metrics()]
     assert steps == [3, 4, 6, 8]
     third = trainer_of(configuration(num_steps=8), tmp_path / "parts")
-    assert third.run() and third.step == 8
+    assert third.run() is None and third.step == 8
 
 
 def test_runs_with_the_same_seed_are_equal(tmp_path):
@@ -179,11 +179,11 @@ def test_fine_tuning_starts_from_the_other_models_weights(tmp_path):
         trainer_of(other, tmp_path / "third")
 
 
-def test_diverging_training_stops_and_leaves_no_checkpoint(tmp_path):
+def test_diverging_training_stops_before_it_is_saved(tmp_path):
     trainer = trainer_of(configuration(learning_rate=1e30, warmup_steps=1), tmp_path)
-    with pytest.raises(UserError, match=r"step 2: loss (inf|nan).*learning_rate"):
+    with pytest.raises(UserError, match=r"step 2: loss (inf|nan).*not finite.*molecules \(ids\): \d.*learning_rate"):
         trainer.run()
-    assert trainer.checkpoints.latest_checkpoint is None
+    assert [path.name for path in trainer.checkpoints.paths()] == ["000000-step-0"]
 
 
 def test_two_replicas_are_one(tmp_path):

@@ -28,6 +28,7 @@ def make_dataset(
     targets: np.ndarray,
     batches: Callable[[], Iterator[np.ndarray]],
     num_replicas: int = 1,
+    own: slice = slice(None),
     dtype: str = "float32",
     forces: np.ndarray | None = None,
 ) -> tf.data.Dataset:
@@ -40,11 +41,12 @@ def make_dataset(
     batches : called for a new iterator over arrays of molecules
     forces : (atoms of all molecules, 3) float64, where they are learned
     num_replicas : every batch is divided by molecules into so many elements, one for each replica; a graph is never cut
+    own : which of them this data set has; the others are those of other workers
     """
 
     def elements() -> Iterator[dict]:
         for molecules in batches():
-            for part in np.array_split(molecules, num_replicas):
+            for part in np.array_split(molecules, num_replicas)[own]:
                 yield {
                     **store.batch(part)._asdict(),
                     "targets": targets[part],

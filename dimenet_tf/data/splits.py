@@ -29,8 +29,10 @@ class Split(NamedTuple):
             raise UserError(f"{source}: a molecule is in the split twice; what is tested must not be trained on")
 
     def save(self, path: str | Path) -> None:
-        """Write an npz file."""
-        np.savez_compressed(path, **self._asdict())
+        """Write an npz file, which is there when it is complete."""
+        new = Path(path).with_name(f".new-{Path(path).name}")
+        np.savez_compressed(new, **self._asdict())
+        new.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Split:

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
+from collections.abc import Callable
 
 import tensorflow as tf
 from tqdm import tqdm
 
-from dimenet_tf.errors import UserError
 from dimenet_tf.training.optimizer import learning_rate, steps_made
+from dimenet_tf.training.state import RunState
 
 
 class Progress(tf.keras.callbacks.Callback):
-    """One progress bar for the whole run: loss, validation errors, steps/s and time left."""
+    """One progress bar for the whole run: loss, validation errors, steps/s and time left. Use as a context manager."""
 
-    def __init__(self, first_step: int, num_steps: int) -> None:
+    def __init__(self, first_step: int, num_steps: int, silent: bool = False) -> None:
         super().__init__()
-        self.bar = tqdm(total=num_steps, initial=first_step, unit="step", dynamic_ncols=True, mininterval=0.5)
+        self.bar = tqdm(
+            total=num_steps, initial=first_step, unit="step", dynamic_ncols=True, mininterval=0.5, disable=silent
+        )
         self.validation = ""
         self.smooth_loss = None
-        self.losses = []
 
-    def mean_loss(self) -> float:
-        """Return the mean loss since training was last begun or resumed after a validation."""
-        return sum(self.losses) / len(self.losses)
+    def __enter__(self) -> Progress:
+        return self
 
-    def on_train_begin(self, logs=None) -> None:
-        self.losses = []
+    def __exit__(self, *exception) -> None:
+        self.bar.close()
 
     def show_validation(self, text: str) -> None:
         self.validation = f", validation {text}"
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
-        self.losses.append(logs["loss"])
         previous = self.smooth_loss if self.smooth_loss is not None else logs["loss"]
         self.smooth_loss = 0.95 * previous + 0.05 * logs["loss"]
         self.bar.set_postfix_str(f"loss {self.smooth_loss:.4g}{self.validation}", refresh=False)
@@ -70,39 +71,86 @@ class Scalars(tf.keras.callbacks.Callback):
         self.last = now, step
 
 
-class StopOnNan(tf.keras.callbacks.Callback):
-    """Ends the run at the first loss that is not finite, before it reaches a checkpoint."""
+class NotFinite(Exception):
+    """A step whose loss is not finite, or absurd. Its argument says which and how."""
 
-    def __init__(self, optimizer) -> None:
+
+class WatchLoss(tf.keras.callbacks.Callback):
+    """Adds up the losses, and ends the session at the first one that is not finite or `EXPLODED` times their mean."""
+
+    EXPLODED = 1e6
+
+    def __init__(self, optimizer, state: RunState) -> None:
         super().__init__()
         self.optimizer = optimizer
+        self.state = state
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
-        if not math.isfinite(logs["loss"]) or not math.isfinite(logs["gradient_norm"]):
-            raise UserError(
-                f"step {steps_made(self.optimizer)}: loss {logs['loss']}, gradient norm {logs['gradient_norm']}; "
-                "training diverged, try a smaller training.learning_rate"
-            )
+        loss, norm = float(logs["loss"]), float(logs["gradient_norm"])
+        mean = self.state.mean_loss if self.state.loss_count >= 10 else math.inf
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise NotFinite(f"step {steps_made(self.optimizer)}: loss {loss}, gradient norm {norm}")
+        if loss > self.EXPLODED * mean:
+            raise NotFinite(f"step {steps_made(self.optimizer)}: loss {loss:.3g} after a mean of {mean:.3g}")
+        self.state.add_loss(loss)
 
 
-class StopOnInterrupt(tf.keras.callbacks.Callback):
-    """Ctrl-C ends training after the current step; a second one ends it at once. Use as a context manager."""
+class SaveOften(tf.keras.callbacks.Callback):
+    """Calls `save` whenever so many minutes have gone by since the last call."""
+
+    def __init__(self, save: Callable[[], None], minutes: float) -> None:
+        super().__init__()
+        self.save, self.seconds = save, 60 * minutes
+        self.last = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict) -> None:
+        if time.monotonic() - self.last > self.seconds:
+            self.save()
+            self.last = time.monotonic()
+
+
+class Interrupted(Exception):
+    """A signal came while nothing could be saved yet."""
+
+
+class StopOnSignal(tf.keras.callbacks.Callback):
+    """Ctrl-C or SIGTERM ends training after the current step; a second one ends it at once. Use as a context manager.
+
+    Attributes
+    ----------
+    signal : the number of the signal that came, None before
+    flag : the same for the training step, which tells the other workers: 0 or 1
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.interrupted = False
+        self.signal = None
+        self.flag = tf.Variable(0, dtype=tf.int32, trainable=False)
+        self._previous = {}
 
-    def __enter__(self) -> StopOnInterrupt:
-        self._previous = signal.signal(signal.SIGINT, self._on_signal)
+    def __enter__(self) -> StopOnSignal:
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *exception) -> None:
-        signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _on_signal(self, number, frame) -> None:
-        self.interrupted = True
-        signal.signal(signal.SIGINT, self._previous)
+        self.signal = number
+        self.__exit__()
+
+    def check(self) -> None:
+        """Raise `Interrupted` if a signal came."""
+        if self.signal is not None:
+            raise Interrupted
+
+    def on_train_batch_begin(self, batch: int, logs=None) -> None:
+        self.flag.assign(0 if self.signal is None else 1)
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
-        if self.interrupted:
+        if logs["stop"]:
+            self.signal = self.signal or signal.SIGTERM  # it came to another worker
             self.model.stop_training = True

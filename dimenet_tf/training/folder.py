@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.metadata
 import json
 import platform
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import filelock
 import yaml
 
 from dimenet_tf.errors import UserError
@@ -59,8 +62,8 @@ class RunFolder:
                 versions[package] = importlib.metadata.version(package)
             except importlib.metadata.PackageNotFoundError:
                 versions[package] = None  # used from a source tree, or without an optional package
-        (self.path / "versions.json").write_text(json.dumps(versions, indent=1))
-        self.data_file.write_text(json.dumps(data, indent=1))
+        replace_text(self.path / "versions.json", json.dumps(versions, indent=1))
+        replace_text(self.data_file, json.dumps(data, indent=1))
 
     def read_data_description(self) -> dict:
         """Read data.json."""
@@ -68,7 +71,7 @@ class RunFolder:
 
     def write_config(self, config: dict) -> None:
         """Write the resolved configuration."""
-        self.config_file.write_text(yaml.safe_dump(config, sort_keys=False))
+        replace_text(self.config_file, yaml.safe_dump(config, sort_keys=False))
 
     def read_config(self) -> dict:
         """Read the resolved configuration of the run."""
@@ -80,29 +83,53 @@ class RunFolder:
         """Add a line to metrics.csv; the first column must be `step`."""
         new = not self.metrics_file.exists()
         with self.metrics_file.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
+            writer = csv.DictWriter(file, list(row), lineterminator="\n")
             if new:
                 writer.writeheader()
             writer.writerow(row)
 
     def read_metrics(self) -> list[dict[str, float]]:
         """Read metrics.csv."""
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(self._metrics_lines())]
+
+    def _metrics_lines(self) -> list[str]:
+        """Return the lines of metrics.csv; a last one that a killed process left unfinished does not count."""
         if not self.metrics_file.exists():
             return []
-        with self.metrics_file.open(newline="") as file:
-            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        return self.metrics_file.read_text().rpartition("\n")[0].splitlines()
 
     def forget_metrics_after(self, step: int) -> None:
-        """Drop lines of steps that a resumed run will make again, and those of versions that had other columns."""
-        rows = [row for row in self.read_metrics() if row["step"] <= step and "validation_loss" in row]
-        self.metrics_file.unlink(missing_ok=True)
-        for row in rows:
-            self.append_metrics(row)
+        """Drop lines of steps that a resumed run will make again."""
+        header, *rows = self._metrics_lines() or [""]
+        rows = [row for row in rows if float(row.split(",")[0]) <= step]
+        if rows:
+            replace_text(self.metrics_file, "\n".join([header, *rows, ""]))
+        else:
+            self.metrics_file.unlink(missing_ok=True)
 
-    def replace_best(self, write) -> None:
-        """Replace best/ by what `write(folder)` makes; the old one stays until the new one is complete."""
+    def replace_best(self, write: Callable[[Path], None]) -> None:
+        """Replace the files in best/ by those that `write(folder)` makes, each at once: there always is a model."""
         new = self.path / "best.new"
         shutil.rmtree(new, ignore_errors=True)
         write(new)
-        shutil.rmtree(self.best, ignore_errors=True)
-        new.rename(self.best)
+        self.best.mkdir(exist_ok=True)
+        for file in sorted(new.iterdir()):
+            file.replace(self.best / file.name)
+        new.rmdir()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; the operating system unlocks it if this one is killed."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(self.path / ".lock", timeout=0):
+                yield
+        except filelock.Timeout:
+            raise UserError(f"another process is training in {self.path}") from None
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file so that there is the old one or the new one at any moment."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text)
+    new.replace(path)

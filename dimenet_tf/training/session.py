@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from dimenet_tf.config import build_predictor, data_config, resolve, training_config
@@ -9,6 +10,7 @@ from dimenet_tf.data.dataset import Dataset, describe, load_container, load_data
 from dimenet_tf.data.splits import Split
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import load
+from dimenet_tf.training.distribution import Workers, make_strategy
 from dimenet_tf.training.folder import RunFolder
 from dimenet_tf.training.report import report
 from dimenet_tf.training.trainer import Trainer
@@ -42,8 +44,8 @@ def check_continuation(config: dict, folder: RunFolder) -> None:
             )
 
 
-def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict], None] | None = None) -> bool:
-    """Train in a run folder until the end or Ctrl-C, starting from its last checkpoint if it has one.
+def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict], None] | None = None) -> int | None:
+    """Train in a run folder until the end or a signal, starting from its last checkpoint if it has one.
 
     Parameters
     ----------
@@ -53,29 +55,36 @@ def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict],
 
     Returns
     -------
-    False if Ctrl-C ended the session before the last step
+    None, or the number of the signal (Ctrl-C, SIGTERM) that ended the session before the last step
     """
-    check_continuation(config, folder)
-    dataset = open_dataset(config, folder)
-    description = describe(dataset)
-    trainer = Trainer(
-        training_config(config),
-        lambda: build_predictor(config, dataset),
-        dataset,
-        folder,
-        config["seed"],
-        on_validation,
-    )
-    folder.describe(config, description)
-    dataset.split.save(folder.split_file)
-    model = trainer.predictor.model
-    start = f"going on from step {trainer.step}" if trainer.step else "a new run"
-    print(f"{folder.path}: {config['model']['name']}, {model.count_params():,} parameters, {start}")
-    print(f"data: {description['source']}, {description['split']}, targets: {', '.join(trainer.predictor.units)}")
-    print(trainer.memory_line())
-    if not trainer.run():
-        print(f"stopped at step {trainer.step}; go on with: python run_train.py with run={folder.path}")
-        return False
-    print(report(load(folder.path), dataset, folder))
-    print(f"best model, plots and metrics: {folder.path}")
-    return True
+    strategy = make_strategy(config["training"]["strategy"])
+    workers = Workers(strategy)
+    with folder.locked() if workers.is_chief else contextlib.nullcontext():
+        check_continuation(config, folder)
+        dataset = open_dataset(config, folder)
+        description = describe(dataset)
+        trainer = Trainer(
+            training_config(config),
+            lambda: build_predictor(config, dataset),
+            dataset,
+            folder,
+            config["seed"],
+            on_validation,
+            strategy,
+        )
+        if workers.is_chief:
+            folder.describe(config, description)
+            dataset.split.save(folder.split_file)
+        model = trainer.predictor.model
+        start = f"going on from step {trainer.step}" if trainer.step else "a new run"
+        workers.print(f"{folder.path}: {config['model']['name']}, {model.count_params():,} parameters, {start}")
+        targets = ", ".join(trainer.predictor.units)
+        workers.print(f"data: {description['source']}, {description['split']}, targets: {targets}")
+        workers.print(trainer.memory_line())
+        stopped = trainer.run()
+        if stopped is not None:
+            workers.print(f"stopped at step {trainer.step}; go on with: python run_train.py with run={folder.path}")
+        elif workers.is_chief:
+            print(report(load(folder.path), dataset, folder))
+            print(f"best model, plots and metrics: {folder.path}")
+        return stopped

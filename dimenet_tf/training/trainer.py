@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 
@@ -12,15 +13,30 @@ from dimenet_tf.data.batching import TrainingBatches, check_budget
 from dimenet_tf.data.dataset import Dataset
 from dimenet_tf.data.pipeline import Batch, make_dataset
 from dimenet_tf.errors import UserError
+from dimenet_tf.graph import Graph
 from dimenet_tf.predictor import Prediction, Predictor, load
-from dimenet_tf.training.callbacks import Progress, Scalars, StopOnInterrupt, StopOnNan
+from dimenet_tf.training.callbacks import Interrupted, NotFinite, Progress, SaveOften, Scalars, StopOnSignal, WatchLoss
+from dimenet_tf.training.checkpoints import Checkpoints
+from dimenet_tf.training.diagnosis import first_not_finite
+from dimenet_tf.training.distribution import Workers, make_strategy
+from dimenet_tf.training.events import forget_events_after
 from dimenet_tf.training.folder import RunFolder
 from dimenet_tf.training.losses import Loss
 from dimenet_tf.training.memory import largest_batch, memory_line
 from dimenet_tf.training.metrics import evaluate
-from dimenet_tf.training.optimizer import averaged_values, create_optimizer_weights, make_optimizer, steps_made
+from dimenet_tf.training.optimizer import (
+    averaged_values,
+    create_optimizer_weights,
+    learning_rate,
+    make_optimizer,
+    steps_made,
+)
 from dimenet_tf.training.schedules import WarmupExponentialDecay
+from dimenet_tf.training.state import RunState
 from dimenet_tf.weights import assign_weights, named_variables
+
+ON_NAN = ("stop", "rollback")
+MAX_ROLLBACKS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +54,12 @@ class TrainingConfig:
     ema_decay : of the averaged weights that are validated, tested and kept
     max_grad_norm : gradients are scaled down to this global norm
     evaluation_interval : steps between validations; each is followed by a checkpoint
+    checkpoint_minutes : there is another checkpoint whenever so many minutes have gone by
+    on_nan : what follows a step whose loss is not finite, or a million times the mean: "stop", or "rollback" (back to
+        the last checkpoint and on with half of the learning rate, up to ten times)
     patience : validations without improvement after which training ends; None for never
     init_from : run or model whose weights training starts from (fine-tuning)
-    strategy : "auto" (all GPUs if there are several), "none" or "mirrored"
+    strategy : "auto" (all GPUs if there are several), "none", "mirrored" or "multi_worker"; see `make_strategy`
     logdir : where run folders are made
     log_interval : steps between TensorBoard scalars
     histogram_interval : validations between TensorBoard histograms of the weights; 0 for none
@@ -58,6 +77,8 @@ class TrainingConfig:
     ema_decay: float = 0.999
     max_grad_norm: float = 1000.0
     evaluation_interval: int = 10_000
+    checkpoint_minutes: float = 10.0
+    on_nan: str = "stop"
     patience: int | None = None
     init_from: str | None = None
     strategy: str = "auto"
@@ -67,13 +88,21 @@ class TrainingConfig:
 
 
 class TrainingModel(tf.keras.Model):
-    """A predictor with its training step."""
+    """A predictor with its training step.
 
-    def __init__(self, predictor: Predictor, loss: Loss, max_grad_norm: float) -> None:
+    Parameters
+    ----------
+    predictor, loss, max_grad_norm : see `Trainer`
+    rate : () variable that the learning rate is multiplied by; becomes 0 in a step that is not finite
+    stop : () int variable: not 0 where this worker must stop
+    """
+
+    def __init__(self, predictor: Predictor, loss: Loss, max_grad_norm: float, rate, stop) -> None:
         super().__init__()
         self.predictor = predictor
         self.batch_loss = loss
         self.max_grad_norm = max_grad_norm
+        self.rate, self.stop = rate, stop
         self.distribute_reduction_method = "first"  # what `train_step` returns is summed over replicas already
 
     def call(self, graph):
@@ -90,10 +119,15 @@ class TrainingModel(tf.keras.Model):
         gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables, unconnected_gradients="zero")]
         replica = tf.distribute.get_replica_context()
         gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        loss = replica.all_reduce(tf.distribute.ReduceOp.SUM, loss)
+        both = tf.stack([loss, tf.cast(self.stop, loss.dtype)])
+        loss, stop = tf.unstack(replica.all_reduce(tf.distribute.ReduceOp.SUM, both))
         gradients, norm = tf.clip_by_global_norm(gradients, self.max_grad_norm)
+        # a step that is not finite leaves the weights as they were: they are what must be looked at
+        sound = tf.math.is_finite(loss) & tf.math.is_finite(norm)
+        gradients = [tf.where(sound, gradient, tf.zeros_like(gradient)) for gradient in gradients]
+        self.rate.assign(tf.where(sound, self.rate, 0.0))
         self.optimizer.apply_gradients(zip(gradients, variables), experimental_aggregate_gradients=False)
-        return {"loss": loss, "gradient_norm": norm}
+        return {"loss": loss, "gradient_norm": norm, "stop": stop}
 
 
 class Trainer:
@@ -107,6 +141,7 @@ class Trainer:
     folder : where everything is written; training goes on from a checkpoint that is there
     seed : of the order of the data
     on_validation : called with every line of metrics.csv
+    strategy : made of `config` where left out; that of several workers must be made before anything else
     """
 
     def __init__(
@@ -117,29 +152,42 @@ class Trainer:
         folder: RunFolder,
         seed: int = 42,
         on_validation: Callable[[dict], None] | None = None,
+        strategy: tf.distribute.Strategy | None = None,
     ) -> None:
         check_budget(config.batch_size, config.budget)
+        if config.on_nan not in ON_NAN:
+            raise UserError(f"training.on_nan: '{config.on_nan}' is none of {', '.join(ON_NAN)}")
         self.config, self.dataset, self.folder = config, dataset, folder
         self.on_validation = on_validation or (lambda row: None)
-        self.strategy = make_strategy(config.strategy)
+        self.strategy = strategy or make_strategy(config.strategy)
+        self.workers = Workers(self.strategy)
+        self.state, self.interrupt = RunState(), StopOnSignal()
+        self.rate = tf.Variable(1.0, trainable=False)  # the learning rate is multiplied by it; see `on_nan`
         with self.strategy.scope():
             self.predictor = make_predictor()
-            if config.init_from is not None and not tf.train.latest_checkpoint(str(folder.checkpoints)):
-                initialize_from(self.predictor, config.init_from)
             head, energy = self.predictor.head, self.predictor.energy
             at = None if energy is None else head.targets.index(energy)
             self.loss = Loss(config.loss, config.rho_force, head.scale, at)
-            self.training = TrainingModel(self.predictor, self.loss, config.max_grad_norm)
+            self.training = TrainingModel(
+                self.predictor, self.loss, config.max_grad_norm, self.rate, self.interrupt.flag
+            )
             schedule = WarmupExponentialDecay(
-                config.learning_rate, config.warmup_steps, config.decay_steps, config.decay_rate
+                config.learning_rate, config.warmup_steps, config.decay_steps, config.decay_rate, self.rate
             )
             self.optimizer = make_optimizer(schedule, config.ema_decay)
             self.training.compile(optimizer=self.optimizer)
+            checkpoint = tf.train.Checkpoint(
+                model=self.predictor.model, optimizer=self.optimizer, rate=self.rate, state=self.state
+            )
+            self.checkpoints = Checkpoints(checkpoint, folder.checkpoints)
+            if config.init_from is not None and not self.checkpoints.paths():
+                initialize_from(self.predictor, config.init_from)
             create_optimizer_weights(self.optimizer, self.predictor.trainable_variables)
         self.averaged = self.predictor.clone()  # validated and kept: holds the moving average of the weights
         # only the molecules that are needed: a trajectory may have a million others
         train, valid = len(dataset.split.train), len(dataset.split.valid)
         used = dataset.container.select(np.concatenate([dataset.split.train, dataset.split.valid]))
+        self.ids = used.id
         self.store = self.predictor.graph_store(used.N, used.Z, used.R)
         self.targets = dataset.labels(used)
         self.forces = used.target("forces") if dataset.has_forces else None
@@ -151,15 +199,8 @@ class Trainer:
             budget=config.budget,
             sizes={name: self.store.sizes(name) for name in config.budget or {}},
         )
-        self.best_error = tf.Variable(np.inf, dtype=tf.float64, trainable=False)
-        self.stale = tf.Variable(0, dtype=tf.int64, trainable=False)  # validations since the best one
-        checkpoint = tf.train.Checkpoint(
-            model=self.predictor.model, optimizer=self.optimizer, best_error=self.best_error, stale=self.stale
-        )
-        self.checkpoints = tf.train.CheckpointManager(checkpoint, str(folder.checkpoints), max_to_keep=2)
-        if self.checkpoints.latest_checkpoint:
-            checkpoint.restore(self.checkpoints.latest_checkpoint).assert_consumed()
-            folder.forget_metrics_after(self.step)
+        self._go_back_to_checkpoint()
+        self.workers.agree_on("step of the checkpoint", self.step)
 
     @property
     def step(self) -> int:
@@ -170,66 +211,144 @@ class Trainer:
         """Return what the first epoch's largest batch needs of the machine's memory; a warning if it is too much."""
         return memory_line(self.predictor, *largest_batch(self.store, self.batches.epoch(0)))
 
-    def run(self) -> bool:
-        """Train until the last step or early stopping; return False if Ctrl-C ended it before."""
-        config = self.config
-        writer = tf.summary.create_file_writer(str(self.folder.tensorboard))
-        progress = Progress(self.step, config.num_steps)
-        with progress.bar, StopOnInterrupt() as interrupt:
-            callbacks = [StopOnNan(self.optimizer), progress, Scalars(writer, self.optimizer, config.log_interval)]
-            while self.step < config.num_steps and not self._patience_is_over():
-                until = min(
-                    (self.step // config.evaluation_interval + 1) * config.evaluation_interval, config.num_steps
-                )
-                self.training.fit(
-                    self._training_data(self.step),
-                    steps_per_epoch=until - self.step,
-                    verbose=0,
-                    callbacks=[*callbacks, interrupt],
-                )
-                if self.step == until:  # Ctrl-C may have come before
-                    self._validate(progress, writer)
-                self.checkpoints.save(checkpoint_number=self.step)
-                if interrupt.interrupted:
-                    break
-        return self.step >= config.num_steps or self._patience_is_over()
+    def run(self) -> int | None:
+        """Train until the last step or early stopping.
 
-    def _patience_is_over(self) -> bool:
-        return self.config.patience is not None and int(self.stale) >= self.config.patience
+        Returns
+        -------
+        None, or the number of the signal (Ctrl-C, SIGTERM) that ended it before; everything is saved then
+        """
+        with self.interrupt, self.workers.watched():
+            if self.step == 0:
+                self._save()  # something to go back to, and a full disk is noticed now
+            while True:
+                try:
+                    return self._train()
+                except NotFinite as event:
+                    self._roll_back(f"{event}; {self._diagnosis()}")
+                except OSError as error:  # a full disk, mostly
+                    raise UserError(f"step {self.step}: {error}; the last checkpoint is whole") from None
+
+    def _train(self) -> int | None:
+        config, interrupt = self.config, self.interrupt
+        with (
+            contextlib.closing(self._writer()) as writer,
+            Progress(self.step, config.num_steps, self.workers.silent) as progress,
+        ):
+            callbacks = [
+                WatchLoss(self.optimizer, self.state),
+                progress,
+                Scalars(writer, self.optimizer, config.log_interval),
+                SaveOften(self._save, config.checkpoint_minutes),
+                interrupt,
+            ]
+            while not self._is_over():
+                interval = config.evaluation_interval
+                until = min((self.step // interval + 1) * interval, config.num_steps)
+                if self.state.validated < self.step and (self.step % interval == 0 or self.step == config.num_steps):
+                    until = self.step  # the last session was ended when it should have validated
+                if self.step < until:
+                    steps = until - self.step
+                    self.training.fit(
+                        self._training_data(self.step), steps_per_epoch=steps, verbose=0, callbacks=callbacks
+                    )
+                with contextlib.suppress(Interrupted):
+                    if self.step == until:  # a signal may have come before
+                        self._validate(progress, writer)
+                writer.flush()  # what is logged of steps up to a checkpoint is not lost
+                self._save()
+                if interrupt.signal is not None and not self._is_over():
+                    return interrupt.signal
+        return None
+
+    def _is_over(self) -> bool:
+        """Return whether the last step is made and validated, or early stopping has ended the run."""
+        patience = self.config.patience
+        if patience is not None and self.state.stale >= patience:
+            return True
+        return self.step >= self.config.num_steps and self.state.validated >= self.config.num_steps
+
+    def _writer(self) -> tf.summary.SummaryWriter:
+        if not self.workers.is_chief:
+            return tf.summary.create_noop_writer()
+        return tf.summary.create_file_writer(str(self.folder.tensorboard))
+
+    def _save(self) -> None:
+        if self.workers.is_chief:
+            self.checkpoints.save(self.step)
+
+    def _go_back_to_checkpoint(self) -> None:
+        """Read the last checkpoint, if there is one, and forget what was written after it."""
+        for line in self.checkpoints.restore(remove_damaged=self.workers.is_chief):
+            self.workers.print(f"WARNING: {line}")
+        if self.workers.is_chief:
+            self.folder.forget_metrics_after(self.step)
+            forget_events_after(self.folder.tensorboard, self.step)
+
+    def _diagnosis(self) -> str:
+        """Return the molecules of the last step and where their numbers stop being finite."""
+        molecules = next(self.batches.from_step(self.step - 1))
+        where = first_not_finite(self.predictor, Graph(*map(tf.constant, self.store.batch(molecules))))
+        return f"{where}; molecules (ids): {', '.join(map(str, self.ids[molecules]))}"
+
+    def _roll_back(self, event: str) -> None:
+        """Go on from the last checkpoint with half of its learning rate, or stop."""
+        if self.config.on_nan == "stop":
+            raise UserError(
+                f"{event}. Training diverged: try a smaller training.learning_rate, or training.on_nan=rollback"
+            )
+        self._go_back_to_checkpoint()
+        if self.state.rollbacks == MAX_ROLLBACKS:
+            raise UserError(f"{event}. The learning rate has been halved {MAX_ROLLBACKS} times: giving up")
+        self.rate.assign(self.rate / 2)
+        self.state.rollbacks += 1
+        self._save()
+        rate = f"learning rate times {float(self.rate):.3g}"
+        self.workers.print(f"WARNING: {event}. Back at step {self.step} with the {rate}")
 
     def _training_data(self, first_step: int) -> tf.data.Dataset:
+        def make(pipeline: int, pipelines: int) -> tf.data.Dataset:
+            own = replicas // pipelines  # replicas of this worker
+            return make_dataset(
+                self.store,
+                self.targets,
+                lambda: self.batches.from_step(first_step),
+                replicas,
+                slice(pipeline * own, (pipeline + 1) * own),
+                self.predictor.dtype,
+                self.forces,
+            )
+
         replicas = self.strategy.num_replicas_in_sync
-        data = make_dataset(
-            self.store,
-            self.targets,
-            lambda: self.batches.from_step(first_step),
-            replicas,
-            self.predictor.dtype,
-            self.forces,
-        )
         if replicas == 1:
-            return data
+            return make(0, 1)
         # every replica takes whole graphs in turn; Keras would cut a batch along its first axis
-        return self.strategy.distribute_datasets_from_function(lambda context: data)
+        return self.strategy.distribute_datasets_from_function(
+            lambda context: make(context.input_pipeline_id, context.num_input_pipelines)
+        )
 
     def _validate(self, progress: Progress, writer: tf.summary.SummaryWriter) -> None:
         variables = self.predictor.trainable_variables
         for variable, value in zip(self.averaged.trainable_variables, averaged_values(self.optimizer, variables)):
             variable.assign(value)
         train, valid = len(self.dataset.split.train), len(self.valid)
-        prediction = self.averaged.predict_store(self.store, np.arange(train, train + valid))
+        # several workers hear of a signal in the next step, together
+        check = None if self.workers.several else self.interrupt.check
+        prediction = self.averaged.predict_store(self.store, np.arange(train, train + valid), before_batch=check)
         table = evaluate(self.dataset, self.valid, prediction)
         targets = table["targets"]
         row = {
             "step": self.step,
-            "loss": float(progress.mean_loss()),
+            "loss": self.state.mean_loss,
             "validation_loss": self._validation_loss(prediction),
             "std_mae": table["std_mae"],
             "log_mae": table["log_mae"],
+            "learning_rate": learning_rate(self.optimizer),
         }
         row |= {f"mae_{name}": t["mae"] for name, t in targets.items()}
-        self.folder.append_metrics(row)
-        self.on_validation(row)
+        if self.workers.is_chief:
+            self.folder.append_metrics(row)
+            self.on_validation(row)
         shown = [f"{name} {t['mae']:.4g} {t['unit']}".strip() for name, t in targets.items()]
         progress.show_validation("MAE " + ", ".join(shown) if len(shown) <= 3 else f"std. MAE {table['std_mae']:.3g} %")
         with writer.as_default(step=self.step):
@@ -241,35 +360,21 @@ class Trainer:
             if interval and self.step % interval == 0:
                 for name, variable in named_variables(self.averaged.model).items():
                     tf.summary.histogram(f"weights/{name}", variable)
-        writer.flush()
         # forces need the balance that training has; targets of different units the paper's mean
-        error = row["validation_loss" if self.dataset.has_forces else "std_mae"]
-        if error < float(self.best_error):
-            self.best_error.assign(error)
-            self.stale.assign(0)
-            self.folder.replace_best(self.averaged.to_folder)
+        error = self.workers.of_chief(row["validation_loss" if self.dataset.has_forces else "std_mae"])
+        if error < self.state.best_error:
+            self.state.best_error, self.state.stale = error, 0
+            if self.workers.is_chief:
+                self.folder.replace_best(self.averaged.to_folder)
         else:
-            self.stale.assign_add(1)
+            self.state.stale += 1
+        self.state.validated = self.step
+        self.state.forget_losses()
 
     def _validation_loss(self, prediction: Prediction) -> float:
         valid, targets = self.valid, self.targets[-len(self.valid) :]
         forces = valid.target("forces") if self.dataset.has_forces else None
         return float(tf.reduce_mean(self.loss(prediction, targets, forces, valid.molecule_of_atom, valid.N)))
-
-
-def make_strategy(name: str) -> tf.distribute.Strategy:
-    """Return how steps are distributed over devices.
-
-    "mirrored": a copy of the model on every GPU, or on every logical CPU device where there is no GPU;
-    "auto": that if there is more than one GPU; "none": one device.
-    """
-    gpus = tf.config.list_logical_devices("GPU")
-    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
-        devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
-        return tf.distribute.MirroredStrategy(devices)
-    if name in ("auto", "none"):
-        return tf.distribute.get_strategy()
-    raise UserError(f"training.strategy: '{name}' is none of auto, none, mirrored")
 
 
 def initialize_from(predictor: Predictor, source: str) -> None:

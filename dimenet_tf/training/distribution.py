@@ -1,0 +1,105 @@
+"""Devices and machines that train one run together."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from dimenet_tf.errors import UserError
+
+STRATEGIES = ("auto", "none", "mirrored", "multi_worker")
+
+
+def make_strategy(name: str) -> tf.distribute.Strategy:
+    """Return how steps are distributed over devices.
+
+    "mirrored": a copy of the model on every GPU, or on every logical CPU device where there is no GPU;
+    "multi_worker": that on several machines; they find each other by the environment variable TF_CONFIG or by Slurm's;
+    "auto": "mirrored" if there is more than one GPU; "none": one device.
+    """
+    if name == "multi_worker":  # before anything else asks TensorFlow for its devices
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=find_workers())
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
+        devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
+        return tf.distribute.MirroredStrategy(devices)
+    if name in STRATEGIES:
+        return tf.distribute.get_strategy()
+    raise UserError(f"training.strategy: '{name}' is none of {', '.join(STRATEGIES)}")
+
+
+def find_workers() -> tf.distribute.cluster_resolver.ClusterResolver:
+    """Return who takes part, from TF_CONFIG or from Slurm's variables of a job step."""
+    if "TF_CONFIG" in os.environ:
+        try:
+            config = json.loads(os.environ["TF_CONFIG"])
+            config["cluster"]["worker"], config["task"]["type"], int(config["task"]["index"])
+        except (ValueError, LookupError, TypeError):
+            raise UserError(
+                'TF_CONFIG must be like {"cluster": {"worker": ["host1:12345", "host2:12345"]}, '
+                '"task": {"type": "worker", "index": 0}}, not ' + os.environ["TF_CONFIG"]
+            ) from None
+        return tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    if "SLURM_STEP_NODELIST" in os.environ:
+        return tf.distribute.cluster_resolver.SlurmClusterResolver()
+    raise UserError("training.strategy: multi_worker needs TF_CONFIG, or Slurm's srun; see docs/distributed.md")
+
+
+class Workers:
+    """The processes that train one run together, of which the chief alone writes; mostly there is one."""
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        self.strategy = strategy
+        resolver = strategy.cluster_resolver
+        self.addresses = list(resolver.cluster_spec().as_dict().get("worker", [])) if resolver else []
+        self.several = len(self.addresses) > 1
+        self.is_chief = not self.several or resolver.task_id == 0
+        self.silent = not self.is_chief
+
+    def print(self, line: str) -> None:
+        """Print a line, once for all workers."""
+        if self.is_chief:
+            print(line)
+
+    def _gather(self, value: float) -> np.ndarray:
+        """Return every replica's value, the chief's first."""
+
+        @tf.function
+        def gather(value):
+            def one():
+                return tf.distribute.get_replica_context().all_gather(value[None], axis=0)
+
+            return self.strategy.experimental_local_results(self.strategy.run(one))[0]
+
+        return gather(tf.constant(value, tf.float64)).numpy()
+
+    def of_chief(self, value: float) -> float:
+        """Return the chief's value: what decides must be the same number for all."""
+        return float(self._gather(value)[0]) if self.several else value
+
+    def agree_on(self, what: str, value: float) -> None:
+        """Raise a UserError unless the value is the same everywhere."""
+        if not self.several:
+            return
+        values = self._gather(value)
+        if (values != values[0]).any():
+            raise UserError(f"workers differ in the {what}: {values.tolist()}; do all see the same run folder?")
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Say in one line that another worker is gone."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if not self.several:
+                raise
+            reason = error.message.split("\n")[0][:200]
+            raise UserError(
+                f"the connection to another worker is lost ({reason}). Start all of them again: "
+                "they go on from the last checkpoint"
+            ) from None

@@ -1,0 +1,164 @@
+"""Real training processes that are killed and started again."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dimenet_tf.data import sample
+
+ROOT = Path(__file__).parents[2]
+ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+SETTINGS = (
+    "run=runs/a data.path=small.npz data.num_train=40 data.num_valid=10 model.name=dimenet_pp model.emb_size=8 "
+    "model.out_emb_size=8 model.int_emb_size=8 model.num_blocks=1 training.batch_size=4 training.warmup_steps=2 "
+    "training.evaluation_interval=10 training.log_interval=1 training.histogram_interval=5"
+).split()
+
+
+def start(cwd: Path, *settings: str, **environment: str) -> subprocess.Popen:
+    """Start training with one thread; what it prints goes to the file `log`."""
+    command = [sys.executable, str(ROOT / "run_train.py"), "with", *SETTINGS, *settings]
+    with (cwd / "log").open("w") as log:
+        env = {**os.environ, **ONE_THREAD, "PYTHONUNBUFFERED": "1", **environment}
+        return subprocess.Popen(command, cwd=cwd, stdout=log, stderr=subprocess.STDOUT, env=env)
+
+
+def printed(cwd: Path) -> str:
+    return (cwd / "log").read_text()
+
+
+def wait_for(process: subprocess.Popen, cwd: Path, pattern: str) -> re.Match:
+    """Wait until the process has printed something."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if found := re.search(pattern, printed(cwd)):
+            return found
+        assert process.poll() is None, printed(cwd)
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError(f"no '{pattern}' in: {printed(cwd)}")
+
+
+def finish(process: subprocess.Popen, cwd: Path, code: int = 0) -> str:
+    assert process.wait(timeout=240) == code, printed(cwd)
+    assert "Traceback" not in printed(cwd), printed(cwd)
+    return printed(cwd)
+
+
+@pytest.fixture
+def cwd(tmp_path) -> Path:
+    return prepared(tmp_path)
+
+
+def prepared(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    data = sample().select(np.arange(60))
+    np.savez(folder / "small.npz", N=data.N, Z=data.Z, R=data.R, U0=data.targets["U0"])
+    return folder
+
+
+def events(run: Path) -> list[tuple]:
+    """Return what TensorBoard shows, without times, in order of steps."""
+    found = []
+    for path in (run / "tensorboard").glob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.tag != "train/steps_per_second":
+                    found.append((event.step, value.tag, tf.make_ndarray(value.tensor).tobytes()))
+    return sorted(found)
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Weights, optimizer, metrics, logs and test results are the same bit for bit."""
+    assert (a / "metrics.csv").read_text() == (b / "metrics.csv").read_text()
+    assert (a / "test.json").read_text() == (b / "test.json").read_text()
+    assert events(a) == events(b)
+    states = [sorted((run / "checkpoints").glob("0*"))[-1] / "state" for run in (a, b)]
+    readers = [tf.train.load_checkpoint(str(state)) for state in states]
+    names = [set(reader.get_variable_to_shape_map()) for reader in readers]
+    assert names[0] == names[1] and any("average" in name for name in names[0])
+    for name in names[0] - {"_CHECKPOINTABLE_OBJECT_GRAPH"}:
+        first, second = (reader.get_tensor(name) for reader in readers)
+        assert np.array_equal(first, second), name
+    with h5py.File(a / "best/weights.h5") as first, h5py.File(b / "best/weights.h5") as second:
+        first.visititems(
+            lambda name, item: (
+                np.testing.assert_array_equal(item[()], second[name][()]) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    """A run that nobody killed."""
+    cwd = prepared(tmp_path_factory.mktemp("undisturbed"))
+    finish(start(cwd, "training.num_steps=300"), cwd)
+    return cwd / "runs/a"
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_run_ends_as_if_it_had_not_been(cwd, undisturbed, kills):
+    seed = random.randrange(10**6)
+    print("seed", seed)  # pytest shows it where the test fails
+    moment = random.Random(seed)
+    for _ in range(kills):
+        process = start(cwd, "training.num_steps=300")
+        wait_for(process, cwd, moment.choice(["memory: ", "loss", "loss", "validation"]))
+        time.sleep(moment.uniform(0, 3))
+        process.kill()
+        process.wait()
+    finish(start(cwd, "training.num_steps=300"), cwd)
+    assert_same_run(undisturbed, cwd / "runs/a")
+
+
+def test_sigterm_saves_and_has_a_code_of_its_own(cwd, undisturbed):
+    process = start(cwd, "training.num_steps=300")
+    wait_for(process, cwd, r"[3-9]\d/300 .*loss")
+    process.send_signal(signal.SIGTERM)
+    text = finish(process, cwd, code=75)
+    step = int(re.search(r"stopped at step (\d+); go on with: python run_train.py with run=runs/a", text).group(1))
+    assert f"step-{step}" in sorted((cwd / "runs/a/checkpoints").glob("0*"))[-1].name
+    again = start(cwd, "training.num_steps=300")
+    assert f"going on from step {step}" in finish(again, cwd)
+    assert_same_run(undisturbed, cwd / "runs/a")
+
+
+def test_a_second_process_is_refused(cwd):
+    process = start(cwd, "training.num_steps=100000")
+    wait_for(process, cwd, "memory: ")
+    second = subprocess.run(
+        [sys.executable, str(ROOT / "run_train.py"), "with", *SETTINGS], cwd=cwd, text=True, capture_output=True
+    )
+    assert second.returncode == 2
+    assert second.stderr.splitlines() == ["error: another process is training in runs/a"]
+    process.kill()
+    process.wait()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(cwd):
+    """Files may become no larger than the best model: writing fails in the middle of a checkpoint."""
+    finish(start(cwd, "training.num_steps=10"), cwd)
+    before = sorted((cwd / "runs/a/checkpoints").glob("0*"))[-1]
+    size = (cwd / "runs/a/best/weights.h5").stat().st_size
+    limited = (
+        f"import resource, sys, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); "
+        f"sys.argv = ['run_train.py', 'with', *{SETTINGS!r}, 'training.num_steps=20']; "
+        f"runpy.run_path({str(ROOT / 'run_train.py')!r}, run_name='__main__')"
+    )
+    result = subprocess.run([sys.executable, "-c", limited], cwd=cwd, text=True, capture_output=True)
+    assert result.returncode == 2, result.stderr
+    message = result.stderr.splitlines()[-1]
+    assert message.startswith("error: the checkpoint of step 20 could not be written: ")
+    assert f"the last one, {before.relative_to(cwd)}, is whole" in message
+    assert "Traceback" not in result.stderr and not (cwd / "runs/a/checkpoints/new").exists()
+    assert "going on from step 10" in finish(start(cwd, "training.num_steps=20"), cwd)
