@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dimenet_tf.config import build_predictor, data_config, resolve, training_config
+from dimenet_tf.data.checks import summary
 from dimenet_tf.data.dataset import Dataset, describe, load_container, load_dataset
 from dimenet_tf.data.splits import Split
 from dimenet_tf.errors import UserError
@@ -68,10 +69,15 @@ def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict],
     )
     folder.describe(config, description)
     dataset.split.save(folder.split_file)
+    dropped = dataset.container.dropped
+    folder.write_dropped(dropped)
     model = trainer.predictor.model
     start = f"going on from step {trainer.step}" if trainer.step else "a new run"
     print(f"{folder.path}: {config['model']['name']}, {model.count_params():,} parameters, {start}")
     print(f"data: {description['source']}, {description['split']}, targets: {', '.join(trainer.predictor.units)}")
+    if dropped:
+        everything = len(dataset.container) + len(dropped)
+        print(f"dropped {len(dropped)} of {everything} molecules: {summary(dropped)} ({folder.dropped_file})")
     print(trainer.memory_line())
     if not trainer.run():
         print(f"stopped at step {trainer.step}; go on with: python run_train.py with run={folder.path}")
