@@ -84,6 +84,7 @@ _TYPES = {
     "data.molecule": (str, type(None)),
     "training.rho_force": (float, type(None)),
     "data.cache": (str, type(None)),
+    "data.max_atoms": (int, type(None)),
     "training.batch_size": (int, type(None)),
     "training.budget": (Mapping, type(None)),
     "training.patience": (int, type(None)),

@@ -10,6 +10,7 @@ SYMBOLS = (
     "Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu"
 ).split()
 """Symbol of every atomic number; 0 is padding."""
+MAX_Z = len(SYMBOLS) - 1
 
 
 def atomic_number(symbol: str, where: str) -> int:

@@ -64,7 +64,7 @@ def test_a_run_does_not_start_anew_where_no_checkpoint_is_whole(checkpoints):
 
 
 def test_leftovers_of_a_killed_process_are_in_nobodys_way(checkpoints):
-    saved, variable = checkpoints
+    saved, _ = checkpoints
     (saved.folder / "new").mkdir(parents=True)
     (saved.folder / "new/state.index").write_bytes(b"half")
     assert saved.restore() == []
@@ -128,9 +128,7 @@ def test_the_first_layer_that_is_not_finite_is_named(predictor_and_graph):
     kernel = predictor.model.int_blocks[1].dense_ji.kernel
     before = kernel.numpy()
     kernel.assign(np.full_like(before, 1e38))  # finite itself, but not what is made with it
-    assert first_not_finite(predictor, graph) == (
-        "the first layer whose output is not finite is int_blocks/1/dense_ji"
-    )
+    assert first_not_finite(predictor, graph) == ("the first layer whose output is not finite is int_blocks/1/dense_ji")
     kernel.assign(np.full_like(before, np.nan))
     assert first_not_finite(predictor, graph) == "weight int_blocks/1/dense_ji/kernel is not finite"
     kernel.assign(before)
@@ -142,7 +140,7 @@ def test_a_step_that_is_not_finite_changes_no_weight(tmp_path, strategy):
     trainer = trainer_of(configuration(strategy=strategy), tmp_path)
     trainer.targets[:] = np.nan  # as from a damaged label that no check has seen
     twin = trainer_of(configuration(), tmp_path / "twin")
-    with pytest.raises(UserError, match=r"step 1: loss nan.*look at the labels of these molecules; molecules \(ids\): "):
+    with pytest.raises(UserError, match=r"step 1: loss nan.*look at the labels of these molecules; molecules \(ids\)"):
         trainer.run()
     assert_equal_weights(twin, trainer, rtol=0, atol=0)
 

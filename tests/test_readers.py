@@ -222,14 +222,6 @@ def test_a_frame_without_forces_is_named():
         data.target("forces")
 
 
-def test_overlapping_atoms_are_refused():
-    positions = np.concatenate([R[0], R[1]])
-    positions[4] = positions[5] + 1e-9
-    with pytest.raises(UserError, match=r"two atoms are at the same place in molecule 1 \(id 1\), 1 such"):
-        DataContainer([3, 3], np.tile(Z, 2), positions)
-    DataContainer([3, 3], np.tile(Z, 2), np.concatenate([R[0], R[0]]))  # in different molecules they may
-
-
 def test_shapes_of_vectors_and_tensors():
     with pytest.raises(UserError, match=r"target 'forces' has shape \(1, 3\), expected \(3, 3\)"):
         DataContainer([3], Z, R[0], {"forces": np.zeros((1, 3))})

@@ -101,6 +101,40 @@ def test_coll(tmp_path, monkeypatch):
         load(tmp_path, name="coll")
 
 
+def refused_and_dropped(cache, index, count, **options):
+    """Return the split of a data set of which one frame is bad."""
+    with pytest.raises(UserError, match=rf"1 of {count} .* not finite \(molecule {index}, id {index}, atom 1\)"):
+        load(cache, **options)
+    data = load(cache, **options, on_bad="drop")
+    assert [bad.index for bad in data.container.dropped] == [index] and index not in data.container.id
+    return [sorted(data.container.id[part]) for part in data.split]
+
+
+def test_bad_frames_of_data_sets_with_splits(tmp_path, monkeypatch):
+    """The frames that are left keep their parts of the split."""
+    R, E, F = frames(60)
+    R[7, 1] = np.nan
+    split = {f"index_{part}_01": np.arange(*ends) for part, ends in (("train", (0, 20)), ("test", (40, 60)))}
+    np.savez(tmp_path / "rmd17_ethanol.npz", nuclear_charges=Z, coords=R, energies=E, forces=F, **split)
+    train, valid, test = refused_and_dropped(tmp_path, 7, 60, name="rmd17", molecule="ethanol", num_valid=5)
+    assert sorted(train + valid) == [i for i in range(20) if i != 7] and test == list(range(40, 60))
+
+    with zipfile.ZipFile(tmp_path / "toluene_ccsd_t.zip", "w") as archive:
+        archive.writestr("toluene_ccsd_t-train.npz", npz_bytes(z=Z, R=R[20:], E=E[20:], F=F[20:]))
+        archive.writestr("toluene_ccsd_t-test.npz", npz_bytes(z=Z, R=R[:20], E=E[:20], F=F[:20]))
+    train, valid, test = refused_and_dropped(tmp_path, 47, 60, name="md17_ccsd", molecule="toluene")
+    assert sorted(train + valid) == list(range(40)) and test == [i for i in range(40, 60) if i != 47]
+
+    monkeypatch.setattr(trajectories, "COLL_FRAMES", {"train": 30, "valid": 10, "test": 20})
+    for part, rows in (("train", range(30, 60)), ("valid", range(10)), ("test", range(10, 30))):
+        images = [Atoms(Z, R[i]) for i in rows]
+        for i, atoms in zip(rows, images):
+            atoms.calc = SinglePointCalculator(atoms, energy=E[i], forces=F[i])
+        ase.io.write(tmp_path / f"coll_v1.2_AE_{part}.xyz", images, format="extxyz")
+    parts = refused_and_dropped(tmp_path, 37, 60, name="coll")
+    assert parts == [list(range(30)), [i for i in range(30, 40) if i != 37], list(range(40, 60))]
+
+
 def test_an_error_page_in_the_place_of_a_file(tmp_path):
     (tmp_path / "md17_ethanol.npz").write_text("<html>not found</html>")
     with pytest.raises(UserError, match="not a readable npz .*; remove .*md17_ethanol.npz to download it anew"):

@@ -1,5 +1,6 @@
 """Containers, the embedded sample and trajectory, readers, splits and batches."""
 
+from dimenet_tf.data.checks import Checks
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.dataset import DataConfig, Dataset, load_dataset
 from dimenet_tf.data.embedded import ethanol_xtb, sample
@@ -7,6 +8,7 @@ from dimenet_tf.data.readers import from_atoms, read_file
 from dimenet_tf.data.splits import Split, random_split
 
 __all__ = [
+    "Checks",
     "DataConfig",
     "DataContainer",
     "Dataset",

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from dimenet_tf.data.checks import STRICT, Bad, Checks, bad_data, find_bad
 from dimenet_tf.data.properties import find_property
 from dimenet_tf.data.splits import Split
-from dimenet_tf.elements import SYMBOLS
+from dimenet_tf.elements import MAX_Z, SYMBOLS
 from dimenet_tf.errors import UserError, unknown_name
-
-MAX_Z = 94
 
 
 class DataContainer:
@@ -25,16 +24,21 @@ class DataContainer:
     R : (sum N, 3) float, positions in Angstrom
     targets : mapping from property names to float arrays: (molecules, ...), or (sum N, ...) for properties of atoms;
         the shape behind the dots is that of `PROPERTIES`, none for properties that the library does not know
-    id : (molecules,) int or str; 0, 1, 2, ... where left out
+    id : (molecules,) int or str, all different; 0, 1, 2, ... where left out
     source : str, named in errors
     split : the one that comes with the data, where one does
+    check : bool; without, the arrays need only fit each other, for parts and for data that `checked` looks at next
 
     Raises
     ------
     UserError
-        If array lengths do not fit, a number is not finite, an atomic number is out of range or two atoms are at the
-        same place; names the molecule.
+        If array lengths do not fit, or a molecule is bad: a coordinate that is not finite, an atomic number out of
+        range, two atoms closer than 0.3 Angstrom, a single atom or none, the id of another one; names the first
+        molecule of each kind.
     """
+
+    dropped: Sequence[Bad] = ()
+    """Molecules that `checked` left out."""
 
     def __init__(
         self,
@@ -45,22 +49,24 @@ class DataContainer:
         id: Sequence | None = None,
         source: str = "data",
         split: Split | None = None,
+        check: bool = True,
     ) -> None:
         self._fill(N, Z, R, targets or {}, id, source, split)
-        self._check()
+        self._check_shapes()
+        if check:
+            self.checked(STRICT)
 
     def _fill(self, N, Z, R, targets, id, source, split) -> None:
         self.source = source
         self.split = split
-        self.N = np.asarray(N, np.int32)
-        self.Z = np.asarray(Z, np.int32)
+        self.N, self.Z = _whole(N), _whole(Z)
         self.R = np.asarray(R)
         self.id = np.arange(len(self.N)) if id is None else np.asarray(id)
         self.targets = {key: np.asarray(values, np.float64) for key, values in targets.items()}
 
-    def _check(self) -> None:
-        if self.N.ndim != 1 or (self.N < 1).any():
-            raise UserError(f"{self.source}: N must be a list of positive numbers of atoms, one for each molecule")
+    def _check_shapes(self) -> None:
+        if self.N.ndim != 1 or (self.N < 0).any():
+            raise UserError(f"{self.source}: N must be a list of numbers of atoms, one for each molecule")
         atoms = int(self.N.sum())
         for key, array, shape in (("Z", self.Z, (atoms,)), ("R", self.R, (atoms, 3)), ("id", self.id, self.N.shape)):
             if array.shape != shape:
@@ -70,18 +76,27 @@ class DataContainer:
             shape = (atoms if kind.per_atom else len(self), *kind.shape)
             if values.shape != shape:
                 raise UserError(f"{self.source}: target '{key}' has shape {values.shape}, expected {shape}")
-        self._reject_atoms(~np.isfinite(self.R).all(axis=1), "a position is not finite")
-        self._reject_atoms((self.Z < 1) | (self.Z > MAX_Z), f"an atomic number is not in 1 ... {MAX_Z}")
-        self._reject_atoms(self._overlapping(), "two atoms are at the same place")
 
-    def _overlapping(self) -> np.ndarray:
-        """(sum N,) bool: an atom before this one has the same position in float32."""
-        x, y, z = np.asarray(self.R, np.float32).T
-        order = np.lexsort((x, y, z, self.molecule_of_atom))
-        rows = np.stack([x, y, z, self.molecule_of_atom])[:, order]
-        same = np.zeros(len(order), bool)
-        same[order[1:]] = (rows[:, 1:] == rows[:, :-1]).all(axis=0)
-        return same
+    def checked(self, checks: Checks) -> DataContainer:
+        """Return the data set without its bad molecules, which are then its `dropped`; itself where there are none.
+
+        Raises
+        ------
+        UserError
+            If there are some and `checks.on_bad` is "error", or if there are no others.
+        """
+        bad = find_bad(self, checks)
+        if not bad:
+            return self
+        if checks.on_bad == "error" or len(bad) == len(self):
+            raise bad_data(self.source, bad, len(self))
+        keep = np.ones(len(self), bool)
+        keep[[b.index for b in bad]] = False
+        rest = self.select(np.flatnonzero(keep))
+        rest.split = None if self.split is None else self.split.renumbered(keep, self.source)
+        original = np.delete(np.arange(len(self) + len(self.dropped)), [b.index for b in self.dropped])
+        rest.dropped = sorted([*self.dropped, *(b._replace(index=int(original[b.index])) for b in bad)])
+        return rest
 
     def _reject(self, bad: np.ndarray, reason: str) -> None:
         if bad.any():
@@ -142,7 +157,7 @@ class DataContainer:
         return values
 
     def select(self, molecules: np.ndarray) -> DataContainer:
-        """Return the data set of the given molecules, in the given order."""
+        """Return the data set of the given molecules, in the given order, without a split."""
         molecules = np.asarray(molecules, np.int64)
         last = np.cumsum(self.N)
         pieces = [np.arange(last[m] - self.N[m], last[m]) for m in molecules]
@@ -160,3 +175,11 @@ class DataContainer:
         for key in sorted(self.targets):
             digest.update(key.encode() + self.targets[key].tobytes())
         return digest.hexdigest()
+
+
+def _whole(values: Sequence[int]) -> np.ndarray:
+    """Return numbers as int32; what is no whole number becomes 0, which is neither a size nor an element."""
+    values = np.asarray(values)
+    with np.errstate(invalid="ignore"):
+        whole = values.astype(np.int32)
+    return np.where(whole == values, whole, 0).astype(np.int32)

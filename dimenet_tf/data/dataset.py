@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dimenet_tf.data import trajectories
+from dimenet_tf.data.checks import ON_BAD, Checks
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.embedded import ethanol_xtb, sample
 from dimenet_tf.data.properties import PROPERTIES, Property, find_property
@@ -20,13 +21,13 @@ from dimenet_tf.elements import symbols
 from dimenet_tf.errors import UserError, unknown_name
 
 DATASETS = {
-    "sample": lambda config: sample(),
-    "ethanol_xtb": lambda config: ethanol_xtb(),
-    "qm9": lambda config: qm9(config.filter, config.cache),
-    "md17": lambda config: trajectories.md17(config.molecule, config.cache),
-    "rmd17": lambda config: trajectories.rmd17(config.molecule, config.fold, config.cache),
-    "md17_ccsd": lambda config: trajectories.md17_ccsd(config.molecule, config.cache),
-    "coll": lambda config: trajectories.coll(config.cache),
+    "sample": lambda config, checks: sample(checks),
+    "ethanol_xtb": lambda config, checks: ethanol_xtb(checks),
+    "qm9": lambda config, checks: qm9(config.filter, config.cache, checks),
+    "md17": lambda config, checks: trajectories.md17(config.molecule, config.cache, checks),
+    "rmd17": lambda config, checks: trajectories.rmd17(config.molecule, config.fold, config.cache, checks),
+    "md17_ccsd": lambda config, checks: trajectories.md17_ccsd(config.molecule, config.cache, checks),
+    "coll": lambda config, checks: trajectories.coll(config.cache, checks),
 }
 SPLITS = ("auto", "given", "random")
 
@@ -51,6 +52,10 @@ class DataConfig:
     fold : of rmd17's five splits
     filter : for qm9, "correct" or "release"; see `dimenet_tf.data.qm9`
     cache : folder of downloaded data; the user's cache folder where left out
+    on_bad : what becomes of molecules that nothing can be learned from: "error" or "drop"; see
+        `dimenet_tf.data.checks`, which finds them: NaN, atomic numbers that are none, atoms on top of each other,
+        single atoms, ids twice, more than `max_atoms` atoms, missing values of `target`
+    max_atoms : of a molecule; None for no limit
     """
 
     name: str | None = "sample"
@@ -68,6 +73,8 @@ class DataConfig:
     fold: int = 1
     filter: str = "correct"
     cache: str | None = None
+    on_bad: str = "error"
+    max_atoms: int | None = 1000
 
     @property
     def target_names(self) -> list[str]:
@@ -119,17 +126,22 @@ class Dataset:
 
 
 def load_container(config: DataConfig) -> DataContainer:
-    """Open the file or the named data set."""
+    """Open the file or the named data set, and refuse or drop its bad molecules."""
     if config.filter not in FILTERS:
         raise UserError(f"data.filter: '{config.filter}' is none of {', '.join(FILTERS)}")
     if config.split not in SPLITS:
         raise UserError(f"data.split: '{config.split}' is none of {', '.join(SPLITS)}")
+    if config.on_bad not in ON_BAD:
+        raise UserError(f"data.on_bad: '{config.on_bad}' is none of {', '.join(ON_BAD)}")
+    if config.max_atoms is not None and config.max_atoms < 1:
+        raise UserError(f"data.max_atoms = {config.max_atoms} must be greater than 0, or None for no limit")
+    checks = Checks(config.on_bad, config.max_atoms, config.target_names)
     if config.path is not None:
         for key in ("molecule", "fold", "filter", "cache"):
             if getattr(config, key) != getattr(DataConfig, key):
                 raise UserError(f"data.{key} belongs to data.name; data.path takes a file as it is")
         own = {name: unit for name, unit in config.units.items() if name in PROPERTIES or name == "R"}
-        return read_file(config.path, config.keys, own)
+        return read_file(config.path, config.keys, own, checks)
     if config.name is None:
         raise UserError(f"which data? data.path=FILE, or data.name= one of {', '.join(DATASETS)}")
     if config.name not in DATASETS:
@@ -141,7 +153,7 @@ def load_container(config: DataConfig) -> DataContainer:
         raise UserError(f"data.molecule = {config.molecule}: {config.name} is no data set of several molecules")
     if config.fold != 1 and config.name != "rmd17":
         raise UserError(f"data.fold = {config.fold}: only rmd17 has several splits")
-    return DATASETS[config.name](config)
+    return DATASETS[config.name](config, checks)
 
 
 def load_dataset(config: DataConfig, split: Split | None = None, container: DataContainer | None = None) -> Dataset:
@@ -212,6 +224,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "source": dataset.container.source,
         "sha256": dataset.container.checksum(),
         "molecules": len(dataset.container),
+        "dropped": len(dataset.container.dropped),
         "elements": dataset.container.elements,
         "split": {key: len(value) for key, value in dataset.split._asdict().items()},
         "targets": {

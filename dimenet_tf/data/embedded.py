@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dimenet_tf.data.checks import STRICT, Checks
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.readers import read_file
 
 FOLDER = Path(__file__).parent / "sample"
 
 
-def sample() -> DataContainer:
+def sample(checks: Checks = STRICT) -> DataContainer:
     """Return the embedded sample of 2000 small molecules."""
-    data = read_file(FOLDER / "sample.npz")
+    data = read_file(FOLDER / "sample.npz", units={"R": "Ang"}, checks=checks)
     data.source = "embedded sample"
     return data
 
 
-def ethanol_xtb() -> DataContainer:
+def ethanol_xtb(checks: Checks = STRICT) -> DataContainer:
     """Return the embedded trajectory: ethanol at 500 K with energies, forces, dipole moments and polarizabilities."""
-    data = read_file(FOLDER / "ethanol_xtb.npz")
+    data = read_file(FOLDER / "ethanol_xtb.npz", units={"R": "Ang"}, checks=checks)
     data.source = "embedded trajectory of ethanol"
     return data

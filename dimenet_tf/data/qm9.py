@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from dimenet_tf.data import download
+from dimenet_tf.data.checks import STRICT, Checks
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.readers import read_file
 from dimenet_tf.elements import atomic_number
@@ -42,7 +43,7 @@ ATOM_ENERGIES = {
 FILTERS = ("correct", "release")
 
 
-def qm9(filter: str = "correct", cache: str | Path | None = None) -> DataContainer:
+def qm9(filter: str = "correct", cache: str | Path | None = None, checks: Checks = STRICT) -> DataContainer:
     """Return QM9 in the papers' units: energies in eV, U0, U, H, G as atomization energies.
 
     Parameters
@@ -53,6 +54,7 @@ def qm9(filter: str = "correct", cache: str | Path | None = None) -> DataContain
         row indices and so dropped the molecule after each of them.
         Both leave 130 831 molecules.
     cache : folder of the downloads; by default the user's cache folder
+    checks : what the molecules are held to, after the filter
 
     Raises
     ------
@@ -69,7 +71,7 @@ def qm9(filter: str = "correct", cache: str | Path | None = None) -> DataContain
         data = data.select(np.flatnonzero(~dropped_rows(data.id, dropped, filter)))
         download.pin(cache, [ARCHIVE, UNCHARACTERIZED])  # now that they have been read
         download.keep(data, parsed)
-    container = read_file(parsed)
+    container = read_file(parsed, units={"R": "Ang"}, checks=checks)
     container.source = f"QM9, filter: {filter}"
     return container
 
@@ -94,6 +96,7 @@ def parse_archive(path: str | Path, expected: int | None = None) -> DataContaine
         {key: np.array([m[key] for m in molecules]) for key in PROPERTIES},
         np.array([m["id"] for m in molecules]),
         str(path),
+        check=False,  # what is kept is checked whenever it is read
     )
 
 

@@ -13,6 +13,7 @@ from zlib import error as ZlibError
 
 import numpy as np
 
+from dimenet_tf.data.checks import STRICT, Checks, check_length_unit
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.properties import PROPERTIES, conversion, find_property
 from dimenet_tf.data.splits import Split
@@ -27,7 +28,10 @@ PERIODIC = "is periodic; only molecules are supported"
 
 
 def read_file(
-    path: str | Path, keys: Mapping[str, str] | None = None, units: Mapping[str, str] | None = None
+    path: str | Path,
+    keys: Mapping[str, str] | None = None,
+    units: Mapping[str, str] | None = None,
+    checks: Checks | None = STRICT,
 ) -> DataContainer:
     """Read a data set from a file.
 
@@ -38,19 +42,20 @@ def read_file(
     keys : where the file has other names than the library: {"energy": "REF_energy"}
     units : of properties in the file: {"energy": "kcal/mol", "forces": "kcal/mol/Ang", "R": "a0"}. Without them known
         properties are in the library's units (ASE's: eV, Angstrom); the layouts of MD17 and COLL, whose files are in
-        various units, need them.
+        various units, need them. Positions whose unit is not given must have bonds that fit Angstrom.
+    checks : what the molecules are held to and what becomes of bad ones, see `DataContainer.checked`; None: nothing
 
     Raises
     ------
     UserError
-        For files that cannot be read, missing arrays, unknown units; names the file and the molecule.
+        For files that cannot be read, missing arrays, unknown units, bad molecules; names the file and the molecule.
     """
     path = Path(path)
     if not path.exists():
         raise UserError(f"no such file: {path}")
     if path.suffix == ".npz":
-        return from_arrays(load_npz(path, str(path)), str(path), keys, units)
-    return from_atoms(_ase_frames(path, units or {}), str(path), keys, units)
+        return from_arrays(load_npz(path, str(path)), str(path), keys, units, checks)
+    return from_atoms(_ase_frames(path, units or {}), str(path), keys, units, checks)
 
 
 def load_npz(file: str | Path | BinaryIO, source: str) -> dict[str, np.ndarray]:
@@ -67,6 +72,7 @@ def from_arrays(
     source: str,
     keys: Mapping[str, str] | None = None,
     units: Mapping[str, str] | None = None,
+    checks: Checks | None = STRICT,
 ) -> DataContainer:
     """Take molecules from the arrays of an npz file; see `read_file`. Arrays of text are passed over."""
     keys, units = dict(keys or {}), dict(units or {})
@@ -92,7 +98,15 @@ def from_arrays(
         named = _flattened(named, source)
     named = _converted(named, units)
     N, Z, R, names = (named.pop(key, None) for key in ("N", "Z", "R", "id"))
-    return DataContainer(N, Z, R, named, names, source, split)
+    return _checked(DataContainer(N, Z, R, named, names, source, split, check=False), units, checks)
+
+
+def _checked(data: DataContainer, units: Mapping[str, str], checks: Checks | None) -> DataContainer:
+    if checks is None:
+        return data
+    if "R" not in units:
+        check_length_unit(data)
+    return data.checked(checks)
 
 
 def _is_layout(names: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> bool:
@@ -158,12 +172,13 @@ def from_atoms(
     source: str = "atoms",
     keys: Mapping[str, str] | None = None,
     units: Mapping[str, str] | None = None,
+    checks: Checks | None = STRICT,
 ) -> DataContainer:
     """Take molecules from a list of `ase.Atoms`.
 
     Targets are the numbers in `atoms.info`, what the attached calculators have computed, and in both and in
     `atoms.arrays` the vectors and tensors that the library knows. A target that only some of the molecules have can be
-    trained on by none: `DataContainer.target` then names the first molecule without it.
+    trained on by these alone: `DataContainer.target` names the first without it, `Checks.targets` finds them all.
     """
     keys = dict(keys or {})
     found = [_what_is_known(i, atoms, source) for i, atoms in enumerate(frames)]
@@ -184,14 +199,16 @@ def from_atoms(
             targets[name] = np.concatenate(rows) if kind.per_atom else np.stack(rows)
     R = np.concatenate([np.empty((0, 3)), *(atoms.positions for atoms in frames)])
     targets = _converted({"R": R, **targets}, units or {})
-    return DataContainer(
+    data = DataContainer(
         [len(atoms) for atoms in frames],
         np.concatenate([np.empty(0, int), *(atoms.numbers for atoms in frames)]),
         targets.pop("R"),
         targets,
         [values["id"] for values in found] if found and all("id" in values for values in found) else None,
         source,
+        check=False,
     )
+    return _checked(data, units or {}, checks)
 
 
 def _what_is_known(i: int, atoms, source: str) -> dict:
@@ -199,7 +216,8 @@ def _what_is_known(i: int, atoms, source: str) -> dict:
     if atoms.pbc.any():
         raise UserError(f"{source}: molecule {i} {PERIODIC}")
     results = atoms.calc.results if atoms.calc else {}
-    if results and atoms.calc.check_state(atoms):
+    finite = np.isfinite(atoms.positions).all()  # NaN is never the same; that it is bad is found later
+    if results and finite and atoms.calc.check_state(atoms):
         raise UserError(
             f"{source}: the calculator of molecule {i} has results of other atoms or positions; compute them first, "
             "and give each molecule a calculator of its own (ase.calculators.singlepoint)"

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dimenet_tf.data.container import MAX_Z, DataContainer
+from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.properties import Property
-from dimenet_tf.elements import atomic_number, symbols
+from dimenet_tf.elements import MAX_Z, atomic_number, symbols
 from dimenet_tf.errors import UserError
 
 

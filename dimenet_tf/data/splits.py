@@ -22,11 +22,21 @@ class Split(NamedTuple):
         for name, part in self._asdict().items():
             if len(part) == 0:
                 raise UserError(f"{source}: the split has no {name} molecules")
-            if part.min() < 0 or part.max() >= num_molecules:
-                raise UserError(f"{source}: the split's {name} molecules are not all in 0 ... {num_molecules - 1}")
+        self._check_range(num_molecules, source)
         everything = np.concatenate(self)
         if len(np.unique(everything)) < len(everything):
             raise UserError(f"{source}: a molecule is in the split twice; what is tested must not be trained on")
+
+    def _check_range(self, num_molecules: int, source: str) -> None:
+        for name, part in self._asdict().items():
+            if ((part < 0) | (part >= num_molecules)).any():
+                raise UserError(f"{source}: the split's {name} molecules are not all in 0 ... {num_molecules - 1}")
+
+    def renumbered(self, keep: np.ndarray, source: str) -> Split:
+        """Return the split of what is left of a data set; `keep`: (molecules,) bool, which are."""
+        self._check_range(len(keep), source)
+        number = np.cumsum(keep) - 1
+        return Split(*(number[part[keep[part]]] for part in self))
 
     def save(self, path: str | Path) -> None:
         """Write an npz file, which is there when it is complete."""

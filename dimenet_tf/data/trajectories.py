@@ -18,13 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
+from dimenet_tf.data.checks import STRICT, Checks
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.download import cache_folder, fetch, keep, pin, reading
-from dimenet_tf.data.readers import from_arrays, load_npz, read_file
+from dimenet_tf.data.readers import SPLIT, from_arrays, load_npz, read_file
 from dimenet_tf.data.splits import Split
 from dimenet_tf.errors import UserError, unknown_name
 
-KCAL = {"energy": "kcal/mol", "forces": "kcal/mol/Ang"}
+KCAL = {"energy": "kcal/mol", "forces": "kcal/mol/Ang", "R": "Ang"}
 SGDML = ("http://www.quantum-machine.org/gdml/data/npz/{}", "http://sgdml.org/secure_proxy.php?file=data/npz/{}")
 FIGSHARE = ("https://ndownloader.figshare.com/files/{}", "https://figshare.com/ndownloader/files/{}")
 RMD17_ARCHIVE, RMD17_FILE = "rmd17.tar.bz2", 23950376
@@ -42,20 +43,22 @@ def _check(molecule: str | None, known: list[str]) -> None:
         raise unknown_name("data.molecule", str(molecule), known)
 
 
-def md17(molecule: str | None, cache: str | Path | None = None) -> DataContainer:
+def md17(molecule: str | None, cache: str | Path | None = None, checks: Checks = STRICT) -> DataContainer:
     """Return one molecule of MD17 (PBE+vdW-TS; the papers train on 1000 random frames and validate on 1000)."""
     _check(molecule, MD17_MOLECULES)
     stem = "benzene2017" if molecule == "benzene" else SHORT.get(molecule, molecule)
     cache, name = cache_folder(cache), f"md17_{stem}.npz"
     path = fetch(name, [mirror.format(name) for mirror in SGDML], cache)
     with reading(path):
-        data = read_file(path, units=KCAL)
+        data = read_file(path, units=KCAL, checks=checks)
     pin(cache, [name])
     data.source = f"MD17, {molecule}"
     return data
 
 
-def rmd17(molecule: str | None, fold: int = 1, cache: str | Path | None = None) -> DataContainer:
+def rmd17(
+    molecule: str | None, fold: int = 1, cache: str | Path | None = None, checks: Checks = STRICT
+) -> DataContainer:
     """Return one molecule of revised MD17 (PBE/def2-SVP) with one of its five splits of 1000 and 1000 frames."""
     _check(molecule, RMD17_MOLECULES)
     if fold not in range(1, 6):
@@ -75,12 +78,14 @@ def rmd17(molecule: str | None, fold: int = 1, cache: str | Path | None = None) 
         unfinished.replace(parsed)
     arrays = load_npz(parsed, str(parsed))
     train, test = (arrays[f"index_{part}_0{fold}"] for part in ("train", "test"))
-    data = from_arrays({k: v for k, v in arrays.items() if not k.startswith("index_")}, str(parsed), units=KCAL)
-    data.source, data.split = f"rMD17, {molecule}", Split(train, np.empty(0, np.int64), test)
+    arrays = {k: v for k, v in arrays.items() if not k.startswith("index_")}
+    arrays |= zip(SPLIT, (train, np.empty(0, np.int64), test))
+    data = from_arrays(arrays, str(parsed), units=KCAL, checks=checks)
+    data.source = f"rMD17, {molecule}"
     return data
 
 
-def md17_ccsd(molecule: str | None, cache: str | Path | None = None) -> DataContainer:
+def md17_ccsd(molecule: str | None, cache: str | Path | None = None, checks: Checks = STRICT) -> DataContainer:
     """Return one molecule of MD17@CCSD(T) (aspirin: CCSD): 1000 frames to train on and those to test on."""
     _check(molecule, CCSD_MOLECULES)
     stem = "aspirin_ccsd" if molecule == "aspirin" else f"{molecule}_ccsd_t"
@@ -94,14 +99,14 @@ def md17_ccsd(molecule: str | None, cache: str | Path | None = None) -> DataCont
                 parts.append(load_npz(io.BytesIO(archive.read(member)), f"{path}: {member}"))
     except (zipfile.BadZipFile, zlib.error, KeyError, OSError) as error:
         raise UserError(f"{path} is damaged or not that archive ({error}): remove it to download it anew") from None
-    train, test = (from_arrays(arrays, str(path), units=KCAL) for arrays in parts)
+    train, test = (from_arrays(arrays, str(path), units=KCAL, checks=None) for arrays in parts)
     pin(cache, [name])
     data = _joined([train, test], f"MD17@CCSD(T), {molecule}")
     data.split = Split(np.arange(len(train)), np.empty(0, np.int64), np.arange(len(train), len(data)))
-    return data
+    return data.checked(checks)
 
 
-def coll(cache: str | Path | None = None) -> DataContainer:
+def coll(cache: str | Path | None = None, checks: Checks = STRICT) -> DataContainer:
     """Return COLL (collisions of small organic molecules, revPBE-D3): eV, atomization energies, its own split."""
     cache = cache_folder(cache)
     parsed = cache / "coll.npz"
@@ -111,7 +116,7 @@ def coll(cache: str | Path | None = None) -> DataContainer:
         for part, name in names.items():
             path = fetch(name, [mirror.format(COLL_FILES[part]) for mirror in FIGSHARE], cache)
             with reading(path):
-                parts[part] = read_file(path, units={"energy": "eV", "forces": "eV/Ang"})
+                parts[part] = read_file(path, units={"energy": "eV", "forces": "eV/Ang"}, checks=None)
             if len(parts[part]) != COLL_FRAMES[part]:
                 raise UserError(f"{path} holds {len(parts[part])} frames, expected {COLL_FRAMES[part]}: remove it")
         data = _joined(list(parts.values()), "COLL")
@@ -119,7 +124,7 @@ def coll(cache: str | Path | None = None) -> DataContainer:
         data.split = Split(*(np.arange(end - len(part), end) for end, part in zip(ends, parts.values())))
         pin(cache, list(names.values()))
         keep(data, parsed)
-    data = read_file(parsed)
+    data = read_file(parsed, units={"R": "Ang"}, checks=checks)
     data.source = "COLL"
     return data
 
@@ -129,6 +134,7 @@ def _joined(parts: list[DataContainer], source: str) -> DataContainer:
         *(np.concatenate([getattr(part, name) for part in parts]) for name in ("N", "Z", "R")),
         {key: np.concatenate([part.targets[key] for part in parts]) for key in ("energy", "forces")},
         source=source,
+        check=False,
     )
 
 

@@ -8,12 +8,13 @@ import importlib.metadata
 import json
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import filelock
 import yaml
 
+from dimenet_tf.data.checks import Bad
 from dimenet_tf.errors import UserError
 
 PACKAGES = ("tensorflow", "tensorflow-addons", "keras", "numpy", "scipy", "sympy", "sacred", "h5py", "ase")
@@ -22,8 +23,8 @@ PACKAGES = ("tensorflow", "tensorflow-addons", "keras", "numpy", "scipy", "sympy
 class RunFolder:
     """Names and formats of the files of a run.
 
-    config.yaml, versions.json, data.json, split.npz, metrics.csv, test.json, ...; best/ (the predictor), checkpoints/,
-    tensorboard/, plots/, sacred/.
+    config.yaml, versions.json, data.json, split.npz, dropped.csv (where molecules were), metrics.csv, test.json, ...;
+    best/ (the predictor), checkpoints/, tensorboard/, plots/, sacred/.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -31,6 +32,7 @@ class RunFolder:
         self.config_file = self.path / "config.yaml"
         self.data_file = self.path / "data.json"
         self.split_file = self.path / "split.npz"
+        self.dropped_file = self.path / "dropped.csv"
         self.metrics_file = self.path / "metrics.csv"
         self.best = self.path / "best"
         self.checkpoints = self.path / "checkpoints"
@@ -68,6 +70,13 @@ class RunFolder:
     def read_data_description(self) -> dict:
         """Read data.json."""
         return json.loads(self.data_file.read_text())
+
+    def write_dropped(self, dropped: Sequence[Bad]) -> None:
+        """Write dropped.csv: index in the data, id and reason of each molecule that was left out; none, no file."""
+        self.dropped_file.unlink(missing_ok=True)
+        if dropped:
+            with self.dropped_file.open("w", newline="") as file:
+                csv.writer(file).writerows([("index", "id", "reason"), *((b.index, b.id, b.reason) for b in dropped)])
 
     def write_config(self, config: dict) -> None:
         """Write the resolved configuration."""

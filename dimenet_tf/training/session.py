@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 from dimenet_tf.config import build_predictor, data_config, resolve, training_config
+from dimenet_tf.data.checks import summary
 from dimenet_tf.data.dataset import Dataset, describe, load_container, load_dataset
 from dimenet_tf.data.splits import Split
 from dimenet_tf.errors import UserError
@@ -62,7 +63,6 @@ def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict],
     with folder.locked() if workers.is_chief else contextlib.nullcontext():
         check_continuation(config, folder)
         dataset = open_dataset(config, folder)
-        description = describe(dataset)
         trainer = Trainer(
             training_config(config),
             lambda: build_predictor(config, dataset),
@@ -72,19 +72,31 @@ def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict],
             on_validation,
             strategy,
         )
-        if workers.is_chief:
-            folder.describe(config, description)
-            dataset.split.save(folder.split_file)
-        model = trainer.predictor.model
-        start = f"going on from step {trainer.step}" if trainer.step else "a new run"
-        workers.print(f"{folder.path}: {config['model']['name']}, {model.count_params():,} parameters, {start}")
-        targets = ", ".join(trainer.predictor.units)
-        workers.print(f"data: {description['source']}, {description['split']}, targets: {targets}")
-        workers.print(trainer.memory_line())
+        if not workers.is_chief:
+            return trainer.run()
+        folder.describe(config, describe(dataset))
+        folder.write_dropped(dataset.container.dropped)
+        dataset.split.save(folder.split_file)
+        print("\n".join(introduction(trainer, config)))
         stopped = trainer.run()
         if stopped is not None:
-            workers.print(f"stopped at step {trainer.step}; go on with: python run_train.py with run={folder.path}")
-        elif workers.is_chief:
+            print(f"stopped at step {trainer.step}; go on with: python run_train.py with run={folder.path}")
+        else:
             print(report(load(folder.path), dataset, folder))
             print(f"best model, plots and metrics: {folder.path}")
         return stopped
+
+
+def introduction(trainer: Trainer, config: dict) -> list[str]:
+    """Return what is said of a session before its first step: model, data, memory."""
+    folder, predictor, data = trainer.folder, trainer.predictor, trainer.dataset
+    start = f"going on from step {trainer.step}" if trainer.step else "a new run"
+    sizes = {part: len(molecules) for part, molecules in data.split._asdict().items()}
+    lines = [
+        f"{folder.path}: {config['model']['name']}, {predictor.model.count_params():,} parameters, {start}",
+        f"data: {data.container.source}, {sizes}, targets: {', '.join(predictor.units)}",
+    ]
+    if dropped := data.container.dropped:
+        everything = len(data.container) + len(dropped)
+        lines.append(f"dropped {len(dropped)} of {everything} molecules: {summary(dropped)} ({folder.dropped_file})")
+    return [*lines, trainer.memory_line()]

@@ -1,0 +1,198 @@
+"""What is wrong with molecules, and with the unit of their positions; found when data are loaded, never repaired."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from dimenet_tf.data.properties import conversion, find_property
+from dimenet_tf.elements import MAX_Z
+from dimenet_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from dimenet_tf.data.container import DataContainer
+
+ON_BAD = ("error", "drop")
+CLOSEST = 0.3  # Angstrom; the shortest bond there is, H2's, is 0.74 long
+AT_ONCE = 100_000  # atoms in a tree: small trees are built faster, and take little memory
+
+# covalent radii in Angstrom (Cordero et al., Dalton Trans. 2832, 2008) of elements whose bonds are about as long as
+# their radii everywhere; others, as in metals, salts and noble gases, say nothing of the unit
+RADII = {1: 0.31, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57}
+WINDOW = (0.9, 1.15)  # bonds in their radii, times the unit: H2 1.19, CH and CC 1.0, N2 0.77
+MOST = 0.75  # of the molecules
+LOOKED_AT = 500  # molecules
+
+
+@dataclasses.dataclass(frozen=True)
+class Checks:
+    """What molecules are held to, and what becomes of bad ones.
+
+    Parameters
+    ----------
+    on_bad : "error" or "drop"
+    max_atoms : larger molecules are bad; None for no limit
+    targets : names of properties without whose finite values a molecule is bad
+    """
+
+    on_bad: str = "error"
+    max_atoms: int | None = None
+    targets: Sequence[str] = ()
+
+
+STRICT = Checks()
+
+
+class Bad(NamedTuple):
+    """A molecule and the first thing that is wrong with it."""
+
+    index: int
+    """In the file or the arrays that it came from, from 0."""
+    id: int | str
+    fault: str
+    """The same words for all molecules that have it."""
+    detail: str
+
+    @property
+    def reason(self) -> str:
+        """Fault and detail."""
+        return f"{self.fault} ({self.detail})" if self.detail else self.fault
+
+
+def find_bad(data: DataContainer, checks: Checks) -> list[Bad]:
+    """Return the bad molecules in ascending order, each with its first fault."""
+    molecule, N = data.molecule_of_atom, data.N
+    first_atom = np.cumsum(N) - N
+
+    def atoms(bad: np.ndarray) -> dict[int, str]:
+        """Molecules of atoms, (sum N,) bool, with the number of the first such atom of each."""
+        which = np.flatnonzero(bad)[::-1]  # of several atoms the first is entered last
+        within = which - first_atom[molecule[which]]
+        return {m: f"atom {i}" for m, i in zip(molecule[which].tolist(), within.tolist())}
+
+    def molecules(bad: np.ndarray) -> dict[int, str]:
+        return dict.fromkeys(np.flatnonzero(bad).tolist(), "")
+
+    faults = {
+        "no atoms": molecules(N == 0),
+        "a single atom, of which these models predict nothing but the reference energy": molecules(N == 1),
+        f"an atomic number that is not in 1 ... {MAX_Z}": atoms((data.Z < 1) | (data.Z > MAX_Z)),
+        "a coordinate that is not finite": atoms(~np.isfinite(data.R).all(axis=1)),
+    }
+    if checks.max_atoms is not None:
+        large = np.flatnonzero(checks.max_atoms < N)
+        faults[f"more than {checks.max_atoms} atoms"] = {int(m): f"{N[m]}" for m in large}
+    # looked for in what is good so far: neither positions that are not finite nor huge molecules are searched
+    good = np.ones(len(N), bool)
+    good[[m for found in faults.values() for m in found]] = False
+    faults[f"two atoms closer than {CLOSEST} Ang"] = _close(molecule, data.R, good[molecule])
+    ids = data.id.astype(str) if data.id.dtype == object else data.id
+    faults["an id that an earlier molecule has"] = molecules(~_is_first(ids))
+    for name in checks.targets:
+        if name in data.targets:
+            values = data.targets[name]
+            missing = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+            which = atoms if find_property(name).per_atom else molecules
+            faults[f"target '{name}' missing or not finite"] = which(missing)
+    found: dict[int, Bad] = {}
+    for fault, where in faults.items():
+        for m, detail in where.items():
+            found.setdefault(m, Bad(m, np.asarray(data.id[m]).item(), fault, detail))
+    return [found[m] for m in sorted(found)]
+
+
+def _is_first(values: np.ndarray) -> np.ndarray:
+    """(n,) bool: no earlier value is the same."""
+    first = np.zeros(len(values), bool)
+    first[np.unique(values, return_index=True)[1]] = True
+    return first
+
+
+def _close(molecule: np.ndarray, R: np.ndarray, searched: np.ndarray) -> dict[int, str]:
+    """Return molecules of atoms at less than `CLOSEST` of each other, with the smallest distance."""
+    atoms = np.flatnonzero(searched)
+    distance, _ = nearest(molecule[atoms], R[atoms], CLOSEST)
+    close = np.flatnonzero(distance < CLOSEST)
+    close = close[np.argsort(-distance[close], kind="stable")]  # of several distances the smallest is entered last
+    return {m: f"{d:.3g} Ang" for m, d in zip(molecule[atoms[close]].tolist(), distance[close].tolist())}
+
+
+def nearest(molecule: np.ndarray, R: np.ndarray, within: float) -> tuple[np.ndarray, np.ndarray]:
+    """Find the nearest other atom of the same molecule for every atom.
+
+    Parameters
+    ----------
+    molecule : (atoms,) int, ascending
+    R : (atoms, 3) finite, Angstrom
+    within : Angstrom
+
+    Returns
+    -------
+    distance : (atoms,) float64, Angstrom; infinite where there is no other atom within
+    neighbor : (atoms,) int; the atom itself where there is none
+    """
+    from scipy.spatial import cKDTree  # slow to import
+
+    distance, neighbor = np.full(len(R), np.inf), np.arange(len(R))
+    starts = np.unique(np.searchsorted(molecule, molecule[::AT_ONCE]))  # no molecule is cut
+    for start, end in zip(starts, [*starts[1:], len(R)]):
+        # a fourth coordinate keeps the molecules of a tree apart, wherever they are
+        points = np.column_stack([np.asarray(R[start:end], np.float64), 2 * within * molecule[start:end]])
+        tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
+        lengths, others = tree.query(points, k=2, distance_upper_bound=within)
+        own = np.arange(end - start)
+        second = others[:, 0] == own  # of atoms at the same place any may come first
+        length = np.where(second, lengths[:, 1], lengths[:, 0])
+        distance[start:end] = length
+        neighbor[start:end] = start + np.where(np.isfinite(length), np.where(second, others[:, 1], others[:, 0]), own)
+    return distance, neighbor
+
+
+def check_length_unit(data: DataContainer) -> None:
+    """Raise a UserError if most molecules have bonds of the length that they would have in Bohr or in nanometers.
+
+    Only bonds between H, C, N, O and F are looked at.
+    """
+    some = data.select(np.linspace(0, len(data) - 1, min(len(data), LOOKED_AT)).astype(int))
+    finite = np.isfinite(some.R).all(axis=1)
+    molecule, Z, R = some.molecule_of_atom[finite], some.Z[finite], some.R[finite]
+    distance, neighbor = nearest(molecule, R, within=10.0)
+    radius = np.full(MAX_Z + 1, np.nan)
+    radius[list(RADII)] = list(RADII.values())
+    radius = radius[np.where((Z > 0) & (Z <= MAX_Z), Z, 0)]
+    known = np.isfinite(radius + radius[neighbor]) & (neighbor != np.arange(len(Z)))
+    ratio = distance / (radius + radius[neighbor])
+    ends = np.flatnonzero(np.diff(molecule[known])) + 1
+    medians = np.array([np.median(ratios) for ratios in np.split(ratio[known], ends) if len(ratios)])
+    for unit in ("a0", "nm"):
+        low, high = (bound / conversion("R", unit) for bound in WINDOW)
+        if len(medians) and np.mean((low < medians) & (medians < high)) > MOST:
+            raise UserError(
+                f"{data.source}: bonds are typically {np.median(distance[known]):.3g} long, as if the positions were "
+                f"in {unit}, not in Angstrom: say data.units.R={unit}, or data.units.R=Ang if they are right"
+            )
+
+
+def summary(bad: Sequence[Bad], first: bool = False) -> str:
+    """Return how many molecules have each fault, in one line; `first`: with the first that has it."""
+    texts = []
+    for fault, count in Counter(b.fault for b in bad).items():
+        example = next(b for b in bad if b.fault == fault)
+        detail = f", {example.detail}" if example.detail else ""
+        where = f" ({'first: ' if count > 1 else ''}molecule {example.index}, id {example.id}{detail})"
+        texts.append(f"{count} with {fault}{where if first else ''}")
+    return "; ".join(texts)
+
+
+def bad_data(source: str, bad: Sequence[Bad], molecules: int) -> UserError:
+    """Make the error for bad molecules; `molecules`: how many there are in all."""
+    if len(bad) == molecules:
+        return UserError(f"{source}: none of the {molecules} molecules can be used: {summary(bad, first=True)}")
+    return UserError(
+        f"{source}: {len(bad)} of {molecules} molecules cannot be used: {summary(bad, first=True)}; "
+        "in a configuration, data.on_bad=drop leaves them out"
+    )
