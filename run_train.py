@@ -43,6 +43,10 @@ def complete(config, command_name, logger):
                 raise UserError(f"no such run: {run}; a new run of that name needs a configuration")
         resolved = resolve(given)
         if command_name == train.__name__:
+            if resolved["training"]["strategy"] == "multi_worker" and not run:
+                raise UserError(
+                    "training.strategy: multi_worker needs the name of the run that all share: run=runs/NAME"
+                )
             folder = RunFolder(run) if run else RunFolder.new(resolved["training"]["logdir"])
             resolved["run"] = str(folder.path)
             experiment.observers.append(FileStorageObserver(folder.sacred))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 
-import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.errors import UserError
@@ -46,7 +46,11 @@ def find_workers() -> tf.distribute.cluster_resolver.ClusterResolver:
             ) from None
         return tf.distribute.cluster_resolver.TFConfigClusterResolver()
     if "SLURM_STEP_NODELIST" in os.environ:
-        return tf.distribute.cluster_resolver.SlurmClusterResolver()
+        if tf.config.list_physical_devices("GPU"):
+            return tf.distribute.cluster_resolver.SlurmClusterResolver()
+        # it divides GPUs among tasks; where there are none, a pretended one each keeps it from asking nvidia-smi
+        tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
+        return tf.distribute.cluster_resolver.SlurmClusterResolver(None, 8888, tasks, 1, auto_set_gpu=False)
     raise UserError("training.strategy: multi_worker needs TF_CONFIG, or Slurm's srun; see docs/distributed.md")
 
 
@@ -61,22 +65,21 @@ class Workers:
         self.is_chief = not self.several or resolver.task_id == 0
         self.silent = not self.is_chief
 
+        @tf.function(input_signature=[tf.TensorSpec([], tf.float64)])
+        def gather(value: tf.Tensor) -> tf.Tensor:
+            """Return every replica's value, the chief's first."""
+
+            def one():
+                return tf.distribute.get_replica_context().all_gather(value[None], axis=0)
+
+            return strategy.experimental_local_results(strategy.run(one))[0]
+
+        self._gather = gather
+
     def print(self, line: str) -> None:
         """Print a line, once for all workers."""
         if self.is_chief:
             print(line)
-
-    def _gather(self, value: float) -> np.ndarray:
-        """Return every replica's value, the chief's first."""
-
-        @tf.function
-        def gather(value):
-            def one():
-                return tf.distribute.get_replica_context().all_gather(value[None], axis=0)
-
-            return self.strategy.experimental_local_results(self.strategy.run(one))[0]
-
-        return gather(tf.constant(value, tf.float64)).numpy()
 
     def of_chief(self, value: float) -> float:
         """Return the chief's value: what decides must be the same number for all."""
@@ -86,7 +89,7 @@ class Workers:
         """Raise a UserError unless the value is the same everywhere."""
         if not self.several:
             return
-        values = self._gather(value)
+        values = self._gather(value).numpy()
         if (values != values[0]).any():
             raise UserError(f"workers differ in the {what}: {values.tolist()}; do all see the same run folder?")
 
@@ -96,10 +99,12 @@ class Workers:
         try:
             yield
         except tf.errors.OpError as error:
-            if not self.several:
+            lost = re.search(r"Collective ops is aborted by: (.*)", error.message)
+            if not lost:
                 raise
-            reason = error.message.split("\n")[0][:200]
+            worker = re.search(r"remote target \S*/task:(\d+)", error.message)
+            who = f"worker {worker[1]} ({self.addresses[int(worker[1])]})" if worker else "another worker"
             raise UserError(
-                f"the connection to another worker is lost ({reason}). Start all of them again: "
+                f"the connection to {who} is lost: {lost[1]}. Start all workers again: "
                 "they go on from the last checkpoint"
             ) from None
