@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pooch
 import requests
@@ -36,20 +37,9 @@ def fetch(name: str, addresses: Sequence[str], cache: Path) -> Path:
     """
     cache.mkdir(parents=True, exist_ok=True)
     path = cache / name
-    reasons = []
-    for address in addresses:
-        if path.exists():
-            break
-        try:
-            # pooch moves the file into place when it is complete
-            pooch.retrieve(address, None, fname=name, path=cache, downloader=_resume(cache / f"{name}.part"))
-        except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
-            reasons.append(f"{address}: {type(error).__name__} {' '.join(str(error).split())[:80]}".rstrip())
     if not path.exists():
-        raise UserError(
-            f"{name} could not be downloaded ({'; '.join(reasons)}): try again, which goes on where it stopped, "
-            f"or put the file at {path} by hand"
-        )
+        with filelock.FileLock(cache / f".{name}.lock"):  # a second process waits, and finds the file there
+            _download(path, addresses)
     pinned, found = _read_pins(cache).get(name), pooch.file_hash(path)
     if pinned not in (None, found):
         raise UserError(
@@ -57,6 +47,24 @@ def fetch(name: str, addresses: Sequence[str], cache: Path) -> Path:
             f"remove it to download it anew, or remove {cache / PINS} if you mean to use another"
         )
     return path
+
+
+def _download(path: Path, addresses: Sequence[str]) -> None:
+    reasons = []
+    for address in addresses:
+        if path.exists():
+            return
+        part = path.with_name(f"{path.name}.part")
+        try:
+            # pooch moves the file into place when it is complete
+            pooch.retrieve(address, None, fname=path.name, path=path.parent, downloader=_resume(part))
+        except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
+            reasons.append(f"{address}: {type(error).__name__} {' '.join(str(error).split())[:80]}".rstrip())
+    if not path.exists():
+        raise UserError(
+            f"{path.name} could not be downloaded ({'; '.join(reasons)}): try again, which goes on where it stopped, "
+            f"or put the file at {path} by hand"
+        )
 
 
 def _resume(part: Path):
@@ -73,6 +81,8 @@ def _resume(part: Path):
             response.raise_for_status()
             if response.status_code != 206:  # the server begins anew
                 start = 0
+            elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                raise OSError(f"asked for the bytes from {start}, got {response.headers.get('Content-Range')}")
             total = start + int(response.headers.get("Content-Length", 0))
             with (
                 part.open("ab" if start else "wb") as file,

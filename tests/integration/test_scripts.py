@@ -133,6 +133,11 @@ MISTAKES = [
     ("run_train.py with run=runs/33", "no such run: runs/33"),
     ("run_train.py with run=3", "run = 3 must be a text"),
     ("run_train.py with configs/broken.yaml", "configs/broken.yaml is not valid YAML"),
+    (
+        "run_train.py with configs/python.yaml",
+        "configs/python.yaml is not valid YAML: could not determine",
+    ),
+    ("run_train.py with configs/code.pickle", "configs/code.pickle is no configuration: these are YAML or JSON files"),
     ("run_eval.py with run=3", "3 is no run folder; write runs/3"),
     ("run_eval.py with runs=runs/1,runs/2 part=valid", "give neither run nor part"),
     ("run_eval.py with run=nowhere", "nowhere is no run folder"),
@@ -146,8 +151,12 @@ def test_a_mistake_is_one_line(tmp_path, command, message):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/dimenet.yaml").write_text("model: {name: dimenet}\n")
     (tmp_path / "configs/broken.yaml").write_text("model: {name: [\n")
+    # what would run code if it were read carelessly; the second is valid YAML too
+    (tmp_path / "configs/python.yaml").write_text("seed: !!python/object/apply:os.system ['touch ran']\n")
+    (tmp_path / "configs/code.pickle").write_text("cos\nsystem\n(S'touch ran'\ntR.")
     printed = run(*command.split(), cwd=tmp_path, code=2).splitlines()
     assert len(printed) == 1 and printed[0].startswith("error: ") and message in printed[0]
+    assert not (tmp_path / "ran").exists()
 
 
 def test_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
