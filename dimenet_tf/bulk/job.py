@@ -122,6 +122,11 @@ class Job:
         """Return the pieces of a share that are not finished."""
         return [piece for piece in share if not self.path(piece).exists()]
 
+    def assert_there(self) -> None:
+        """Raise JobGone if the folder is not, or no longer, that of this job."""
+        if self._differences(JOB):
+            raise JobGone
+
     def publish(self, name: str, write: Callable[[BinaryIO], None]) -> None:
         """Write a file of the folder. Raises JobGone if the folder is not, or no longer, that of this job."""
         try:
@@ -135,8 +140,7 @@ class Job:
             with unfinished.open("wb") as file:
                 write(file)
                 _to_disk(file)
-            if self._differences(JOB):
-                raise JobGone
+            self.assert_there()
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -154,9 +158,12 @@ class Job:
 
     def errors(self) -> tuple[int, str]:
         """Return how many molecules have no prediction, and why the first one has none."""
-        lines = (line for piece in range(len(self)) if (path := self._errors(piece)).exists() for line in path.open())
-        first = next(lines, "")
-        return sum(1 for _ in lines) + bool(first), first.strip()
+        count, first = 0, ""
+        for piece in range(len(self)):
+            if self._errors(piece).exists():
+                lines = self._errors(piece).read_text().splitlines()
+                count, first = count + len(lines), first or lines[0]
+        return count, first
 
     def join(self) -> None:
         """Join the pieces into the target and remove the folder. Of several processes all write the same bytes."""

@@ -69,6 +69,7 @@ def predict_file(
             return ""
         _predict(job, share, processes, shard, on_bad)
         left = sum(map(job.molecules_of, job.missing(range(len(job)))))
+        job.assert_there()  # else what is missing was not: it has been joined
         if left:
             return f"shard {shard[0]}/{shard[1]} is complete; {left} of {job.molecules} molecules of others are left"
         bad, first = job.errors()
