@@ -10,72 +10,24 @@ MODEL is a run folder, the name or folder of a pretrained model, or an exported 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 from dimenet_tf.cli import one_line_errors, quiet_tensorflow
 
 quiet_tensorflow()
 
-import ase.io.extxyz  # noqa: E402
-import numpy as np  # noqa: E402
-from ase import Atoms  # noqa: E402
-from ase.calculators.singlepoint import SinglePointCalculator  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from dimenet_tf.data.inputs import read_frames  # noqa: E402
+from dimenet_tf.bulk import predict_file  # noqa: E402
 from dimenet_tf.elements import symbols  # noqa: E402
 from dimenet_tf.errors import UserError  # noqa: E402
 from dimenet_tf.predictor import Predictor, load  # noqa: E402
 
+PREDICT = """Predict the molecules of a file, in order and in constant memory.
 
-def predict_file(predictor: Predictor, source: Path, target: Path, batch_size: int) -> int:
-    """Predict the molecules of a file, in order and in constant memory; return how many.
-
-    Properties are written as numbers of the comment line (as energy and forces of a calculator where the model has
-    forces); what the file said of the molecules stays. The target is there when it is complete.
-    """
-    if target.suffix not in (".extxyz", ".xyz"):
-        raise UserError(f"{target}: predictions are written as extended XYZ (.extxyz or .xyz)")
-    unfinished = target.with_name(f".{target.name}.part")
-    done = 0
-    try:
-        with unfinished.open("w") as file, tqdm(unit="molecule", dynamic_ncols=True) as bar:
-            for chunk in chunks(read_frames(source), batch_size):
-                try:
-                    predicted = predictor.predict(chunk, batch_size)
-                except UserError as error:
-                    last = done + len(chunk) - 1
-                    where = f"{source}, among its molecules {done} ... {last} (counted from {done})"
-                    raise UserError(f"{where}: {error}") from None
-                label(chunk, predicted, predictor)
-                ase.io.extxyz.write_xyz(file, chunk)
-                done += len(chunk)
-                bar.update(len(chunk))
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return done
-
-
-def chunks(items: Iterator[Atoms], size: int) -> Iterator[list[Atoms]]:
-    """Yield lists of up to `size` items."""
-    while chunk := list(itertools.islice(items, size)):
-        yield chunk
-
-
-def label(frames: list[Atoms], predicted: dict[str, np.ndarray], predictor: Predictor) -> None:
-    """Attach predictions to their molecules."""
-    for i, atoms in enumerate(frames):
-        values = {name: float(array[i]) for name, array in predicted.items() if name != "forces"}
-        if predictor.energy is not None:
-            energy, forces = values.pop(predictor.energy), predicted["forces"][i, : len(atoms)]
-            atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
-        else:
-            atoms.calc = None  # what the file said of the energy is no prediction of this model
-        atoms.info.update(values)
+The output is there when it is complete. Until then finished pieces lie beside it, in .OUTPUT.parts: the same command
+goes on where it was stopped or killed. --processes and --shard may be others then; input, model, --piece and
+--batch-size may not."""
 
 
 def describe(predictor: Predictor) -> dict:
@@ -90,17 +42,73 @@ def describe(predictor: Predictor) -> dict:
     }
 
 
+def add_predict(commands) -> None:
+    predict = commands.add_parser(
+        "predict",
+        help="molecules of a file -> their properties",
+        description=PREDICT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    predict.add_argument("model")
+    predict.add_argument(
+        "input", type=Path, help="extended XYZ, npz (N, Z, R and id, or MD17's) or what else ASE reads; in Angstrom"
+    )
+    predict.add_argument(
+        "output",
+        type=Path,
+        help="extended XYZ: the input with properties in the comment lines, forces as columns; "
+        "npz: id, an array for each property, and N, forces (sum of N, 3)",
+    )
+    predict.add_argument("--batch-size", type=int, default=32, help="molecules computed at once (32)")
+    predict.add_argument("--processes", type=int, default=1, help="how many compute at the same time (1)")
+    predict.add_argument("--piece", type=int, default=1000, help="molecules of a piece, the least that is kept (1000)")
+    predict.add_argument(
+        "--shard",
+        default="1/1",
+        metavar="k/n",
+        help="compute the k-th of n shares, on machines with a common file system; the last one to end joins them",
+    )
+    predict.add_argument(
+        "--on-bad",
+        choices=("error", "skip"),
+        default="error",
+        help="at a molecule that cannot be predicted: stop (error), or keep its place in the output, without numbers "
+        "in extended XYZ (error=... says why) and with NaN in npz (skip)",
+    )
+    predict.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # started by --processes
+
+
+def run_predict(args: argparse.Namespace) -> None:
+    try:
+        k, n = (int(number) for number in args.shard.split("/"))
+    except ValueError:
+        raise UserError(f"--shard {args.shard} must be k/n: 1/4, 2/4, 3/4, 4/4 on four machines") from None
+    try:
+        summary = predict_file(
+            args.model,
+            args.input,
+            args.output,
+            args.batch_size,
+            args.piece,
+            args.processes,
+            (k, n),
+            args.on_bad,
+            args.worker,
+        )
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    if summary:
+        print(summary)
+
+
 @one_line_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m dimenet_tf", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    predict = commands.add_parser("predict", help="molecules of a file -> their properties")
-    predict.add_argument("model")
-    predict.add_argument("input", type=Path, help="extended XYZ, or what else ASE reads")
-    predict.add_argument("output", type=Path, help="extended XYZ")
-    predict.add_argument("--batch-size", type=int, default=32)
+    add_predict(commands)
     export = commands.add_parser("export", help="write a SavedModel for TensorFlow Serving")
     export.add_argument("model")
     export.add_argument("folder", help="a numbered folder: served/1")
@@ -108,12 +116,11 @@ def main() -> None:
     info = commands.add_parser("info", help="what a model predicts")
     info.add_argument("model")
     args = parser.parse_args()
-    predictor = load(args.model)
     if args.command == "predict":
-        if args.batch_size < 1:
-            raise UserError(f"--batch-size {args.batch_size} must be at least 1")
-        print(f"{predict_file(predictor, args.input, args.output, args.batch_size)} molecules: {args.output}")
-    elif args.command == "export":
+        run_predict(args)
+        return
+    predictor = load(args.model)
+    if args.command == "export":
         predictor.export(args.folder, args.max_atoms)
         print(f"{args.folder}: signatures serving_default, flat, edges; predicts {', '.join(predictor.units)}")
     else:

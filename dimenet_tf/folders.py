@@ -35,6 +35,11 @@ def places(folder: Path) -> tuple[Path, ...]:
     return folder, folder / "best", folder / "assets"
 
 
+def find_predictor(path: str | Path) -> Path:
+    """Return the folder of the predictor itself: inside a run's or an exported model's."""
+    return next(folder for folder in places(find_folder(path)) if (folder / DESCRIPTION).exists())
+
+
 def find_folder(path: str | Path) -> Path:
     """Return the folder of a run or model, which may be the name of a pretrained one."""
     path = Path(path)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from dimenet_tf.data.inputs import read_molecules
 from dimenet_tf.elements import symbols
 from dimenet_tf.errors import UserError
-from dimenet_tf.folders import DESCRIPTION, WEIGHTS, find_folder, places, read_description
+from dimenet_tf.folders import DESCRIPTION, WEIGHTS, find_predictor, read_description
 from dimenet_tf.graph import Graph, GraphStore, graph_signature, ingraph
 from dimenet_tf.heads import ScalarHead
 from dimenet_tf.models import build_model
@@ -174,8 +174,8 @@ class Predictor(tf.keras.Model):
         Parameters
         ----------
         inputs : {"Z": (B, A) int, "R": (B, A, 3) float, Angstrom}, padded with Z = 0 behind each molecule's atoms,
-            or a `tf.data.Dataset` of such batches, or `ase.Atoms` in a list (or generator), or the name of a file that
-            ASE reads (extended XYZ)
+            or a `tf.data.Dataset` of such batches, or `ase.Atoms` in a list (or generator), or the name of a file:
+            extended XYZ, npz with N, Z and R, or what else ASE reads
         batch_size : molecules computed at once
         verbose : 1 for a progress bar
 
@@ -341,5 +341,4 @@ def load(path: str | Path, **options) -> Predictor:
     UserError
         For a path that holds no model, damaged files, options that are none or do not fit the model.
     """
-    folder = find_folder(path)
-    return Predictor.from_folder(next(f for f in places(folder) if (f / DESCRIPTION).exists()), **options)
+    return Predictor.from_folder(find_predictor(path), **options)

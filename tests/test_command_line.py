@@ -63,8 +63,9 @@ def test_bad_molecules_are_named_and_leave_no_output(tmp_path, frames):
     [
         (("predict", FORCES, "nothing.xyz", "out.xyz"), "no such file: nothing.xyz"),
         (("predict", "dimenet_pp-ethanol-forces", "a.xyz", "b.xyz"), "did you mean 'dimenet_pp-ethanol_xtb-forces'"),
-        (("predict", FORCES, __file__, "out.npz"), "written as extended XYZ"),
+        (("predict", FORCES, __file__, "out.csv"), "written as extended XYZ"),
         (("predict", FORCES, __file__, "out.xyz"), "could not be read by ASE"),
+        (("predict", FORCES, "a.xyz", "b.xyz", "--shard", "2"), "--shard 2 must be k/n"),
         (("export", FORCES, __file__), "exists already"),
     ],
 )

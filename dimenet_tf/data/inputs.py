@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from dimenet_tf.data.readers import PERIODIC, reading_with_ase
+from dimenet_tf.data.readers import PERIODIC
+from dimenet_tf.data.streams import open_stream
 from dimenet_tf.errors import UserError
 
 
@@ -33,7 +34,7 @@ def read_molecules(inputs, size: int) -> Iterator[Molecules]:
     Parameters
     ----------
     inputs : {"Z": (B, A) int, "R": (B, A, 3)}, padded with Z = 0 behind each molecule's atoms; a `tf.data.Dataset` of
-        such batches; `ase.Atoms` in a list or another iterable; or the name of a file that ASE reads
+        such batches; `ase.Atoms` in a list or another iterable; or the name of a file, see `open_stream`
     size : int
 
     Raises
@@ -88,11 +89,7 @@ def from_atoms(atoms: Iterable, size: int) -> Iterator[Molecules]:
 
 
 def read_frames(path: str | Path) -> Iterator:
-    """Yield the molecules of a file that ASE reads, one by one."""
-    import ase.io  # slow to import
-
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"no such file: {path}")
-    with reading_with_ase(path):
-        yield from ase.io.iread(path, index=":")
+    """Yield the molecules of a file as `ase.Atoms`, one by one; formats as `open_stream`."""
+    with open_stream(path) as stream:
+        while some := stream.take(100):
+            yield from some

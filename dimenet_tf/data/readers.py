@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import numbers
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 from zipfile import BadZipFile
@@ -60,10 +60,18 @@ def read_file(
 
 def load_npz(file: str | Path | BinaryIO, source: str) -> dict[str, np.ndarray]:
     """Return the arrays of an npz file. Object arrays are refused: reading them would run code."""
+    with reading_npz(source), np.load(file, allow_pickle=False) as content:
+        return {key: content[key] for key in content.files}  # an .npy array has no `files`
+
+
+@contextlib.contextmanager
+def reading_npz(source: str) -> Iterator[None]:
+    """Turn the errors of reading an npz file into one line that names it."""
     try:
-        with np.load(file, allow_pickle=False) as content:
-            return {key: content[key] for key in content.files}  # an .npy array has no `files`
+        yield
     except (ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, BadZipFile, ZlibError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{source} is not a readable npz file without pickled objects ({error})") from None
 
 
@@ -77,7 +85,7 @@ def from_arrays(
     """Take molecules from the arrays of an npz file; see `read_file`. Arrays of text are passed over."""
     keys, units = dict(keys or {}), dict(units or {})
     flat = "N" in arrays
-    layout = COLL if flat else next((names for names in (MD17, RMD17) if _is_layout(names, arrays)), {})
+    layout = find_layout(arrays)
     ours = {theirs: name for theirs, name in layout.items() if theirs in arrays and name not in keys}
     if flat:
         ours = {theirs: name for theirs, name in ours.items() if name not in arrays}
@@ -109,7 +117,14 @@ def _checked(data: DataContainer, units: Mapping[str, str], checks: Checks | Non
     return data.checked(checks)
 
 
-def _is_layout(names: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> bool:
+def find_layout(arrays: Container[str]) -> Mapping[str, str]:
+    """Return the names of our arrays in an npz file with the given ones; none where it is no known layout."""
+    if "N" in arrays:
+        return COLL
+    return next((names for names in (MD17, RMD17) if _is_layout(names, arrays)), {})
+
+
+def _is_layout(names: Mapping[str, str], arrays: Container[str]) -> bool:
     return all(theirs in arrays for theirs, ours in names.items() if ours in ("Z", "R"))
 
 
@@ -238,17 +253,18 @@ def _numbers(value, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def reading_with_ase(path: Path) -> Iterator[None]:
-    """Turn the errors of ASE's readers into one line that names the file."""
+def reading_with_ase(what: str | Path) -> Iterator[None]:
+    """Turn the errors of ASE's readers into one line that names the file (or the molecule in it)."""
     import ase.io  # slow to import, and needed for these formats only
 
     known = (ase.io.formats.UnknownFileTypeError, ase.io.ParseError, OSError, ValueError, LookupError, sqlite3.Error)
+    known += (EOFError, ZlibError)  # of compressed files
     try:
         yield
     except known as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} could not be read by ASE: {' '.join(str(error).split())}") from None
+        raise UserError(f"{what} could not be read by ASE: {' '.join(str(error).split())}") from None
 
 
 def _ase_frames(path: Path, units: Mapping[str, str]) -> list:

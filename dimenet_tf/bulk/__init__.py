@@ -1,0 +1,5 @@
+"""Predictions for files of any size: in constant memory, in several processes, going on where they were stopped."""
+
+from dimenet_tf.bulk.run import predict_file
+
+__all__ = ["predict_file"]

@@ -1,0 +1,120 @@
+"""How predictions are written: pieces of a file, which are whole files themselves, and their joining.
+
+Of every molecule there is a result: its properties by name, or the reason why it could not be predicted.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, Union
+from zipfile import ZipFile, ZipInfo
+
+import ase.io.extxyz
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from dimenet_tf.predictor import Predictor
+
+Result = Union[dict, str]
+FORMATS = (".extxyz", ".xyz", ".npz")
+
+
+def write(
+    file: BinaryIO, suffix: str, frames: Sequence[Atoms], results: Sequence[Result], predictor: Predictor
+) -> None:
+    """Write the molecules of a piece with their results."""
+    if suffix == ".npz":
+        np.savez(file, **columns(frames, results, predictor))
+        return
+    for atoms, result in zip(frames, results):
+        label(atoms, result, predictor)
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
+    ase.io.extxyz.write_xyz(text, frames)
+    text.detach()  # the file stays open
+
+
+def join(file: BinaryIO, suffix: str, pieces: Sequence[Path]) -> None:
+    """Write pieces behind each other; of npz one array of one piece is in memory at a time."""
+    if suffix == ".npz":
+        _join_npz(file, pieces)
+        return
+    for path in pieces:
+        with path.open("rb") as piece:
+            shutil.copyfileobj(piece, file)
+
+
+def label(atoms: Atoms, result: Result, predictor: Predictor) -> None:
+    """Attach a result: energy and forces as those of a calculator where the model has forces, the rest as `info`."""
+    atoms.calc = None  # what the file said of the energy is no prediction of this model
+    for name in ("error", *predictor.units):
+        atoms.info.pop(name, None)
+    if isinstance(result, str):
+        atoms.info["error"] = result
+        return
+    values = {name: float(value) for name, value in result.items() if name != "forces"}
+    if predictor.energy is not None:
+        energy = values.pop(predictor.energy)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=result["forces"])
+    atoms.info.update(values)
+
+
+def columns(frames: Sequence[Atoms], results: Sequence[Result], predictor: Predictor) -> dict[str, np.ndarray]:
+    """Return results as arrays; NaN where there are none. `id` is among them where every molecule has one."""
+    arrays = {}
+    ids = [atoms.info.get("id") for atoms in frames]
+    if all(isinstance(id, (int, float, str, np.generic)) for id in ids):
+        arrays["id"] = np.array(ids)
+    for name in predictor.head.targets:
+        arrays[name] = np.array([np.nan if isinstance(r, str) else r[name] for r in results], np.float64)
+    if predictor.energy is not None:
+        arrays["N"] = np.array([len(atoms) for atoms in frames], np.int64)
+        none = np.empty((0, 3), predictor.dtype)
+        rows = (np.full((len(a), 3), np.nan) if isinstance(r, str) else r["forces"] for a, r in zip(frames, results))
+        arrays["forces"] = np.concatenate([none, *rows]).astype(predictor.dtype)
+    return arrays
+
+
+def _join_npz(file: BinaryIO, pieces: Sequence[Path]) -> None:
+    def rows(name: str):
+        for path in pieces:
+            with np.load(path) as piece:
+                yield piece[name]
+
+    with np.load(pieces[0]) as piece:
+        names = [name for name in piece.files if name != "id"]
+    with ZipFile(file, "w") as archive:
+        _write_array(archive, "id", lambda: _ids(pieces, names[0]))
+        for name in names:
+            _write_array(archive, name, lambda name=name: rows(name))
+
+
+def _ids(pieces: Sequence[Path], column: str):
+    """Yield the ids of each piece; the molecules' numbers in the file if not every one has an id."""
+    everywhere, first = True, 0
+    for path in pieces:
+        with np.load(path) as piece:
+            everywhere &= "id" in piece.files
+    for path in pieces:
+        with np.load(path) as piece:
+            count = len(piece[column])
+            yield piece["id"] if everywhere else np.arange(first, first + count)
+            first += count
+
+
+def _write_array(archive: ZipFile, name: str, parts) -> None:
+    """Add an array whose parts are gone through twice: for its type and length, then for its numbers."""
+    dtype, length, shape = None, 0, ()
+    for part in parts():
+        dtype = part.dtype if dtype is None else np.result_type(dtype, part.dtype)
+        length, shape = length + len(part), part.shape[1:]
+    descr = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": (length, *shape)}
+    # the same bytes whenever they are written: a ZipInfo has no time of its own
+    with archive.open(ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+        np.lib.format.write_array_header_1_0(member, header)
+        for part in parts():
+            member.write(part.astype(dtype).tobytes())
