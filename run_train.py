@@ -79,6 +79,9 @@ def train(seed, precision, run, model, data, training, _run):
 
 
 if __name__ == "__main__":
+    # while nothing is trained nothing is lost; `Trainer.run` has handlers of its own
+    for number, code in EXIT_CODES.items():
+        signal.signal(number, lambda *_, code=code: sys.exit(code))
     with one_line_errors():
         check_config_files(sys.argv)
     experiment.run_commandline()

@@ -29,8 +29,8 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _check_yaml(path: Path) -> None:
-    if path.suffix not in (".yaml", ".yml", ".json"):  # Sacred would unpickle a .pickle, which can run any code
-        raise UserError(f"{path} is no configuration: these are YAML or JSON files")
+    if path.suffix not in (".yaml", ".yml"):  # Sacred would unpickle .pickle and .json, which can run any code
+        raise UserError(f"{path} is no configuration: these are YAML files (.yaml)")
     try:
         yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:

@@ -1,6 +1,7 @@
 """Checkpoints, and what happens to steps that are not finite."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from test_training import assert_equal_weights, configuration, dataset, trainer_
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
+from dimenet_tf.training.callbacks import WatchLoss
 from dimenet_tf.training.checkpoints import Checkpoints
 from dimenet_tf.training.diagnosis import first_not_finite
 from dimenet_tf.training.events import forget_events_after
@@ -24,10 +26,10 @@ def checkpoints(tmp_path):
 def test_the_newest_is_read_and_two_are_kept(checkpoints):
     saved, variable = checkpoints
     assert saved.restore() == [] and saved.paths() == []
-    for step in (5, 10, 10, 7):  # after a step back, a smaller number may be the newer one
+    for step in (5, 10, 10, 7, 7):  # after a step back, a smaller number may be the newer one
         variable.assign(step)
         saved.save(step)
-    assert [path.name for path in saved.paths()] == ["000002-step-10", "000003-step-7"]
+    assert [path.name for path in saved.paths()] == ["000002-step-10", "000004-step-7"]
     variable.assign(-1)
     assert saved.restore() == [] and float(variable) == 7
 
@@ -59,8 +61,9 @@ def test_a_run_does_not_start_anew_where_no_checkpoint_is_whole(checkpoints):
     saved, _ = checkpoints
     saved.save(5)
     DAMAGES["truncated"](saved.paths()[0])
-    with pytest.raises(UserError, match=r"000000-step-5 is damaged .* to start anew, remove .*checkpoints"):
-        saved.restore()
+    for _ in range(2):  # nor at the second attempt
+        with pytest.raises(UserError, match=r"000000-step-5 is damaged .* to start anew, choose another run folder"):
+            saved.restore()
 
 
 def test_leftovers_of_a_killed_process_are_in_nobodys_way(checkpoints):
@@ -85,7 +88,7 @@ def test_metrics_and_events_of_later_steps_are_forgotten(tmp_path):
     folder.metrics_file.write_text(folder.metrics_file.read_text()[:-2])  # and the last line
     assert [row["step"] for row in folder.read_metrics()] == [1, 2, 3, 4, 5]
     for last, left in ((6, [1, 2, 3, 4, 5]), (3, [1, 2, 3]), (0, [])):
-        forget_events_after(folder.tensorboard, last)
+        forget_events_after(folder.tensorboard, last, last)
         folder.forget_metrics_after(last)
         events = tf.compat.v1.train.summary_iterator(str(path))
         assert [event.step for event in events if event.summary.value] == left
@@ -103,8 +106,8 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, capsys
     second = trainer_of(configuration(num_steps=9), tmp_path / "parts")
     assert "000002-step-6 is damaged (wrong checksum of state.data-00000-of-00001)" in capsys.readouterr().out
     assert second.step == 3
-    assert [row["step"] for row in RunFolder(tmp_path / "parts").read_metrics()] == [3]
     second.run()
+    assert [row["step"] for row in RunFolder(tmp_path / "parts").read_metrics()] == [3, 6, 9]
     assert_equal_weights(whole, second, rtol=1e-5, atol=1e-7)
 
 
@@ -112,7 +115,60 @@ def test_checkpoints_by_the_clock(tmp_path):
     trainer = trainer_of(configuration(num_steps=4, evaluation_interval=4, checkpoint_minutes=1e-9), tmp_path)
     trainer.run()
     names = [path.name.split("-")[2] for path in trainer.checkpoints.paths()]
-    assert trainer.checkpoints.paths()[-1].name.startswith("000005") and names == ["4", "4"]
+    assert trainer.checkpoints.paths()[-1].name.startswith("000005") and names == ["3", "4"]
+
+
+def test_an_unfinished_validation_is_made_again_and_counted_once(tmp_path):
+    """The checkpoint is of step 6 already, metrics and TensorBoard have its validation, the best model has not."""
+    config = configuration(checkpoint_minutes=1e-9)
+    first = trainer_of(config, tmp_path)
+    replace, calls = first.folder.replace_best, []
+
+    def stop_at_the_second(write):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        replace(write)
+
+    first.folder.replace_best = stop_at_the_second
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    assert first.state.validated == 3 and [row["step"] for row in first.folder.read_metrics()] == [3, 6]
+    second = trainer_of(config, tmp_path)
+    assert second.step == 6 and second.run() is None
+    assert [row["step"] for row in second.folder.read_metrics()] == [3, 6]
+    steps = [
+        event.step
+        for path in second.folder.tensorboard.glob("events*")
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+        if value.tag == "validation/loss"
+    ]
+    assert sorted(steps) == [3, 6]
+
+
+def test_fewer_steps_than_are_made_end_at_once(tmp_path):
+    trainer_of(configuration(num_steps=5), tmp_path).run()
+    again = trainer_of(configuration(num_steps=4), tmp_path)
+    again.state.validated = 3  # as if it had been stopped before it validated
+    assert again.run() is None and again.step == 5
+    assert [row["step"] for row in again.folder.read_metrics()] == [3, 5]
+
+
+def test_results_without_a_checkpoint_are_not_overwritten(tmp_path):
+    trainer_of(configuration(), tmp_path).run()
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="has results but no checkpoint to go on from: choose another run folder"):
+        trainer_of(configuration(), tmp_path)
+    assert [row["step"] for row in RunFolder(tmp_path).read_metrics()] == [3, 6]
+
+
+def test_an_exploding_loss_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(WatchLoss, "EXPLODED", 1e-3)  # any loss explodes
+    trainer = trainer_of(configuration(num_steps=30, evaluation_interval=4), tmp_path)
+    with pytest.raises(UserError, match=r"step 5: loss \S+ after a mean of \S+\. Training diverged: try a smaller"):
+        trainer.run()
+    assert [row["step"] for row in trainer.folder.read_metrics()] == [4]
 
 
 @pytest.fixture(params=[None, "energy"], ids=["values", "forces"])

@@ -18,15 +18,16 @@ ALLOWED = {
     "models": {"graph", "basis", "layers"},
     "heads": {"graph", "layers"},
     "data": {"graph", "errors", "elements"},
+    "files": set(),
     "folders": {"errors"},
     "predictor": {"folders", "data", "graph", "models", "heads", "weights", "errors", "elements", "serving"},
     "serving": {"elements", "errors", "folders", "graph", "predictor"},
-    "bulk": {"data", "errors", "folders", "predictor"},
+    "bulk": {"data", "errors", "files", "folders", "predictor"},
     "__main__": {"bulk", "cli", "elements", "errors", "predictor", "serving"},
     "interop": {"data", "heads", "predictor", "weights", "errors"},
     "plots": {"errors", "cli", "predictor", "training"},
     "md": {"cli", "data", "errors", "folders", "graph", "predictor", "training", "weights"},
-    "training": {"data", "graph", "layers", "predictor", "weights", "errors", "plots", "config"},
+    "training": {"data", "files", "graph", "layers", "predictor", "weights", "errors", "plots", "config"},
     "config": {"data", "graph", "models", "heads", "predictor", "training", "errors"},
 }
 

@@ -20,6 +20,7 @@ import dimenet_tf
 from dimenet_tf.bulk import formats
 from dimenet_tf.data.streams import count_molecules
 from dimenet_tf.errors import UserError
+from dimenet_tf.files import folder_to_disk
 from dimenet_tf.folders import DESCRIPTION, WEIGHTS, find_predictor
 
 FORMAT = 1
@@ -49,11 +50,22 @@ class Job:
         self._description = {
             "format": FORMAT,
             "dimenet_tf": dimenet_tf.__version__,
-            "model": _checksum_of_model(find_predictor(model)),
+            "model": self.checksum_of_model(),
             **_describe_input(source),
             "batch size": batch_size,
             "piece": size,
         }
+
+    def checksum_of_model(self) -> str:
+        """Return a SHA-256 of weights and description."""
+        folder = find_predictor(self.model)
+        content = [(folder / name).read_bytes() for name in (DESCRIPTION, WEIGHTS) if (folder / name).exists()]
+        return hashlib.sha256(b"".join(content)).hexdigest()[:16]
+
+    def assert_same_model(self) -> None:
+        """Raise a UserError if the model is no longer the one that the pieces belong to: a run may be training."""
+        if self.checksum_of_model() != self._description["model"]:
+            raise UserError(f"{self.model} was changed while it was read: start again")
 
     def begin(self) -> bool:
         """Make the folder if there is none. Return False if the job was finished, and only its folder was left."""
@@ -88,7 +100,8 @@ class Job:
         try:
             with (new / JOB).open("w") as file:
                 json.dump({**self._description, "molecules": molecules}, file, indent=1)
-                _to_disk(file)
+                file.flush()
+                os.fsync(file.fileno())
             with contextlib.suppress(OSError):  # there already, and not empty
                 new.rename(self.folder)
         finally:
@@ -139,7 +152,8 @@ class Job:
         try:
             with unfinished.open("wb") as file:
                 write(file)
-                _to_disk(file)
+                file.flush()
+                os.fsync(file.fileno())
             self.assert_there()
             unfinished.replace(path)
         finally:
@@ -170,7 +184,7 @@ class Job:
         pieces = [self.path(piece) for piece in range(len(self))]
         try:
             self._publish(self.target, lambda file: formats.join(file, self.target.suffix, pieces))
-            _folder_to_disk(self.target.parent)
+            folder_to_disk(self.target.parent)
             (self.folder / JOB).rename(self.folder / DONE)  # from here on there is nothing to go on with
         except FileNotFoundError:
             raise JobGone from None
@@ -201,29 +215,9 @@ def _describe_input(path: Path) -> dict:
     }
 
 
-def _checksum_of_model(folder: Path) -> str:
-    content = [(folder / name).read_bytes() for name in (DESCRIPTION, WEIGHTS) if (folder / name).exists()]
-    return hashlib.sha256(b"".join(content)).hexdigest()[:16]
-
-
 def _version(path: Path) -> tuple[int, int] | None:
     try:
         stat = path.stat()
     except FileNotFoundError:
         return None
     return stat.st_ino, stat.st_mtime_ns
-
-
-def _to_disk(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _folder_to_disk(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -57,8 +57,10 @@ def predict_file(
     """
     source, target = Path(source), Path(target)
     _check(source, target, batch_size, piece, processes, shard)
-    job = Job(model, source, target, batch_size, piece)
+    if shard[1] > 1 and not worker and target.exists() and target.stat().st_mtime > source.stat().st_mtime:
+        return f"complete already: {target} (newer than {source}; remove it to compute it again)"
     try:
+        job = Job(model, source, target, batch_size, piece)
         if not worker and not job.begin():
             return f"complete already: {target}"
         job.open()
@@ -78,6 +80,8 @@ def predict_file(
         if not job.finished_elsewhere():
             raise UserError(f"{job.folder} was removed while its pieces were computed: start again") from None
         return f"completed by another process: {target}"
+    except OSError as error:
+        raise UserError(f"{error}; finished pieces are kept, the same command goes on") from None
     errors = f"; {bad} of them could not be predicted, the first: {first}" if bad else ""
     return f"{job.molecules} molecules: {target}{errors}"
 
@@ -125,6 +129,7 @@ def predict_share(job: Job, share: range, on_bad: str, advance: Callable[[int], 
     if not missing:
         return
     predictor = load(job.model)
+    job.assert_same_model()
     with open_stream(job.source) as stream:
         for piece in range(missing[-1] + 1):
             size = job.molecules_of(piece)

@@ -91,7 +91,10 @@ def find_bad(data: DataContainer, checks: Checks) -> list[Bad]:
     good[[m for found in faults.values() for m in found]] = False
     faults[f"two atoms closer than {CLOSEST} Ang"] = _close(molecule, data.R, good[molecule])
     ids = data.id.astype(str) if data.id.dtype == object else data.id
-    faults["an id that an earlier molecule has"] = molecules(~_is_first(ids))
+    good[list(faults[f"two atoms closer than {CLOSEST} Ang"])] = False
+    repeated = np.zeros(len(N), bool)  # among the good: the id of a dropped molecule is free
+    repeated[good] = ~_is_first(ids[good])
+    faults["an id that an earlier molecule has"] = molecules(repeated)
     for name in checks.targets:
         if name in data.targets:
             values = data.targets[name]
@@ -161,6 +164,12 @@ def check_length_unit(data: DataContainer) -> None:
     finite = np.isfinite(some.R).all(axis=1)
     molecule, Z, R = some.molecule_of_atom[finite], some.Z[finite], some.R[finite]
     distance, neighbor = nearest(molecule, R, within=10.0)
+    alone = np.isinf(distance)
+    if len(alone) and np.mean(alone) > MOST and some.N.max() > 1:
+        raise UserError(
+            f"{data.source}: most atoms have no other within 10 Angstrom; in which unit are the positions? Say "
+            "data.units.R=pm (or nm, a0), or data.units.R=Ang if they are right"
+        )
     radius = np.full(MAX_Z + 1, np.nan)
     radius[list(RADII)] = list(RADII.values())
     radius = radius[np.where((Z > 0) & (Z <= MAX_Z), Z, 0)]

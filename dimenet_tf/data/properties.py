@@ -51,7 +51,7 @@ _ENERGY = {
     "kcal/mol": 1000 * constants.calorie / _MOLAR,
     "kJ/mol": 1000 / _MOLAR,
 }
-_LENGTH = {"Ang": 1.0, "a0": _BOHR, "nm": 10.0}
+_LENGTH = {"Ang": 1.0, "a0": _BOHR, "nm": 10.0, "pm": 0.01}
 _DEBYE = 1e-21 / constants.c / constants.e * 1e10  # e*Ang
 # units of the same kind, each with its size
 UNITS = (

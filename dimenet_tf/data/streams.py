@@ -85,6 +85,8 @@ class XyzStream:
             first = self.line
             try:
                 atoms = int(header)
+                if atoms < 0:
+                    raise ValueError
             except ValueError:
                 what = f"the number of atoms of molecule {self.molecule}"
                 found = header.decode(errors="replace").strip()[:40]
@@ -155,8 +157,7 @@ class NpzStream:
         N, Z, R, ids = self._next(count)
         info = [{}] * len(N) if ids is None else [{"id": id} for id in ids.tolist()]
         ends = np.cumsum(N)
-        if ((Z < 0) | (Z > 118)).any():
-            raise UserError(f"{self.source}: an atomic number is not in 0 ... 118")
+        Z = np.where((Z >= 0) & (Z <= 118), Z, 0)  # ASE knows no others; 0 is refused with its molecule
         pieces = (slice(end - n, end) for n, end in zip(N, ends))
         return [Atoms(numbers=Z[s], positions=self.scale * R[s], info=i) for s, i in zip(pieces, info)]
 

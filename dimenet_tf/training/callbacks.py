@@ -71,8 +71,12 @@ class Scalars(tf.keras.callbacks.Callback):
         self.last = now, step
 
 
-class NotFinite(Exception):
-    """A step whose loss is not finite, or absurd. Its argument says which and how."""
+class Diverged(Exception):
+    """A loss that is not finite, or absurd. Its first argument says where and how."""
+
+
+class NotFinite(Diverged):
+    """That of a step, which has left the weights as they were."""
 
 
 class WatchLoss(tf.keras.callbacks.Callback):
@@ -87,11 +91,11 @@ class WatchLoss(tf.keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
         loss, norm = float(logs["loss"]), float(logs["gradient_norm"])
-        mean = self.state.mean_loss if self.state.loss_count >= 10 else math.inf
+        usual = self.state.usual_loss
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise NotFinite(f"step {steps_made(self.optimizer)}: loss {loss}, gradient norm {norm}")
-        if loss > self.EXPLODED * mean:
-            raise NotFinite(f"step {steps_made(self.optimizer)}: loss {loss:.3g} after a mean of {mean:.3g}")
+        if loss > self.EXPLODED * usual:
+            raise Diverged(f"step {steps_made(self.optimizer)}: loss {loss:.3g} after a mean of {usual:.3g}")
         self.state.add_loss(loss)
 
 
@@ -114,21 +118,23 @@ class Interrupted(Exception):
 
 
 class StopOnSignal(tf.keras.callbacks.Callback):
-    """Ctrl-C or SIGTERM ends training after the current step; a second one ends it at once. Use as a context manager.
+    """Ctrl-C or SIGTERM ends training after a step; a second one ends it at once. Use as a context manager.
 
     Attributes
     ----------
     signal : the number of the signal that came, None before
     flag : the same for the training step, which tells the other workers: 0 or 1
+    agreed : whether a step has told all workers to stop
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.signal = None
+        self.signal, self.agreed = None, False
         self.flag = tf.Variable(0, dtype=tf.int32, trainable=False)
         self._previous = {}
 
     def __enter__(self) -> StopOnSignal:
+        self.signal, self.agreed = None, False
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._on_signal)
@@ -152,5 +158,6 @@ class StopOnSignal(tf.keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
         if logs["stop"]:
+            self.agreed = True
             self.signal = self.signal or signal.SIGTERM  # it came to another worker
             self.model.stop_training = True

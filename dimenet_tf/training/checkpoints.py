@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 
 import tensorflow as tf
 
 from dimenet_tf.errors import UserError
+from dimenet_tf.files import file_to_disk, folder_to_disk
 
 CHECKSUMS = "sha256.json"
 
 
 class Checkpoints:
-    """Folders `000007-step-500` below one of the run, the newest by their first number.
+    """Folders `000007-step-500` below one of the run, ordered by their first number.
 
     Each is written under another name, with the checksums of its files, and renamed when all of it is on the disk: a
     process may be killed at any moment.
@@ -25,7 +25,7 @@ class Checkpoints:
     ----------
     state : tf.train.Checkpoint
     folder : of the checkpoints
-    keep : how many; older ones are removed
+    keep : how many, of different steps; older ones are removed
     """
 
     def __init__(self, state: tf.train.Checkpoint, folder: Path, keep: int = 2) -> None:
@@ -33,7 +33,8 @@ class Checkpoints:
 
     def paths(self) -> list[Path]:
         """Return the checkpoints, oldest first."""
-        return sorted(path for path in self.folder.glob("*-step-*") if path.name[0].isdigit())
+        found = (path for path in self.folder.glob("*-step-*") if path.name[0].isdigit())
+        return sorted(found, key=lambda path: int(path.name.split("-")[0]))
 
     def save(self, step: int) -> None:
         """Write the state; raise a UserError where that fails (the disk is full), with the last one untouched."""
@@ -45,16 +46,17 @@ class Checkpoints:
             new.mkdir(parents=True)
             self.state.write(str(new / "state"))
             (new / CHECKSUMS).write_text(json.dumps({file.name: sha256(file) for file in new.iterdir()}, indent=1))
-            for path in (*new.iterdir(), new):
-                to_disk(path)
+            for file in new.iterdir():
+                file_to_disk(file)
             new.rename(self.folder / f"{number:06d}-step-{step}")
-            to_disk(self.folder)
+            folder_to_disk(self.folder)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(new, ignore_errors=True)
             last = f"the last one, {before[-1]}, is whole" if before else "there is none yet"
             reason = " ".join(str(error).split())
             raise UserError(f"the checkpoint of step {step} could not be written: {reason}; {last}") from None
-        for old in self.paths()[: -self.keep]:
+        newest = {path.name.split("-")[2]: path for path in self.paths()}  # of each step
+        for old in set(self.paths()) - set(list(newest.values())[-self.keep :]):
             shutil.rmtree(old)
 
     def restore(self, remove_damaged: bool = True) -> list[str]:
@@ -73,14 +75,21 @@ class Checkpoints:
         for path in reversed(paths):
             reason = damage(path)
             if reason is None:
-                self.state.read(str(path / "state")).assert_consumed()
+                self._read(path)
+                for other in paths[paths.index(path) + 1 :] if remove_damaged else ():
+                    other.rename(other.with_name(f"damaged-{other.name}"))
                 return damaged
-            if remove_damaged:
-                path.rename(path.with_name(f"damaged-{path.name}"))
             damaged.append(f"{path} is damaged ({reason}) and passed over")
         if paths:
-            raise UserError(f"{'; '.join(damaged)}. No other is left: to start anew, remove {self.folder}")
+            raise UserError(f"{'; '.join(damaged)}. No other is left: to start anew, choose another run folder")
         return damaged
+
+    def _read(self, path: Path) -> None:
+        try:
+            self.state.read(str(path / "state")).assert_consumed()
+        except AssertionError as error:
+            reason = str(error).split("\n")[0]
+            raise UserError(f"{path} does not fit this model, or was written by another version: {reason}") from None
 
 
 def damage(path: Path) -> str | None:
@@ -99,12 +108,3 @@ def sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def to_disk(path: Path) -> None:
-    """Have the operating system write a file or folder to the disk now."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

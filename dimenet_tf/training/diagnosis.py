@@ -10,6 +10,8 @@ from dimenet_tf.graph import Graph
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.weights import named_variables
 
+FINITE = "predictions and their gradients are finite: look at the labels of these molecules"
+
 
 def first_not_finite(predictor: Predictor, graph: Graph) -> str:
     """Compute a batch once more, layer by layer, and say where it goes wrong.
@@ -43,7 +45,7 @@ def first_not_finite(predictor: Predictor, graph: Graph) -> str:
     for name, gradient in gradients.items():
         if not finite(tf.convert_to_tensor(gradient)):
             return f"the predictions are finite, but their gradient by {name} is not"
-    return "predictions and their gradients are finite: look at the labels of these molecules"
+    return FINITE
 
 
 def finite(x) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
@@ -23,7 +23,11 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     "auto": "mirrored" if there is more than one GPU; "none": one device.
     """
     if name == "multi_worker":  # before anything else asks TensorFlow for its devices
-        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=find_workers())
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=find_workers())
+        except tf.errors.OpError as error:
+            reason = " ".join(error.message.split())[:200]
+            raise UserError(f"training.strategy: multi_worker could not start ({reason}); is the port free?") from None
     gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
         devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
@@ -38,20 +42,35 @@ def find_workers() -> tf.distribute.cluster_resolver.ClusterResolver:
     if "TF_CONFIG" in os.environ:
         try:
             config = json.loads(os.environ["TF_CONFIG"])
-            config["cluster"]["worker"], config["task"]["type"], int(config["task"]["index"])
+            addresses, task = list(config["cluster"]["worker"]), int(config["task"]["index"])
+            usable = config["task"]["type"] == "worker" and set(config["cluster"]) == {"worker"}
         except (ValueError, LookupError, TypeError):
+            usable = False
+        if not usable or not 0 <= task < len(addresses):
             raise UserError(
                 'TF_CONFIG must be like {"cluster": {"worker": ["host1:12345", "host2:12345"]}, '
                 '"task": {"type": "worker", "index": 0}}, not ' + os.environ["TF_CONFIG"]
-            ) from None
-        return tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    if "SLURM_STEP_NODELIST" in os.environ:
-        if tf.config.list_physical_devices("GPU"):
-            return tf.distribute.cluster_resolver.SlurmClusterResolver()
-        # it divides GPUs among tasks; where there are none, a pretended one each keeps it from asking nvidia-smi
-        tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
-        return tf.distribute.cluster_resolver.SlurmClusterResolver(None, 8888, tasks, 1, auto_set_gpu=False)
-    raise UserError("training.strategy: multi_worker needs TF_CONFIG, or Slurm's srun; see docs/distributed.md")
+            )
+    elif "SLURM_STEP_NODELIST" in os.environ:
+        addresses, task = slurm_addresses(os.environ), int(os.environ["SLURM_PROCID"])
+    else:
+        raise UserError("training.strategy: multi_worker needs TF_CONFIG, or Slurm's srun; see docs/distributed.md")
+    cluster = tf.train.ClusterSpec({"worker": addresses})
+    return tf.distribute.cluster_resolver.SimpleClusterResolver(cluster, "", "worker", task, rpc_layer="grpc")
+
+
+def slurm_addresses(environment: Mapping[str, str]) -> list[str]:
+    """Return host and port of every task of a job step, in the order of their ranks.
+
+    TensorFlow's own resolver sorts hosts as texts (node10 before node2), which Slurm does not, and has one port for all
+    jobs.
+    """
+    from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver as slurm
+
+    hosts = slurm.expand_hostlist(environment["SLURM_STEP_NODELIST"])
+    tasks = slurm.expand_tasks_per_node(environment["SLURM_STEP_TASKS_PER_NODE"])
+    first = 20000 + 16 * (int(environment.get("SLURM_JOB_ID", 0)) % 2000)
+    return [f"{host}:{first + i}" for host, count in zip(hosts, tasks) for i in range(count)]
 
 
 class Workers:
@@ -63,7 +82,6 @@ class Workers:
         self.addresses = list(resolver.cluster_spec().as_dict().get("worker", [])) if resolver else []
         self.several = len(self.addresses) > 1
         self.is_chief = not self.several or resolver.task_id == 0
-        self.silent = not self.is_chief
 
         @tf.function(input_signature=[tf.TensorSpec([], tf.float64)])
         def gather(value: tf.Tensor) -> tf.Tensor:

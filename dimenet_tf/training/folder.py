@@ -16,6 +16,7 @@ import yaml
 
 from dimenet_tf.data.checks import Bad
 from dimenet_tf.errors import UserError
+from dimenet_tf.files import file_to_disk, replace_text
 
 PACKAGES = ("tensorflow", "tensorflow-addons", "keras", "numpy", "scipy", "sympy", "sacred", "h5py", "ase")
 
@@ -88,6 +89,10 @@ class RunFolder:
             raise UserError(f"{self.path} is no run folder: it has no {self.config_file.name}")
         return yaml.safe_load(self.config_file.read_text())
 
+    def has_results(self) -> bool:
+        """Return whether something has been trained here."""
+        return self.metrics_file.exists() or self.best.exists()
+
     def append_metrics(self, row: dict[str, float]) -> None:
         """Add a line to metrics.csv; the first column must be `step`."""
         new = not self.metrics_file.exists()
@@ -123,6 +128,7 @@ class RunFolder:
         write(new)
         self.best.mkdir(exist_ok=True)
         for file in sorted(new.iterdir()):
+            file_to_disk(file)
             file.replace(self.best / file.name)
         new.rmdir()
 
@@ -135,10 +141,3 @@ class RunFolder:
                 yield
         except filelock.Timeout:
             raise UserError(f"another process is training in {self.path}") from None
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file so that there is the old one or the new one at any moment."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text)
-    new.replace(path)

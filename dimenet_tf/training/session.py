@@ -33,6 +33,8 @@ def check_continuation(config: dict, folder: RunFolder) -> None:
         return
     before = resolve(folder.read_config())  # runs of earlier versions lack keys, which had their defaults
     now = {f"{section}.{key}": value for section in ("model", "data") for key, value in config[section].items()}
+    for key in ("cache", "on_bad", "max_atoms"):  # what they change in the data, their checksum shows
+        del now[f"data.{key}"]
     # the best model is the one of the smallest loss, whose meaning must stay
     now |= {f"training.{key}": config["training"][key] for key in ("loss", "rho_force")}
     for path, value in {**now, "precision": config["precision"], "seed": config["seed"]}.items():
@@ -60,7 +62,7 @@ def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict],
     """
     strategy = make_strategy(config["training"]["strategy"])
     workers = Workers(strategy)
-    with folder.locked() if workers.is_chief else contextlib.nullcontext():
+    with workers.watched(), folder.locked() if workers.is_chief else contextlib.nullcontext():
         check_continuation(config, folder)
         dataset = open_dataset(config, folder)
         trainer = Trainer(

@@ -18,6 +18,7 @@ class RunState(tf.train.experimental.PythonState):
         self.rollbacks = 0
         self.loss_sum = 0.0  # of the steps since the last validation
         self.loss_count = 0
+        self.mean_before = math.inf  # of those before it
 
     def add_loss(self, loss: float) -> None:
         self.loss_sum += loss
@@ -28,12 +29,17 @@ class RunState(tf.train.experimental.PythonState):
         """Of the steps since the last validation."""
         return self.loss_sum / max(self.loss_count, 1)
 
+    @property
+    def usual_loss(self) -> float:
+        """What a loss may be compared with: the mean since the last validation, or before it while that is young."""
+        return self.mean_loss if self.loss_count >= 10 else self.mean_before
+
     def forget_losses(self) -> None:
+        self.mean_before = self.mean_loss if self.loss_count else self.mean_before
         self.loss_sum, self.loss_count = 0.0, 0
 
     def serialize(self) -> str:
-        fields = ("best_error", "stale", "validated", "rollbacks", "loss_sum", "loss_count")
-        return json.dumps({field: getattr(self, field) for field in fields})
+        return json.dumps({key: value for key, value in vars(self).items() if not key.startswith("_")})
 
     def deserialize(self, string_value) -> None:
         vars(self).update(json.loads(string_value))

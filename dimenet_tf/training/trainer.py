@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -15,9 +16,18 @@ from dimenet_tf.data.pipeline import Batch, make_dataset
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
 from dimenet_tf.predictor import Prediction, Predictor, load
-from dimenet_tf.training.callbacks import Interrupted, NotFinite, Progress, SaveOften, Scalars, StopOnSignal, WatchLoss
+from dimenet_tf.training.callbacks import (
+    Diverged,
+    Interrupted,
+    NotFinite,
+    Progress,
+    SaveOften,
+    Scalars,
+    StopOnSignal,
+    WatchLoss,
+)
 from dimenet_tf.training.checkpoints import Checkpoints
-from dimenet_tf.training.diagnosis import first_not_finite
+from dimenet_tf.training.diagnosis import FINITE, first_not_finite
 from dimenet_tf.training.distribution import Workers, make_strategy
 from dimenet_tf.training.events import forget_events_after
 from dimenet_tf.training.folder import RunFolder
@@ -92,7 +102,9 @@ class TrainingModel(tf.keras.Model):
 
     Parameters
     ----------
-    predictor, loss, max_grad_norm : see `Trainer`
+    predictor : what is trained
+    loss : of each molecule
+    max_grad_norm : see `TrainingConfig`
     rate : () variable that the learning rate is multiplied by; becomes 0 in a step that is not finite
     stop : () int variable: not 0 where this worker must stop
     """
@@ -218,7 +230,8 @@ class Trainer:
         -------
         None, or the number of the signal (Ctrl-C, SIGTERM) that ended it before; everything is saved then
         """
-        with self.interrupt, self.workers.watched():
+        with self.interrupt:
+            self._forget_what_comes_again()
             if self.step == 0:
                 self._save()  # something to go back to, and a full disk is noticed now
             while True:
@@ -226,14 +239,18 @@ class Trainer:
                     return self._train()
                 except NotFinite as event:
                     self._roll_back(f"{event}; {self._diagnosis()}")
-                except OSError as error:  # a full disk, mostly
-                    raise UserError(f"step {self.step}: {error}; the last checkpoint is whole") from None
+                except Diverged as event:
+                    self._roll_back(str(event))
+                # a full disk, mostly: TensorBoard's writer has errors of its own
+                except (OSError, tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:
+                    reason = str(error).split("\n")[0]
+                    raise UserError(f"step {self.step}: {reason}; the last checkpoint is whole") from None
 
     def _train(self) -> int | None:
         config, interrupt = self.config, self.interrupt
         with (
             contextlib.closing(self._writer()) as writer,
-            Progress(self.step, config.num_steps, self.workers.silent) as progress,
+            Progress(self.step, config.num_steps, silent=not self.workers.is_chief) as progress,
         ):
             callbacks = [
                 WatchLoss(self.optimizer, self.state),
@@ -245,7 +262,7 @@ class Trainer:
             while not self._is_over():
                 interval = config.evaluation_interval
                 until = min((self.step // interval + 1) * interval, config.num_steps)
-                if self.state.validated < self.step and (self.step % interval == 0 or self.step == config.num_steps):
+                if self.state.validated < self.step and (self.step % interval == 0 or self.step >= config.num_steps):
                     until = self.step  # the last session was ended when it should have validated
                 if self.step < until:
                     steps = until - self.step
@@ -257,7 +274,9 @@ class Trainer:
                         self._validate(progress, writer)
                 writer.flush()  # what is logged of steps up to a checkpoint is not lost
                 self._save()
-                if interrupt.signal is not None and not self._is_over():
+                # of several workers one that stopped by itself would leave the others waiting for it
+                stop = interrupt.agreed if self.workers.several else interrupt.signal is not None
+                if stop and not self._is_over():
                     return interrupt.signal
         return None
 
@@ -266,7 +285,7 @@ class Trainer:
         patience = self.config.patience
         if patience is not None and self.state.stale >= patience:
             return True
-        return self.step >= self.config.num_steps and self.state.validated >= self.config.num_steps
+        return self.step >= self.config.num_steps and self.state.validated >= self.step
 
     def _writer(self) -> tf.summary.SummaryWriter:
         if not self.workers.is_chief:
@@ -278,17 +297,28 @@ class Trainer:
             self.checkpoints.save(self.step)
 
     def _go_back_to_checkpoint(self) -> None:
-        """Read the last checkpoint, if there is one, and forget what was written after it."""
+        """Read the last checkpoint, if there is one."""
+        if not self.checkpoints.paths() and self.folder.has_results():
+            raise UserError(
+                f"{self.folder.path} has results but no checkpoint to go on from: choose another run folder, "
+                f"with training.init_from={self.folder.path} to keep the best weights"
+            )
         for line in self.checkpoints.restore(remove_damaged=self.workers.is_chief):
             self.workers.print(f"WARNING: {line}")
+
+    def _forget_what_comes_again(self) -> None:
+        """Remove what was written after the checkpoint from metrics.csv and TensorBoard's files."""
         if self.workers.is_chief:
-            self.folder.forget_metrics_after(self.step)
-            forget_events_after(self.folder.tensorboard, self.step)
+            self.folder.forget_metrics_after(self.state.validated)
+            forget_events_after(self.folder.tensorboard, self.step, self.state.validated)
 
     def _diagnosis(self) -> str:
         """Return the molecules of the last step and where their numbers stop being finite."""
         molecules = next(self.batches.from_step(self.step - 1))
-        where = first_not_finite(self.predictor, Graph(*map(tf.constant, self.store.batch(molecules))))
+        where = FINITE
+        for part in np.array_split(molecules, self.strategy.num_replicas_in_sync):  # no more than fits a device
+            if where == FINITE:
+                where = first_not_finite(self.predictor, Graph(*map(tf.constant, self.store.batch(part))))
         return f"{where}; molecules (ids): {', '.join(map(str, self.ids[molecules]))}"
 
     def _roll_back(self, event: str) -> None:
@@ -302,7 +332,9 @@ class Trainer:
             raise UserError(f"{event}. The learning rate has been halved {MAX_ROLLBACKS} times: giving up")
         self.rate.assign(self.rate / 2)
         self.state.rollbacks += 1
-        self._save()
+        self.workers.agree_on("step and learning rate to go back to", self.step + float(self.rate) / 2)
+        self._forget_what_comes_again()
+        self._save()  # not before all workers have read the last one
         rate = f"learning rate times {float(self.rate):.3g}"
         self.workers.print(f"WARNING: {event}. Back at step {self.step} with the {rate}")
 
@@ -362,6 +394,8 @@ class Trainer:
                     tf.summary.histogram(f"weights/{name}", variable)
         # forces need the balance that training has; targets of different units the paper's mean
         error = self.workers.of_chief(row["validation_loss" if self.dataset.has_forces else "std_mae"])
+        if not math.isfinite(error):
+            raise Diverged(f"step {self.step}: the validation error is {error}")
         if error < self.state.best_error:
             self.state.best_error, self.state.stale = error, 0
             if self.workers.is_chief:

@@ -1,5 +1,6 @@
 """Real training processes that are killed and started again."""
 
+import os
 import random
 import re
 import signal
@@ -12,7 +13,9 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
-from processes import ROOT, SETTINGS, finish, prepared, start, wait_for
+from processes import ONE_THREAD, ROOT, SETTINGS, finish, prepared, start, wait_for
+
+import dimenet_tf
 
 
 @pytest.fixture
@@ -64,12 +67,52 @@ def test_a_killed_run_ends_as_if_it_had_not_been(cwd, undisturbed, kills):
     seed = random.randrange(10**6)
     print("seed", seed)  # pytest shows it where the test fails
     moment = random.Random(seed)
+    code = None
     for _ in range(kills):
         process = start(cwd, "training.num_steps=300")
-        wait_for(process, cwd, moment.choice(["memory: ", "loss", "loss", "validation"]))
-        time.sleep(moment.uniform(0, 3))
+        wait_for(process, cwd, moment.choice(["memory: ", "memory: ", "loss|best model"]))
+        time.sleep(moment.uniform(0, 1.5))
+        code = process.poll()
+        if code is not None:  # it was faster
+            break
         process.kill()
         process.wait()
+    assert code in (None, 0)
+    finish(start(cwd, "training.num_steps=300"), cwd)
+    assert_same_run(undisturbed, cwd / "runs/a")
+
+
+MOMENTS = [
+    "checkpoints.Checkpoints.save",  # a checkpoint is due
+    "checkpoints.sha256",  # its files are written, their checksums not
+    "checkpoints.folder_to_disk",  # it is renamed, older ones are still there
+    "folder.RunFolder.append_metrics",  # a validation is being written down
+    "folder.RunFolder.replace_best",
+    "folder.file_to_disk",  # of the two files of the best model none is replaced
+    "events.Event.FromString",  # TensorBoard's files are being cleaned
+]
+
+
+def test_killed_at_the_worst_moments(cwd, undisturbed):
+    """Each process ends, as by kill -9, when it calls a function for the third time."""
+    for function in MOMENTS:
+        module, *names = function.split(".")
+        ended = (
+            "import os, runpy, sys\n"
+            f"import dimenet_tf.training.{module} as module\n"
+            f"owner = {'.'.join(['module', *names[:-1]])}\n"
+            f"original, calls = getattr(owner, {names[-1]!r}), []\n"
+            "def counted(*args, **kwargs):\n"
+            "    calls.append(1)\n"
+            "    if len(calls) == 3: os._exit(9)\n"
+            "    return original(*args, **kwargs)\n"
+            f"setattr(owner, {names[-1]!r}, counted)\n"
+            f"sys.argv = ['run_train.py', 'with', *{SETTINGS!r}, 'training.num_steps=300']\n"
+            f"runpy.run_path({str(ROOT / 'run_train.py')!r}, run_name='__main__')\n"
+        )
+        environment = {**os.environ, **ONE_THREAD}
+        result = subprocess.run([sys.executable, "-c", ended], cwd=cwd, text=True, capture_output=True, env=environment)
+        assert result.returncode == 9, (function, result.stderr)
     finish(start(cwd, "training.num_steps=300"), cwd)
     assert_same_run(undisturbed, cwd / "runs/a")
 
@@ -114,4 +157,5 @@ def test_a_full_disk_leaves_the_last_checkpoint(cwd):
     assert message.startswith("error: the checkpoint of step 20 could not be written: ")
     assert f"the last one, {before.relative_to(cwd)}, is whole" in message
     assert "Traceback" not in result.stderr and not (cwd / "runs/a/checkpoints/new").exists()
+    assert dimenet_tf.load(cwd / "runs/a").units == {"U0": "eV"}  # the best model is whole
     assert "going on from step 10" in finish(start(cwd, "training.num_steps=20"), cwd)

@@ -137,7 +137,8 @@ MISTAKES = [
         "run_train.py with configs/python.yaml",
         "configs/python.yaml is not valid YAML: could not determine",
     ),
-    ("run_train.py with configs/code.pickle", "configs/code.pickle is no configuration: these are YAML or JSON files"),
+    ("run_train.py with configs/code.pickle", "configs/code.pickle is no configuration: these are YAML files"),
+    ("run_train.py with configs/code.json", "configs/code.json is no configuration: these are YAML files"),
     ("run_eval.py with run=3", "3 is no run folder; write runs/3"),
     ("run_eval.py with runs=runs/1,runs/2 part=valid", "give neither run nor part"),
     ("run_eval.py with run=nowhere", "nowhere is no run folder"),
@@ -154,6 +155,8 @@ def test_a_mistake_is_one_line(tmp_path, command, message):
     # what would run code if it were read carelessly; the second is valid YAML too
     (tmp_path / "configs/python.yaml").write_text("seed: !!python/object/apply:os.system ['touch ran']\n")
     (tmp_path / "configs/code.pickle").write_text("cos\nsystem\n(S'touch ran'\ntR.")
+    call = {"py/reduce": [{"py/function": "os.system"}, {"py/tuple": ["touch ran"]}]}
+    (tmp_path / "configs/code.json").write_text(json.dumps({"seed": call}))
     printed = run(*command.split(), cwd=tmp_path, code=2).splitlines()
     assert len(printed) == 1 and printed[0].startswith("error: ") and message in printed[0]
     assert not (tmp_path / "ran").exists()

@@ -1,6 +1,7 @@
 """Training by two processes that find each other as machines do."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from processes import finish, prepared, printed, start, wait_for
+
+from dimenet_tf.training.distribution import slurm_addresses
 
 MULTI = "training.strategy=multi_worker"
 
@@ -54,9 +57,8 @@ def test_two_workers_are_one_and_go_on_after_one_is_killed(cwd):
     assert printed(cwd, "log1") == ""  # the chief speaks for all
     one, two = last_state(cwd / "runs/alone"), last_state(cwd / "runs/a")
     assert set(one) == set(two)
-    for name, value in one.items():
-        if value.dtype.kind == "f":
-            np.testing.assert_allclose(two[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+    for name, value in one.items():  # weights, and averages and moments of their own sizes
+        np.testing.assert_allclose(two[name], value, rtol=1e-4, atol=1e-5 * np.abs(value).max(), err_msg=name)
 
     workers = start_workers(cwd, "training.num_steps=100000")
     wait_for(workers[0], cwd, r"[5-9]\d/100000.*validation", log="log0")
@@ -69,6 +71,12 @@ def test_two_workers_are_one_and_go_on_after_one_is_killed(cwd):
     chief, worker = start_workers(cwd, "training.num_steps=100000")
     wait_for(chief, cwd, f"going on from step {last}", log="log0")
     wait_for(chief, cwd, "/100000.*validation", log="log0")
+    chief.kill()
+    text = finish(worker, cwd, code=2, log="log1")
+    assert re.search(r"error: the connection to worker 0 \(localhost:\d+\) is lost: ", text)
+
+    chief, worker = start_workers(cwd, "training.num_steps=100000")
+    wait_for(chief, cwd, "/100000.*validation", log="log0")
     worker.send_signal(signal.SIGTERM)  # as a queue does, and not always to all
     text = finish(chief, cwd, code=75, log="log0")
     finish(worker, cwd, code=75, log="log1")
@@ -76,14 +84,25 @@ def test_two_workers_are_one_and_go_on_after_one_is_killed(cwd):
 
 
 def test_slurm_says_who_takes_part(cwd):
-    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2"}
+    step = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2"}
     workers = [start(cwd, MULTI, "training.num_steps=2", log=f"log{i}", SLURM_PROCID=str(i), **step) for i in range(2)]
     for number, process in enumerate(workers):
         finish(process, cwd, log=f"log{number}")
     assert "2/2" in printed(cwd, "log0") and printed(cwd, "log1") == ""
 
 
+def test_slurms_order_of_hosts():
+    environment = {"SLURM_STEP_NODELIST": "node[2,10]", "SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_JOB_ID": "5"}
+    assert slurm_addresses(environment) == ["node2:20080", "node10:20080"]
+
+
+CLUSTER = '"cluster": {"worker": ["localhost:1", "localhost:2"]'
 MISTAKES = [
+    ({"TF_CONFIG": "{" + CLUSTER + '}, "task": {"type": "worker", "index": 2}}'}, "TF_CONFIG must be like "),
+    (
+        {"TF_CONFIG": "{" + CLUSTER + ', "chief": []}, "task": {"type": "worker", "index": 0}}'},
+        "TF_CONFIG must be like ",
+    ),
     ({}, "training.strategy: multi_worker needs TF_CONFIG, or Slurm's srun"),
     ({"TF_CONFIG": "{"}, 'TF_CONFIG must be like {"cluster": '),
     ({"TF_CONFIG": '{"cluster": {}}'}, 'TF_CONFIG must be like {"cluster": '),
