@@ -79,7 +79,6 @@ class Predictor(tf.keras.Model):
         self.predict_graph = tf.function(self.compute, input_signature=[signature])
         self._curvature = tf.function(self._curvature_along, input_signature=[signature, signature.positions])
 
-    @plain_tensorflow
     def call(self, inputs: Mapping[str, tf.Tensor], max_atoms: int = 1000) -> dict[str, tf.Tensor]:
         """Predict zero-padded molecules with TensorFlow alone.
 
@@ -97,6 +96,10 @@ class Predictor(tf.keras.Model):
         tf.errors.InvalidArgumentError
             For molecules that cannot be predicted; says why and which.
         """
+        return self._predict_padded(inputs, max_atoms)  # Keras reads the signature of `call`, which decorators hide
+
+    @plain_tensorflow
+    def _predict_padded(self, inputs: Mapping[str, tf.Tensor], max_atoms: int) -> dict[str, tf.Tensor]:
         padded = tf.cast(inputs["Z"], tf.int32)
         Z, R, num_atoms = ingraph.unpad(padded, tf.cast(inputs["R"], self.dtype))
         Z, R, num_atoms = ingraph.check_atoms(Z, R, num_atoms, self.elements, max_atoms)
