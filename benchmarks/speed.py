@@ -71,8 +71,10 @@ def training_step(predictor):
     from dimenet_tf.training.trainer import TrainingModel
 
     forces = predictor.energy is not None
-    training = TrainingModel(predictor, Loss("dimenet", None, predictor.head.scale, 0 if forces else None), 1000.0)
-    optimizer = make_optimizer(WarmupExponentialDecay(1e-3, 100, 1000, 0.1), 0.999)
+    rate, stop = tf.Variable(1.0, trainable=False), tf.Variable(0, trainable=False)
+    loss = Loss("dimenet", None, predictor.head.scale, 0 if forces else None)
+    training = TrainingModel(predictor, loss, 1000.0, rate, stop)
+    optimizer = make_optimizer(WarmupExponentialDecay(1e-3, 100, 1000, 0.1, rate), 0.999)
     training.compile(optimizer=optimizer)
     create_optimizer_weights(optimizer, predictor.trainable_variables)
 
