@@ -120,7 +120,8 @@ class Workers:
             lost = re.search(r"Collective ops is aborted by: (.*)", error.message)
             if not lost:
                 raise
-            worker = re.search(r"remote target \S*/task:(\d+)", error.message)
+            named = re.search(r"remote target \S*/task:(\d+)", error.message)
+            worker = named or re.search(r"/task:(\d+)", lost[1])
             who = f"worker {worker[1]} ({self.addresses[int(worker[1])]})" if worker else "another worker"
             raise UserError(
                 f"the connection to {who} is lost: {lost[1]}. Start all workers again: "

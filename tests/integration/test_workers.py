@@ -64,7 +64,9 @@ def test_two_workers_are_one_and_go_on_after_one_is_killed(cwd):
     wait_for(workers[0], cwd, r"[5-9]\d/100000.*validation", log="log0")
     workers[1].kill()
     text = finish(workers[0], cwd, code=2, log="log0")
-    assert re.search(r"error: the connection to worker 1 \(localhost:\d+\) is lost: .* Start all workers again", text)
+    # not every error of the connection says whose end it is
+    lost = r"error: the connection to ({}|another worker) is lost: .* Start all workers again"
+    assert re.search(lost.format(r"worker 1 \(localhost:\d+\)"), text), text
     last = sorted((cwd / "runs/a/checkpoints").glob("0*"))[-1].name.split("-")[2]
     assert int(last) >= 50
 
@@ -73,7 +75,7 @@ def test_two_workers_are_one_and_go_on_after_one_is_killed(cwd):
     wait_for(chief, cwd, "/100000.*validation", log="log0")
     chief.kill()
     text = finish(worker, cwd, code=2, log="log1")
-    assert re.search(r"error: the connection to worker 0 \(localhost:\d+\) is lost: ", text)
+    assert re.search(lost.format(r"worker 0 \(localhost:\d+\)"), text), text
 
     chief, worker = start_workers(cwd, "training.num_steps=100000")
     wait_for(chief, cwd, "/100000.*validation", log="log0")
