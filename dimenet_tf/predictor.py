@@ -120,12 +120,17 @@ class Predictor(tf.keras.Model):
         """Predict the molecules of a graph."""
         if self.energy is None:
             return Prediction(*self.head(self.model(graph), graph), forces=tf.zeros([0, 3], self.dtype))
+        at = self.head.targets.index(self.energy)
+        if self.model.direct_forces:
+            outputs = self.model(graph)
+            forces = outputs.forces[:, at] * tf.cast(self.head.scale[at], self.dtype)
+            return Prediction(*self.head(outputs, graph), forces=forces)
         positions = tf.convert_to_tensor(graph.positions)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(positions)
             graph = graph._replace(positions=positions)
             values, shares = self.head(self.model(graph), graph)
-            energy = values[:, self.head.targets.index(self.energy)]
+            energy = values[:, at]
         gradient = tape.gradient(energy, positions, unconnected_gradients="zero")  # of the sum over molecules
         return Prediction(values, shares, forces=-tf.convert_to_tensor(gradient))
 
@@ -226,6 +231,8 @@ class Predictor(tf.keras.Model):
         """
         if self.energy is None:
             raise UserError("this model has no forces: with_forces(target) makes them of one of its energies")
+        if self.model.direct_forces:
+            raise UserError("this model's forces are no gradient of an energy (direct_forces): it has no Hessian")
         (molecule,) = read_molecules([atoms], 1)
         R = molecule.R.astype(self.dtype)
         self.check(molecule.N, molecule.Z, R)

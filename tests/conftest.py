@@ -22,7 +22,25 @@ DATA = Path(__file__).parent / "data"
 SMALL = {
     "dimenet": {"emb_size": 16, "num_blocks": 2, "num_bilinear": 4},
     "dimenet_pp": {"emb_size": 16, "out_emb_size": 24, "int_emb_size": 8, "basis_emb_size": 4, "num_blocks": 2},
+    "gemnet": {
+        "num_spherical": 4,
+        "num_radial": 4,
+        "num_blocks": 2,
+        "emb_size_atom": 12,
+        "emb_size_edge": 16,
+        "emb_size_trip": 8,
+        "emb_size_quad": 6,
+        "emb_size_rbf": 5,
+        "emb_size_cbf": 4,
+        "emb_size_sbf": 6,
+        "emb_size_bil_trip": 8,
+        "emb_size_bil_quad": 6,
+        "num_atom": 1,
+        "cutoff": 3.0,
+        "int_cutoff": 4.0,
+    },
 }
+DIMENETS = ("dimenet", "dimenet_pp")
 
 
 def molecules(*names: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -72,7 +90,7 @@ class Reference:
         return ours[self[f"rows/{key}"]] if f"rows/{key}" in self.arrays.files else ours
 
 
-@pytest.fixture(params=list(SMALL))
+@pytest.fixture(params=DIMENETS)
 def model_name(request) -> str:
     return request.param
 

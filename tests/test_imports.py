@@ -27,7 +27,7 @@ ALLOWED = {
     "interop": {"data", "heads", "predictor", "weights", "errors"},
     "plots": {"errors", "cli", "predictor", "training"},
     "md": {"cli", "data", "errors", "folders", "graph", "predictor", "training", "weights"},
-    "training": {"data", "files", "graph", "layers", "predictor", "weights", "errors", "plots", "config"},
+    "training": {"data", "files", "graph", "layers", "models", "predictor", "weights", "errors", "plots", "config"},
     "config": {"data", "graph", "models", "heads", "predictor", "training", "errors"},
 }
 

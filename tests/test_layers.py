@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SMALL, graph_of, molecules, randomize
+from conftest import DIMENETS, SMALL, graph_of, molecules, randomize
 
 from dimenet_tf.layers import aggregation
 from dimenet_tf.layers.activation import swish
@@ -141,7 +141,7 @@ def test_gathers_and_their_derivatives_are_tensorflows():
             np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", DIMENETS)
 def test_recomputing_changes_no_number(name):
     """Energies, forces, and the gradients of a loss of both."""
     results = []

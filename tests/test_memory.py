@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL
+from conftest import DIMENETS, SMALL
 from test_forces import force_field
 
 from dimenet_tf.data import sample
@@ -59,6 +59,7 @@ STEP = """
         ("dimenet_pp", {"aggregation": "sum_first"}, True),
         ("dimenet", {}, False),
         ("dimenet_pp", {"aggregation": "triplets"}, False),
+        ("gemnet", {"triplets_only": True}, True),
     ],
 )
 def test_forecast_is_what_a_step_needs(name, model, forces):
@@ -82,7 +83,7 @@ def test_recomputing_and_forces_change_the_forecast():
     with_forces = memory.forecast(predictor, 10_000, 20)
     predictor.energy = None
     assert memory.forecast(predictor, 10_000, 20) < with_forces
-    for name in SMALL:
+    for name in DIMENETS:
         predictor.model = build_model(name, **{**SMALL[name], "num_blocks": 6})
         kept = memory.forecast(predictor, 10_000, 20)
         predictor.model = build_model(name, recompute=True, **{**SMALL[name], "num_blocks": 6})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ase.build import molecule
-from conftest import SMALL, energies, graph_of, molecules, randomize
+from conftest import DIMENETS, SMALL, energies, graph_of, molecules, randomize
 from scipy.spatial.transform import Rotation
 
 from dimenet_tf.graph import graph_signature
@@ -12,7 +12,7 @@ from dimenet_tf.models import MODELS, build_model
 
 VARIANTS = [
     (name, options)
-    for name in MODELS
+    for name in DIMENETS
     for options in (
         {},
         {"conventions": "corrected"},
@@ -22,7 +22,17 @@ VARIANTS = [
         {"num_spherical": 1},
         {"separate_output_blocks": True, "num_targets": 2},
     )
-] + [("dimenet", {"embeddings": "nodes"}), ("dimenet_pp", {"recompute": True})]
+]
+VARIANTS += [("dimenet", {"embeddings": "nodes"}), ("dimenet_pp", {"recompute": True})]
+VARIANTS += [
+    ("gemnet", options)
+    for options in (
+        {},
+        {"triplets_only": True},
+        {"triplets_only": True, "aggregation": "harmonics"},
+        {"direct_forces": True, "forces_coupled": True, "num_targets": 2},
+    )
+]
 
 
 @pytest.fixture(params=VARIANTS, ids=lambda v: f"{v[0]}-{'-'.join(map(str, v[1].values())) or 'default'}")
@@ -82,7 +92,8 @@ def test_every_weight_has_a_gradient(variant):
     model = make(variant)
     graph = graph_of(*molecules("CH3CH2OH", "C6H6"), model)
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(model(graph).scalars ** 2)
+        outputs = model(graph)
+        loss = tf.reduce_sum(outputs.scalars**2) + tf.reduce_sum(outputs.forces**2)
     for variable, gradient in zip(model.trainable_variables, tape.gradient(loss, model.trainable_variables)):
         assert gradient is not None, variable.name
         assert np.isfinite(tf.convert_to_tensor(gradient)).all(), variable.name
@@ -176,7 +187,7 @@ def test_mixed_precision_stays_finite_and_close(variant):
     inputs = molecules("CH3CH2OH", "C6H6", "CO2", "H")
     expected, got = energies(single, *inputs), energies(mixed, *inputs)
     assert got.dtype == np.float32
-    assert 0 < np.abs(got - expected).max() <= 0.05 * np.abs(expected).max()
+    assert 0 < np.abs(got - expected).max() <= 0.1 * np.abs(expected).max()
     slope, curvature = gradient_of(mixed, *molecules("CO2"), second=True)
     assert np.isfinite(slope).all() and np.isfinite(curvature).all()
     assert {v.dtype for v in mixed.variables} == {tf.float32}
@@ -216,9 +227,14 @@ def test_keras_saves_and_loads(variant, tmp_path):
     np.testing.assert_array_equal(loaded(graph).scalars, model(graph).scalars)
 
 
+def test_every_model_is_here():
+    assert {name for name, _ in VARIANTS} == set(MODELS)
+
+
 def test_wrong_choices_are_named():
     for name in MODELS:
-        for key in ("conventions", "aggregation", "radial_basis", "output_init"):
+        own = ("conventions", "radial_basis") if name in DIMENETS else ()
+        for key in ("aggregation", "output_init", *own):
             with pytest.raises(ValueError, match=f"{key}: 'nonsense'"):
                 build_model(name, **{key: "nonsense"})
     with pytest.raises(ValueError, match=r"model.name: 'dimnet'"):

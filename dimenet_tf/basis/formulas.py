@@ -160,18 +160,43 @@ def spherical_harmonics(num_spherical: int, directions: tf.Tensor) -> tf.Tensor:
     Flat index l^2 + l + m, m = -l ... l. With (x + iy)^m = A_m + i B_m and the polynomials Q_lm(z) = d^m P_l / dz^m,
     Y_lm = N_lm Q_lm(z) A_m for m >= 0 and N_l|m| Q_l|m|(z) B_|m| for m < 0: no angle, nothing singular at the poles.
     """
-    x, y, z = (directions[..., i : i + 1] for i in range(3))
-    cosines, sines = [tf.ones_like(z)], [tf.zeros_like(z)]  # A_m, B_m
+    x, y, z = tf.unstack(directions, axis=-1)
+    of_order = tf.gather(azimuthal_factors(num_spherical, x, y, axis=-1), orders(num_spherical), axis=-1)
+    return polar_factors(num_spherical, z) * of_order
+
+
+def degrees(num_spherical: int) -> np.ndarray:
+    """Return the degree l of every harmonic, (num_spherical^2,) int."""
+    return np.repeat(np.arange(num_spherical), 2 * np.arange(num_spherical) + 1)
+
+
+def orders(num_spherical: int) -> np.ndarray:
+    """Return where the order m of every harmonic stands in `azimuthal_factors`, (num_spherical^2,) int."""
+    degree = degrees(num_spherical)
+    return np.arange(num_spherical**2) - degree**2 - degree + num_spherical - 1
+
+
+def azimuthal_factors(num_spherical: int, x: tf.Tensor, y: tf.Tensor, axis: int) -> tf.Tensor:
+    """Return what of the harmonics depends on x and y, stacked on an axis of 2 num_spherical - 1 orders m.
+
+    A_m for m >= 0 and B_|m| for m < 0, with A_m + i B_m = (x + iy)^m; any shapes.
+    """
+    cosines, sines = [tf.ones_like(x)], [tf.zeros_like(x)]
+    for _ in range(1, num_spherical):
+        a, b = cosines[-1], sines[-1]
+        cosines.append(x * a - y * b)
+        sines.append(x * b + y * a)
+    return tf.stack([*sines[:0:-1], *cosines], axis=axis)
+
+
+def polar_factors(num_spherical: int, z: tf.Tensor) -> tf.Tensor:
+    """Return what of the harmonics depends on z, N_l|m| Q_l|m|(z), (...) -> (..., num_spherical^2)."""
+    z = z[..., None]
     last, before = None, None  # Q of the two degrees below, (..., l)
-    harmonics = []
+    factors = []
     for degree in range(num_spherical):
-        top = tf.ones_like(z) * math.prod(range(1, 2 * degree, 2))  # Q_ll
-        if degree == 0:
-            q = top
-        else:
-            a, b = cosines[-1], sines[-1]
-            cosines.append(x * a - y * b)
-            sines.append(x * b + y * a)
+        q = top = tf.ones_like(z) * math.prod(range(1, 2 * degree, 2))  # Q_ll
+        if degree > 0:
             m = np.arange(degree)
             q = z * last * tf.constant((2 * degree - 1) / (degree - m), z.dtype)
             if degree > 1:
@@ -182,9 +207,7 @@ def spherical_harmonics(num_spherical: int, directions: tf.Tensor) -> tf.Tensor:
             math.sqrt((2 if m else 1) * (2 * degree + 1) / (4 * math.pi * math.perm(degree + m, 2 * m)))
             for m in range(degree + 1)
         ]
-        q_normed = q * tf.constant(norms, z.dtype)
-        positive = q_normed * tf.concat(cosines, axis=-1)  # m = 0 ... l
-        negative = q_normed[..., :0:-1] * tf.concat(sines[:0:-1], axis=-1) if degree else q_normed[..., :0]
-        harmonics += [negative, positive]
+        q_normed = q * tf.constant(norms, z.dtype)  # m = 0 ... l
+        factors += [q_normed[..., :0:-1], q_normed]
         last, before = q, last
-    return tf.concat(harmonics, axis=-1)
+    return tf.concat(factors, axis=-1)

@@ -169,7 +169,7 @@ def complete_graph(
     degree = tf.math.bincount(target, minlength=atoms, maxlength=atoms, dtype=tf.int32)
     empty = tf.zeros([0], tf.int32)
     kj, ji = _triplets(source, reverse, degree) if "triplets" in needs else (empty, empty)
-    table = _neighbor_table(target, degree) if "atom_edges" in needs else tf.zeros([0, 0], tf.int32)
+    table = neighbor_table(target, degree) if "atom_edges" in needs else tf.zeros([0, 0], tf.int32)
     return Graph(
         positions=R,
         atomic_numbers=Z,
@@ -190,7 +190,8 @@ def _distance(R: tf.Tensor, source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     return tf.sqrt(x * x + y * y + z * z)  # in the host's order of operations: the same pairs at the cutoff
 
 
-def _neighbor_table(target: tf.Tensor, degree: tf.Tensor) -> tf.Tensor:
+def neighbor_table(target: tf.Tensor, degree: tf.Tensor) -> tf.Tensor:
+    """Return the edges that go to each atom, (atoms, max_neighbors) int32, filled up with -1."""
     first = tf.cumsum(degree, exclusive=True)
     edges = tf.range(tf.size(target))
     width = tf.reduce_max(tf.concat([degree, [0]], axis=0))

@@ -32,15 +32,17 @@ class Triplets:
     ----------
     graph : with `triplet_kj` and `triplet_ji`
     angle : which angle, a key of `ANGLES`
-    radial_edge : "kj" or "ji", the edge whose distance G belongs to
+    radial_edge : "kj" or "ji", the edge whose distance G belongs to: the one that gives or the one that takes
+    updates : "ji" (DimeNet), or "ij": sums belong to the edges i -> j, which end where k -> j ends (GemNet)
     """
 
     needs = frozenset({"triplets"})
 
-    def __init__(self, graph: Graph, angle: str, radial_edge: str = "kj") -> None:
+    def __init__(self, graph: Graph, angle: str, radial_edge: str = "kj", updates: str = "ji") -> None:
         self.angle = angle
         self.kj, self.ji = graph.triplet_kj, graph.triplet_ji
-        self.radial_index = self.kj if radial_edge == "kj" else self.ji
+        self.taking = self.ji if updates == "ji" else tf.gather(graph.edge_reverse, self.ji)
+        self.radial_index = self.kj if radial_edge == "kj" else self.taking
         self.num_edges = tf.shape(graph.edge_source)[0]
 
     def angular(self, vectors: tf.Tensor, basis: SphericalBasis) -> tf.Tensor:
@@ -54,11 +56,11 @@ class Triplets:
     def sum_outer(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor) -> tf.Tensor:
         c = self._coefficients(y, radial)
         outer = c[:, :, None] * gather(x, self.kj)[:, None]  # (triplets, b, f)
-        return segment_sum(outer, self.ji, self.num_edges)
+        return segment_sum(outer, self.taking, self.num_edges)
 
     def sum_product(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         product = (self._coefficients(y, radial) @ kernel) * gather(x, self.kj)  # (triplets, f)
-        return segment_sum(product, self.ji, self.num_edges)
+        return segment_sum(product, self.taking, self.num_edges)
 
 
 class OverSlots:
@@ -69,10 +71,14 @@ class OverSlots:
 
     needs = frozenset({"atom_edges"})
 
-    def __init__(self, graph: Graph, angle: str, radial_edge: str = "kj") -> None:
-        self.angle, self.radial_edge = angle, radial_edge
+    def __init__(self, graph: Graph, angle: str, radial_edge: str = "kj", updates: str = "ji") -> None:
+        self.angle, self.radial_edge, self.updates = angle, radial_edge, updates
         self.slots = NeighborSlots(graph)
-        self.reverse = graph.edge_reverse
+        self._reverse = graph.edge_reverse
+
+    def turned(self, x: tf.Tensor) -> tf.Tensor:
+        """Rows of the edges that take <-> rows of the edges i -> j, for which everything is computed here."""
+        return reverse_edges(x, self._reverse) if self.updates == "ji" else x
 
 
 class SumFirst(OverSlots):
@@ -94,7 +100,7 @@ class SumFirst(OverSlots):
         if self.radial_edge == "kj":
             c = y @ self.slots.pad(radial)  # (atoms, k_kj, k_ji, b)
         else:
-            outgoing = self.slots.pad(reverse_edges(radial, self.reverse))  # (atoms, k_ji, l, b)
+            outgoing = self.slots.pad(self.turned(radial))  # (atoms, k_ji, l, b)
             c = tf.transpose(tf.transpose(y, [0, 2, 1, 3]) @ outgoing, [0, 2, 1, 3])
         atoms, k_kj, k_ji, b = tf.unstack(tf.shape(c))
         return tf.reshape(c, [atoms, k_kj, k_ji * b])
@@ -102,14 +108,14 @@ class SumFirst(OverSlots):
     def sum_outer(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor) -> tf.Tensor:
         units, features = radial.shape[2], x.shape[1]
         total = self.slots.unpad(self._totals(y, x, radial, [units * features]))  # (edges, b * f)
-        return tf.reshape(reverse_edges(total, self.reverse), [-1, units, features])
+        return tf.reshape(self.turned(total), [-1, units, features])
 
     def sum_product(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         totals = self._totals(y, x, radial, kernel.shape)  # (atoms, k_ji, b, f)
-        return reverse_edges(self.slots.unpad(tf.reduce_sum(totals * kernel, axis=2)), self.reverse)
+        return self.turned(self.slots.unpad(tf.reduce_sum(totals * kernel, axis=2)))
 
     def _totals(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, shape) -> tf.Tensor:
-        """Return the sums for the edges i -> j, the reverses of ji, at their slots."""
+        """Return the sums for the edges i -> j at their slots."""
         total = tf.matmul(self._coefficients(y, radial), self.slots.pad(x), transpose_a=True)  # (atoms, k_ji * b, f)
         return tf.reshape(total, tf.concat([self.slots.shape, shape], axis=0))
 
@@ -142,7 +148,7 @@ class Harmonics(OverSlots):
     def _sum(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, times: Callable) -> tf.Tensor:
         """Sum over k of `times(G_l, x)`, a product that is linear in both its factors, (edges, F)."""
         if self.radial_edge == "ji":
-            radial = reverse_edges(radial, self.reverse)  # in the rows of the edges i -> j
+            radial = self.turned(radial)  # in the rows of the edges i -> j
         degree = np.arange(radial.shape[1])
         orders = 2 * degree + 1
         sign = np.where(self.angle == "supplement", -1.0, 1.0) ** degree
@@ -159,7 +165,7 @@ class Harmonics(OverSlots):
             shares = zip(tf.split(y, orders, axis=2), sums, degrees)
             total = tf.add_n([times(g, self.slots.unpad(y_l @ s)) for y_l, s, g in shares])
         own = times(tf.add_n([n / (4 * np.pi) * g for n, g in zip(orders.tolist(), degrees)]), x)  # k = i
-        return reverse_edges(total - own, self.reverse)
+        return self.turned(total - own)
 
 
 AGGREGATIONS = {"triplets": Triplets, "sum_first": SumFirst, "harmonics": Harmonics}

@@ -54,16 +54,16 @@ class BasisProjection(tf.keras.layers.Layer):
     (edges, num_spherical, num_radial) -> (edges, num_spherical, units)
     """
 
-    def __init__(self, units: int, seed: int, **kwargs) -> None:
+    def __init__(self, units: int, seed: int, initializer: type = GlorotOrthogonal, **kwargs) -> None:
         super().__init__(**kwargs)
         self.units = units
         self.seed = seed
+        self.initializer = initializer
 
     def build(self, input_shape) -> None:
         _, num_spherical, num_radial = input_shape
-        self.kernel = self.add_weight(
-            "kernel", shape=[num_spherical * num_radial, self.units], initializer=GlorotOrthogonal(self.seed)
-        )
+        shape = [num_spherical * num_radial, self.units]
+        self.kernel = self.add_weight("kernel", shape=shape, initializer=self.initializer(self.seed))
         super().build(input_shape)
 
     def call(self, radial: tf.Tensor) -> tf.Tensor:

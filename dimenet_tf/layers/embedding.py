@@ -23,6 +23,17 @@ def atom_embeddings(layer: tf.keras.layers.Layer, emb_size: int, seed: int) -> t
     return layer.add_weight("embeddings", shape=shape, initializer=uniform, experimental_autocast=False)
 
 
+class AtomEmbedding(tf.keras.layers.Layer):
+    """Atomic numbers (atoms,) -> (atoms, units)."""
+
+    def __init__(self, units: int, seed: int, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.embeddings = atom_embeddings(self, units, seed)
+
+    def call(self, atomic_numbers: tf.Tensor) -> tf.Tensor:
+        return tf.gather(self.embeddings, atomic_numbers)
+
+
 class EmbeddingBlock(tf.keras.layers.Layer):
     """m_ji = swish(W [h_i, h_j, rbf_ji] + b), DimeNet Eq. 9 and Fig. 4.
 

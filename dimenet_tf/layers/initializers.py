@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,6 +22,15 @@ def _spawn(sequence: np.random.SeedSequence) -> Iterator[np.integer]:
         yield sequence.spawn(1)[0].generate_state(1)[0] >> 1  # positive in int32, as TensorFlow wants it
 
 
+def orthogonal(rows: int, columns: int, seed: int) -> tf.Tensor:
+    """Return a random matrix with orthonormal columns, or rows if there are fewer of these, float64."""
+    # not NumPy's QR: its threads wait for each other for seconds when the machine is busy
+    shape = [max(rows, columns), min(rows, columns)]
+    q, r = tf.linalg.qr(tf.random.stateless_normal(shape, [seed, 0], dtype=tf.float64))
+    q *= tf.sign(tf.linalg.diag_part(r))  # uniformly distributed only with this choice of signs
+    return q if rows >= columns else tf.transpose(q)
+
+
 class GlorotOrthogonal(tf.keras.initializers.Initializer):
     """Orthogonal matrix rescaled to Glorot's variance: W sqrt(2 / ((fan_in + fan_out) Var(W))).
 
@@ -32,11 +42,7 @@ class GlorotOrthogonal(tf.keras.initializers.Initializer):
 
     def __call__(self, shape, dtype=None, **kwargs) -> tf.Tensor:
         fan_in, fan_out = shape
-        # not NumPy's QR: its threads wait for each other for seconds when the machine is busy
-        normal = tf.random.stateless_normal([max(shape), min(shape)], [self.seed, 0], dtype=tf.float64)
-        q, r = tf.linalg.qr(normal)
-        q *= tf.sign(tf.linalg.diag_part(r))  # uniformly distributed only with this choice of signs
-        w = q if fan_in >= fan_out else tf.transpose(q)
+        w = orthogonal(fan_in, fan_out, self.seed)
         # one entry alone has no variance
         variance = tf.math.reduce_variance(w) if fan_in * fan_out > 1 else tf.ones([], w.dtype)
         return tf.cast(w * tf.sqrt(2 / ((fan_in + fan_out) * variance)), dtype or tf.float32)
@@ -45,10 +51,31 @@ class GlorotOrthogonal(tf.keras.initializers.Initializer):
         return {"seed": self.seed}
 
 
-def output_initializer(name: str, seed: int) -> tf.keras.initializers.Initializer:
-    """Initializer of an output block's last layer: "zeros" or "GlorotOrthogonal"."""
+class HeOrthogonal(tf.keras.initializers.Initializer):
+    """Orthogonal matrix whose columns are standardized, times sqrt(1 / fan_in) (GemNet, Sec. 5).
+
+    For kernels (..., fan_out); fan_in is the product of all other axes.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __call__(self, shape, dtype=None, **kwargs) -> tf.Tensor:
+        fan_in, fan_out = math.prod(shape[:-1]), shape[-1]
+        w = orthogonal(fan_in, fan_out, self.seed)
+        if fan_in > 1:  # one entry alone has no variance
+            mean, variance = tf.nn.moments(w, axes=[0], keepdims=True)
+            w = (w - mean) / tf.sqrt(variance + 1e-6)
+        return tf.cast(tf.reshape(w * math.sqrt(1 / fan_in), shape), dtype or tf.float32)
+
+    def get_config(self) -> dict:
+        return {"seed": self.seed}
+
+
+def output_initializer(name: str, seed: int, orthogonal: type = GlorotOrthogonal) -> tf.keras.initializers.Initializer:
+    """Initializer of an output block's last layer: "zeros" or the model's own."""
     if name == "zeros":
         return tf.keras.initializers.Zeros()
-    if name == "GlorotOrthogonal":
-        return GlorotOrthogonal(seed)
-    raise ValueError(f"output_init: '{name}' is neither 'zeros' nor 'GlorotOrthogonal'")
+    if name == orthogonal.__name__:
+        return orthogonal(seed)
+    raise ValueError(f"output_init: '{name}' is neither 'zeros' nor '{orthogonal.__name__}'")

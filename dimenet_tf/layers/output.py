@@ -18,6 +18,13 @@ class AtomOutputs(NamedTuple):
 
     scalars: tf.Tensor
     """(atoms, num_targets): each atom's contribution to every property, in the units of the weights."""
+    forces: tf.Tensor
+    """(atoms, num_targets, 3): forces predicted without a gradient; no rows where the model has none."""
+
+
+def no_forces(scalars: tf.Tensor) -> tf.Tensor:
+    """Return the `forces` of a model that predicts none."""
+    return tf.zeros([0, scalars.shape[1], 3], scalars.dtype)
 
 
 class OutputBlock(tf.keras.layers.Layer):

@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from dimenet_tf.models.dimenet import DimeNet
 from dimenet_tf.models.dimenet_pp import DimeNetPP
+from dimenet_tf.models.gemnet import GemNet
 
-MODELS: dict[str, type[tf.keras.Model]] = {"dimenet": DimeNet, "dimenet_pp": DimeNetPP}
+MODELS: dict[str, type[tf.keras.Model]] = {"dimenet": DimeNet, "dimenet_pp": DimeNetPP, "gemnet": GemNet}
 
 
 def build_model(name: str, dtype: str = "float32", **hyperparameters) -> tf.keras.Model:

@@ -18,6 +18,8 @@ def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
 class Hyperparameters:
     """Keeps a model's constructor arguments as attributes and as its Keras configuration."""
 
+    direct_forces = False  # whether `AtomOutputs.forces` are there
+
     def set_hyperparameters(self, arguments: dict) -> None:
         """Store the named arguments of the constructor; `arguments` is its `locals()`."""
         self._hyperparameters = {key: arguments[key] for key in hyperparameters(type(self))}

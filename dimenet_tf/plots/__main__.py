@@ -20,6 +20,8 @@ def draw(kind: str, source: str, folder: Path) -> list[Path]:
     from dimenet_tf.training.folder import RunFolder
 
     predictor = load(source)
+    if kind in ("basis", "filters", "architecture") and not predictor.model_name.startswith("dimenet"):
+        raise UserError(f"{kind}: there are pictures of DimeNet and DimeNet++ only, this is {predictor.model_name}")
     folder.mkdir(parents=True, exist_ok=True)
     if kind == "basis":
         return basis(predictor.model, folder)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from dimenet_tf.graph import GraphStore
 from dimenet_tf.layers.aggregation import Harmonics
+from dimenet_tf.models.gemnet import GemNet
 from dimenet_tf.predictor import Predictor
 
 FORCES = 2.3  # how much more a step with forces keeps, as measured with both models
@@ -30,16 +31,29 @@ def forecast(predictor: Predictor, edges: int, neighbors: float) -> float:
     sums over neighbors hold.
     """
     model = predictor.model
+    size = tf.as_dtype(predictor.dtype).size * (1 if predictor.energy is None or model.direct_forces else FORCES)
+    if isinstance(model, GemNet):
+        return edges * size * kept_by_gemnet(model, neighbors)
     blocks = [model.emb_block, *model.int_blocks]
     dense = [sum(3 * layer.units for layer in dense_layers(block)) for block in blocks]
     pairs = [kept_by_pairs(model, block, neighbors) for block in model.int_blocks]
     per_block = [dense[0], *(d + p for d, p in zip(dense[1:], pairs))]
-    size = tf.as_dtype(predictor.dtype).size
     if model.recompute:  # one half of one block, and the messages between the halves
         floats = max(per_block) + 3 * model.emb_size * len(blocks)
     else:
         floats = sum(per_block) + 2 * model.emb_size * len(model.output_blocks)
-    return edges * floats * size * (1 if predictor.energy is None else FORCES)
+    return edges * size * floats
+
+
+def kept_by_gemnet(model: GemNet, neighbors: float) -> float:
+    """Return the numbers that GemNet keeps for each edge; a and b of quadruplets are taken to be neighbors."""
+    dense = sum(3 * layer.units for layer in dense_layers(model))
+    triplets = 3 * neighbors * model.emb_size_cbf + 3 * model.emb_size_cbf * model.emb_size_trip
+    if model.triplets_only:
+        return dense + model.num_blocks * triplets
+    harmonics, messages = model.num_spherical**2, model.emb_size_quad
+    quadruplets = (2 * harmonics + 3 * model.emb_size_sbf + 4 * neighbors) * messages
+    return dense + model.num_blocks * (triplets + quadruplets) + 3 * harmonics * neighbors**2
 
 
 def dense_layers(block: tf.keras.layers.Layer) -> list[tf.keras.layers.Dense]:

@@ -47,6 +47,7 @@ from dimenet_tf.weights import assign_weights, named_variables
 
 ON_NAN = ("stop", "rollback")
 MAX_ROLLBACKS = 10
+FITTED_BATCHES = 4  # whose variances GemNet's scaling factors are chosen by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,6 +212,10 @@ class Trainer:
             budget=config.budget,
             sizes={name: self.store.sizes(name) for name in config.budget or {}},
         )
+        model = self.predictor.model
+        if hasattr(model, "fit_scale_factors") and config.init_from is None and not self.checkpoints.paths():
+            some = np.concatenate(self.batches.epoch(0)[:FITTED_BATCHES])
+            model.fit_scale_factors(Graph(*map(tf.constant, self.store.batch(some))))
         self._go_back_to_checkpoint()
         self.workers.agree_on("step of the checkpoint", self.step)
 
@@ -363,6 +368,8 @@ class Trainer:
         variables = self.predictor.trainable_variables
         for variable, value in zip(self.averaged.trainable_variables, averaged_values(self.optimizer, variables)):
             variable.assign(value)
+        for variable, value in zip(self.averaged.non_trainable_variables, self.predictor.non_trainable_variables):
+            variable.assign(value)  # scaling factors
         train, valid = len(self.dataset.split.train), len(self.valid)
         # several workers hear of a signal in the next step, together
         check = None if self.workers.several else self.interrupt.check

@@ -1,0 +1,112 @@
+"""Paths c -> a ... b <- d of two edges whose targets are near each other: GemNet's two-hop message passing."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from dimenet_tf.basis.formulas import azimuthal_factors, orders, polar_factors, zonal_harmonics
+from dimenet_tf.graph import Graph, ingraph
+from dimenet_tf.layers.gathers import NeighborSlots, gather
+from dimenet_tf.layers.geometry import safe_norm, unit_vectors
+
+STRAIGHT = 0.01  # sine of an angle, about half a degree
+
+
+def fade_in(across: tf.Tensor) -> tf.Tensor:
+    """1 for vectors (..., 3) longer than `STRAIGHT`, smoothly down to 0 for shorter ones, (..., 1)."""
+    t = tf.minimum(tf.reduce_sum(across * across, axis=-1, keepdims=True) / STRAIGHT**2, 1)
+    return t * t * t * (10 - 15 * t + 6 * t * t)  # value and two derivatives are those of 0 and 1 at the ends
+
+
+class Quadruplets:
+    """All paths c -> a ... b <- d with c != b, d != a and c != d, where a and b are at most `int_cutoff` apart.
+
+    Nothing is listed per quadruplet: rows of padded arrays belong to atoms a, with axes for the edges c -> a, the
+    atoms b and the edges d -> b.
+
+    The direction of c as seen from a, in a frame whose axis points to b and whose half-plane holds d, is
+    (sin theta cos phi, sin theta |sin phi|, cos theta) with the angle theta = c-a-b and the dihedral 0 <= phi <= pi.
+    Its components are scalar products: no angle is computed, and nothing is singular where c, a, b are in line. Where
+    a, b, d are, the half-plane is undefined: the published function jumps there, and takes rounding errors for
+    directions. Here the components of the half-plane fade out within half a degree of the straight line.
+
+    Parameters
+    ----------
+    graph : with `atom_edges`
+    vectors : (edges, 3) from each edge's target to its source
+    int_cutoff : float, Angstrom
+    num_spherical : int
+    """
+
+    def __init__(self, graph: Graph, vectors: tf.Tensor, int_cutoff: float, num_spherical: int) -> None:
+        self.num_spherical = num_spherical
+        self.slots = NeighborSlots(graph)
+        source, target, _ = ingraph.find_edges(graph.positions, graph.num_atoms, int_cutoff)
+        atoms = tf.shape(graph.positions)[0]
+        table = ingraph.neighbor_table(target, tf.math.bincount(target, minlength=atoms, maxlength=atoms))
+        self.b = tf.gather(source, tf.maximum(table, 0))  # (a, b)
+        self.shape = tf.concat([tf.shape(table), [tf.shape(graph.atom_edges)[1]]], axis=0)  # of (a, b, d)
+
+        to_neighbors = self.slots.pad(unit_vectors(vectors))  # (a, c, 3)
+        to_b = self._of_b(graph.positions) - graph.positions[:, None]  # (a, b, 3)
+        axis = unit_vectors(to_b)
+        to_d = self._of_b(to_neighbors)  # (a, b, d, 3)
+        along = tf.reduce_sum(to_d * axis[:, :, None], axis=-1)  # (a, b, d): minus the cosine of the angle a-b-d
+        self.distance_ab = safe_norm(to_b)  # (a, b)
+        self.angular_abd = zonal_harmonics(num_spherical, -along)  # (a, b, d, num_spherical)
+
+        across = to_d - along[..., None] * axis[:, :, None]
+        half_plane = unit_vectors(across) * fade_in(across)  # (a, b, d, 3)
+        normal = tf.linalg.cross(half_plane, tf.broadcast_to(axis[:, :, None], tf.shape(half_plane)))
+        x = self._times(to_neighbors, half_plane)  # (a, c, b * d)
+        y = tf.abs(self._times(to_neighbors, normal))
+        z = tf.matmul(to_neighbors, axis, transpose_b=True)  # (a, c, b)
+        self._set_masks(graph, table, z.dtype)
+        polar = polar_factors(num_spherical, z) * self.mask_cab[..., None]  # (a, c, b, num_spherical^2)
+        azimuthal = azimuthal_factors(num_spherical, x, y, axis=2) * self.mask_cd[:, :, None]  # (a, c, m, b * d)
+        polar = tf.repeat(tf.transpose(polar, [0, 1, 3, 2]), self.shape[2], axis=3)
+        self.y = polar * tf.gather(azimuthal, orders(num_spherical), axis=2)  # (a, c, num_spherical^2, b * d)
+
+    def _of_b(self, x: tf.Tensor) -> tf.Tensor:
+        """Values of atoms (atoms, ...) -> of the atoms b, (a, b, ...)."""
+        taken = gather(x, tf.reshape(self.b, [-1]))
+        return tf.reshape(taken, tf.concat([tf.shape(self.b), tf.shape(x)[1:]], axis=0))
+
+    def _times(self, to_c: tf.Tensor, of_d: tf.Tensor) -> tf.Tensor:
+        """Scalar products, (a, c, 3) and (a, b, d, 3) -> (a, c, b * d)."""
+        flat = tf.reshape(of_d, [self.shape[0], self.shape[1] * self.shape[2], 3])
+        return tf.matmul(to_c, flat, transpose_b=True)
+
+    def _set_masks(self, graph: Graph, table: tf.Tensor, dtype: tf.DType) -> None:
+        """1 for what exists: c and b (a, c, b), b and d (a, b, d), and where c is not d (a, c, b * d)."""
+        edges = tf.maximum(graph.atom_edges, 0)
+        c, used = tf.gather(graph.edge_source, edges), self.slots.used  # (a, c)
+        d, used_d = tf.gather(c, self.b), tf.gather(used, self.b)  # (a, b, d)
+        a = tf.range(self.shape[0])
+        cab = used[:, :, None] & (c[:, :, None] != self.b[:, None])
+        abd = used_d & (table >= 0)[:, :, None] & (d != a[:, None, None])
+        apart = c[:, :, None] != tf.reshape(d, [self.shape[0], 1, self.shape[1] * self.shape[2]])
+        self.mask_cab, self.mask_abd, self.mask_cd = (tf.cast(mask, dtype) for mask in (cab, abd, apart))
+
+    def circular(self, radial: tf.Tensor) -> tf.Tensor:
+        """Basis of d_ab and the angle a-b-d from its projected radial part, (a * b, l, units) -> (a, b, d, units)."""
+        radial = tf.reshape(radial, [self.shape[0], self.shape[1], *radial.shape[1:]])
+        return tf.matmul(self.angular_abd, radial)
+
+    def to_paths(self, x: tf.Tensor) -> tf.Tensor:
+        """Messages of edges (edges, f) -> of the edges d -> b, (a, b, d, f); zero where there is none."""
+        return self._of_b(self.slots.pad(x)) * self.mask_abd[..., None]
+
+    def sum_outer(self, x: tf.Tensor, radial: tf.Tensor) -> tf.Tensor:
+        """sum_bd c_k(cabd) x_f(abd) with c_k = sum_lm Y_lm G_lmk, the radial part of the edge c -> a.
+
+        Summed before anything learned is applied (App. C): one matrix product for each atom.
+
+        (a, b, d, f), (edges, num_spherical^2, k) -> (edges, k, f)
+        """
+        harmonics, features = self.num_spherical**2, x.shape[-1]
+        atoms, b, d = tf.unstack(self.shape)
+        y = tf.reshape(self.y, [atoms, d * harmonics, b * d])  # edges c -> a have as many slots as d -> b
+        total = tf.matmul(y, tf.reshape(x, [atoms, b * d, features]))
+        total = self.slots.unpad(tf.reshape(total, [atoms, d, harmonics, features]))  # (edges, num_spherical^2, f)
+        return tf.matmul(radial, total, transpose_a=True)

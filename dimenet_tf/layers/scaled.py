@@ -1,0 +1,73 @@
+"""Layers that keep the variance of what passes through them (GemNet, Sec. 5)."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from dimenet_tf.layers.activation import swish
+from dimenet_tf.layers.initializers import HeOrthogonal, seed_stream
+
+
+@tf.keras.utils.register_keras_serializable("dimenet_tf")
+def scaled_swish(x: tf.Tensor) -> tf.Tensor:
+    """swish(x) / 0.6, which leaves the variance of normally distributed numbers about as it is."""
+    return swish(x) / 0.6
+
+
+def mean_of(*branches: tf.Tensor) -> tf.Tensor:
+    """Sum of n independent branches over sqrt(n): as wide as one of them."""
+    return tf.add_n([tf.cast(branch, branches[0].dtype) for branch in branches]) / math.sqrt(len(branches))
+
+
+def scaled_dense(units: int, seed: int, activation=scaled_swish, **kwargs) -> tf.keras.layers.Dense:
+    """Return a dense layer without bias, with the HeOrthogonal kernel."""
+    return tf.keras.layers.Dense(
+        units, activation=activation, use_bias=False, kernel_initializer=HeOrthogonal(seed), **kwargs
+    )
+
+
+class ScaledResidual(tf.keras.layers.Layer):
+    """(x + D2 D1 x) / sqrt(2), (n, units) -> (n, units)."""
+
+    def __init__(self, units: int, seed: int, **kwargs) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.units = units
+        self.seed = seed
+        seeds = seed_stream(seed)
+        self.dense_1 = scaled_dense(units, next(seeds), dtype=self.dtype_policy)
+        self.dense_2 = scaled_dense(units, next(seeds), dtype=self.dtype_policy)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return mean_of(x, self.dense_2(self.dense_1(x)))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "units": self.units, "seed": self.seed}
+
+
+class ScaleFactor(tf.keras.layers.Layer):
+    """Multiplication by a number that is fitted to data before training and then stays as it is.
+
+    While `fitting` is set, a call chooses the factor that gives its output the variance of a reference: the mean over
+    features of the variance over rows. It is a weight: it cannot be lost.
+    """
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.fitting = False
+        self.scale_factor = self.add_weight(
+            "scale_factor", shape=[], initializer="ones", trainable=False, experimental_autocast=False
+        )
+
+    def call(self, x: tf.Tensor, reference: tf.Tensor) -> tf.Tensor:
+        if self.fitting:
+            before, after = self._variance(reference), self._variance(x)
+            if after > 0:  # else there is nothing to scale: no triplets, say
+                self.scale_factor.assign(tf.cast(tf.sqrt(before / after), self.scale_factor.dtype))
+        return x * tf.cast(self.scale_factor, x.dtype)
+
+    @staticmethod
+    def _variance(x: tf.Tensor) -> tf.Tensor:
+        rows = tf.reshape(tf.cast(x, tf.float64), [-1, x.shape[-1]])
+        return tf.reduce_mean(tf.math.reduce_variance(rows, axis=0))

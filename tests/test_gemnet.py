@@ -1,0 +1,229 @@
+"""GemNet: the published implementation's numbers, scaling factors, direct forces."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ase.build import molecule
+from conftest import SMALL, Reference, graph_of, molecules, randomize
+from scipy.special import lpmv
+from test_training import configuration, trainer_of
+from test_training_forces import force_dataset
+
+from dimenet_tf.errors import UserError
+from dimenet_tf.graph import Graph
+from dimenet_tf.heads import ScalarHead
+from dimenet_tf.interop.gemnet import from_official, official_order
+from dimenet_tf.layers.geometry import edge_vectors, safe_norm
+from dimenet_tf.layers.quadruplets import STRAIGHT, Quadruplets
+from dimenet_tf.layers.scaled import ScaleFactor
+from dimenet_tf.md import DimeNetCalculator
+from dimenet_tf.models import build_model
+from dimenet_tf.predictor import Predictor, load
+from dimenet_tf.weights import assign_weights, named_variables
+
+FILES = [(f"gemnet_{variant}", "small") for variant in ("q", "t", "dq", "dt")] + [("gemnet_q", "basis76")]
+
+
+class GemNetReference(Reference):
+    def model(self, dtype: str, **options) -> tf.keras.Model:
+        hyperparameters = {key: value for key, value in self.hyperparameters.items() if key != "activation"}
+        model = build_model("gemnet", dtype=dtype, **hyperparameters, **options)
+        weights = {key[2:]: self[key] for key in self.arrays.files if key.startswith("w/")}
+        assign_weights(model, from_official(weights, model.num_spherical), "reference")
+        return model
+
+    def of_edges(self, key: str, ours: tf.Tensor, graph: Graph) -> np.ndarray:
+        """Our rows of edges in the reference's order, and those that the file holds of an intermediate."""
+        numbers = {pair: e for e, pair in enumerate(zip(graph.edge_source.numpy(), graph.edge_target.numpy()))}
+        order = [numbers[pair] for pair in zip(self["idx/id_c"], self["idx/id_a"])]
+        return self.rows(key, ours.numpy()[order])
+
+
+@pytest.fixture(params=FILES, ids="-".join)
+def reference(request) -> GemNetReference:
+    return GemNetReference(*request.param)
+
+
+def tensors(graph: Graph) -> Graph:
+    return Graph(*map(tf.constant, graph))
+
+
+def error(ours, theirs) -> float:
+    return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("aggregation", ["sum_first", "triplets", "harmonics"])
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-9), ("float32", 3e-5)])
+def test_outputs_and_forces(reference, dtype, tolerance, aggregation):
+    model = reference.model(dtype, aggregation=aggregation)
+    graph = tensors(graph_of(*reference.molecules, model))
+    with tf.GradientTape() as tape:
+        tape.watch(graph.positions)
+        outputs = model(graph)
+        energy = tf.math.unsorted_segment_sum(outputs.scalars, graph.molecule_of_atom, len(reference["in/N"]))
+    assert error(energy, reference["out64/E"]) < tolerance
+    if model.direct_forces:
+        forces = outputs.forces
+    else:
+        forces = -tf.convert_to_tensor(tape.gradient(energy, graph.positions))
+        assert outputs.forces.shape == (0, model.num_targets, 3)
+    assert error(forces, reference["out64/F"]) < tolerance
+
+
+def test_intermediates(reference):
+    model = reference.model("float64")
+    graph = tensors(graph_of(*reference.molecules, model))
+    vectors = edge_vectors(graph)
+    distance = safe_norm(vectors)
+    rbf = model.rbf_basis(distance) * np.sqrt(2 / model.cutoff) / model.cutoff
+    assert error(reference.of_edges("rbf", rbf, graph), reference["mid64/rbf"]) < 1e-9
+    basis = model.bases(graph, vectors, distance, rbf)
+    h = model.atom_emb(graph.atomic_numbers)
+    m = model.edge_emb(h, rbf, graph)
+    for b, block in enumerate(model.int_blocks):
+        x3 = block.trip_interaction(m, basis, graph)
+        assert error(reference.of_edges(f"x3_int_{b}", x3, graph), reference[f"mid64/x3_int_{b}"]) < 1e-9
+        if not model.triplets_only:
+            x4 = block.quad_interaction(m, basis, graph)
+            assert error(reference.of_edges(f"x4_int_{b}", x4, graph), reference[f"mid64/x4_int_{b}"]) < 1e-9
+        h, m = block(h, m, basis, graph)
+        assert error(reference.rows(f"h_int_{b}", h.numpy()), reference[f"mid64/h_int_{b}"]) < 1e-9
+        assert error(reference.of_edges(f"m_int_{b}", m, graph), reference[f"mid64/m_int_{b}"]) < 1e-9
+
+
+def test_published_sizes():
+    """The authors' numbers of weights; their table of atoms lacks our rows 0 and 94."""
+    for options, parameters in (
+        ({}, 2_158_470 + 29),
+        ({"triplets_only": True}, 1_892_294 + 17),
+        ({"direct_forces": True}, 2_578_950 + 34),
+        ({"direct_forces": True, "triplets_only": True}, 2_312_774 + 22),
+    ):
+        assert build_model("gemnet", **options).count_params() == parameters + 2 * 128
+
+
+def real_harmonic(degree: int, m: int, theta: float, phi: float) -> float:
+    """Without the Condon-Shortley sign, which SciPy's Legendre functions have."""
+    n = abs(m)
+    norm = np.sqrt((2 * degree + 1) / (4 * np.pi) * math.factorial(degree - n) / math.factorial(degree + n))
+    around = np.sqrt(2) * np.cos(n * phi) if m > 0 else np.sqrt(2) * np.sin(n * phi) if m < 0 else 1.0
+    return norm * (-1) ** n * lpmv(n, degree, np.cos(theta)) * around
+
+
+def test_quadruplets_are_all_and_no_others():
+    """Every path with its harmonics, one by one, against the sums over padded arrays."""
+    model = build_model("gemnet", dtype="float64", **SMALL["gemnet"])
+    graph = tensors(graph_of(*molecules("CH3CH2OH", "C6H6", "H2"), model))
+    R, L = graph.positions.numpy(), 3
+    source, target = graph.edge_source.numpy(), graph.edge_target.numpy()
+    of = graph.molecule_of_atom.numpy()
+    quadruplets = Quadruplets(graph, edge_vectors(graph), int_cutoff=2.5, num_spherical=L)
+    rng = np.random.default_rng(0)
+    x, radial = rng.standard_normal((len(source), 2)), rng.standard_normal((len(source), L * L, 2))
+    expected = np.zeros((len(source), 2, 2))
+    for ca, (c, a) in enumerate(zip(source, target)):
+        for db, (d, b) in enumerate(zip(source, target)):
+            near = of[a] == of[b] and 0 < np.linalg.norm(R[a] - R[b]) <= 2.5
+            if not near or c in (b, d) or d == a:
+                continue
+            axis, to_c, to_d = ((v / np.linalg.norm(v)) for v in (R[b] - R[a], R[c] - R[a], R[d] - R[b]))
+            p, q = to_c - to_c @ axis * axis, to_d - to_d @ axis * axis
+            if np.linalg.norm(q) < STRAIGHT:
+                continue  # in line: not compared below
+            theta = np.arccos(np.clip(to_c @ axis, -1, 1))
+            phi = np.arctan2(np.linalg.norm(np.cross(p, q)), p @ q)
+            y = [real_harmonic(degree, m, theta, phi) for degree in range(L) for m in range(-degree, degree + 1)]
+            expected[ca] += np.einsum("s,sk,f->kf", y, radial[ca], x[db])
+    ours = quadruplets.sum_outer(quadruplets.to_paths(tf.constant(x)), tf.constant(radial))
+    straight = of[target] == 1  # benzene has atoms in line
+    np.testing.assert_allclose(ours[~straight], expected[~straight], rtol=1e-9, atol=1e-9)
+    assert np.abs(expected[~straight]).max() > 1
+
+
+def test_order_of_the_authors_harmonics():
+    assert official_order(3) == [0, 3, 1, 2, 7, 8, 4, 5, 6]
+
+
+def test_scaling_factors_keep_variances():
+    model = build_model("gemnet", **SMALL["gemnet"])
+    graph = graph_of(*molecules("CH3CH2OH", "C6H6", "CH3COOH"), model)
+    model.fit_scale_factors(graph)
+    factors = [layer for layer in model.submodules if isinstance(layer, ScaleFactor)]
+    values = [float(layer.scale_factor) for layer in factors]
+    assert len(values) == 2 * 6 + 3 and all(np.isfinite(values)) and 1.0 not in values
+    seen = {}
+    for layer in factors:
+
+        def call(x, reference, layer=layer):
+            scaled = type(layer).call(layer, x, reference)
+            seen[id(layer)] = float(layer._variance(scaled) / layer._variance(reference))
+            return scaled
+
+        layer.call = call
+    model(graph)
+    np.testing.assert_allclose(list(seen.values()), 1, rtol=1e-4)
+
+
+def test_a_model_without_its_factors_is_refused():
+    model = build_model("gemnet", **SMALL["gemnet"])
+    weights = {name: variable.numpy() for name, variable in named_variables(model).items()}
+    factor = next(name for name in weights if name.endswith("scale_factor"))
+    del weights[factor]
+    with pytest.raises(UserError, match=f"no weight '{factor}'"):
+        assign_weights(model, weights, "file")
+
+
+@pytest.mark.parametrize("options", [{}, {"triplets_only": True, "direct_forces": True}], ids=["q", "dt"])
+def test_training_fits_factors_and_keeps_them(tmp_path, options):
+    config = configuration("gemnet", batch_size=4, num_steps=4, evaluation_interval=2)
+    config["model"] |= options
+    trainer = trainer_of(config, tmp_path, force_dataset())
+    factor = trainer.predictor.model.int_blocks[0].trip_interaction.scale_rbf.scale_factor
+    fitted = float(factor)
+    assert fitted != 1
+    trainer.run()
+    assert float(factor) == fitted
+    best = load(tmp_path)
+    assert float(best.model.int_blocks[0].trip_interaction.scale_rbf.scale_factor) == fitted
+    again = trainer_of(config, tmp_path, force_dataset()).predictor.model
+    assert float(again.int_blocks[0].trip_interaction.scale_rbf.scale_factor) == fitted
+    losses = [row["loss"] for row in trainer.folder.read_metrics()]
+    assert np.isfinite(losses).all()
+
+
+def force_field(**options) -> Predictor:
+    head = ScalarHead(["energy"], ["eV"], np.full((1, 95), 2.0), [0.0], [0.5])
+    predictor = Predictor("gemnet", {**SMALL["gemnet"], **options}, head, [1, 6, 8], "float64", energy="energy")
+    randomize(predictor.model)
+    return predictor
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_direct_forces_turn_with_the_molecule(coupled):
+    predictor, atoms = force_field(direct_forces=True, forces_coupled=coupled), molecule("CH3CH2OH")
+    before = predictor.predict([atoms])["forces"][0]
+    turned = atoms.copy()
+    turned.rotate(50, (1, 2, 3))
+    start, end = (a.positions - a.positions[0] for a in (atoms, turned))
+    rotation = np.linalg.lstsq(start, end, rcond=None)[0]
+    largest = np.abs(before).max()
+    np.testing.assert_allclose(predictor.predict([turned])["forces"][0], before @ rotation, atol=1e-9 * largest)
+    total = np.abs(before.sum(axis=0)).max()
+    assert total < 1e-12 * largest if coupled else total > 1e-3 * largest
+    with pytest.raises(UserError, match="no gradient of an energy"):
+        predictor.hessian(atoms)
+
+
+@pytest.mark.parametrize("options", [{}, {"direct_forces": True, "triplets_only": True}], ids=["q", "dt"])
+def test_served_and_moved_by_ase(tmp_path, options):
+    predictor, atoms = force_field(**options), molecule("CH3CH2OH")
+    expected = predictor.predict([atoms])
+    predictor.export(tmp_path / "1")
+    served = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"]
+    answer = served(Z=tf.constant(atoms.numbers[None], tf.int32), R=tf.constant(atoms.positions[None], tf.float64))
+    atoms.calc = DimeNetCalculator(predictor)
+    for name, own in (("energy", atoms.get_potential_energy()), ("forces", atoms.get_forces())):
+        np.testing.assert_allclose(answer[name][0], expected[name][0], rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(own, expected[name][0], rtol=1e-9, atol=1e-9)
