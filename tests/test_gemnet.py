@@ -14,6 +14,8 @@ from test_training_forces import force_dataset
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
 from dimenet_tf.heads import ScalarHead
+from dimenet_tf.interop import load_gemnet_checkpoint
+from dimenet_tf.interop.dimenet import SUFFIX
 from dimenet_tf.interop.gemnet import from_official, official_order
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.quadruplets import STRAIGHT, Quadruplets
@@ -140,6 +142,36 @@ def test_quadruplets_are_all_and_no_others():
     straight = of[target] == 1  # benzene has atoms in line
     np.testing.assert_allclose(ours[~straight], expected[~straight], rtol=1e-9, atol=1e-9)
     assert np.abs(expected[~straight]).max() > 1
+
+
+def write_checkpoint(folder, reference: Reference, leave_out: str = "") -> None:
+    """Write the reference's weights as the authors' training script leaves them."""
+    folder.mkdir()
+    arrays = {key[2:]: reference[key] for key in reference.arrays.files if key.startswith("w/")}
+    arrays = {f"{name}{SUFFIX}": value for name, value in arrays.items() if name != leave_out}
+    tf.raw_ops.SaveV2(
+        prefix=str(folder / "ckpt"),
+        tensor_names=list(arrays),
+        shape_and_slices=[""] * len(arrays),
+        tensors=[tf.constant(value) for value in arrays.values()],
+    )
+    (folder / "checkpoint").write_text('model_checkpoint_path: "ckpt"\n')
+
+
+@pytest.mark.parametrize("name", ["gemnet_q", "gemnet_t"])
+def test_the_authors_checkpoints_are_read(tmp_path, name):
+    file = GemNetReference(name, "small")
+    hyperparameters = {key: value for key, value in file.hyperparameters.items() if key != "activation"}
+    write_checkpoint(tmp_path / "official", file)
+    elements = np.unique(file["in/Z"]).tolist()
+    predictor = load_gemnet_checkpoint(tmp_path / "official", elements, "float64", **hyperparameters)
+    store = predictor.graph_store(*file.molecules)
+    prediction = predictor.predict_store(store, np.arange(len(store)))
+    assert error(prediction.values, file["out64/E"]) < 1e-9 and error(prediction.forces, file["out64/F"]) < 1e-9
+    factor = "out_blocks/0/scale_sum/scale_factor"
+    write_checkpoint(tmp_path / "without", file, leave_out=factor)
+    with pytest.raises(UserError, match=f"no weight '{factor}'"):
+        load_gemnet_checkpoint(tmp_path / "without", elements, **hyperparameters)
 
 
 def test_order_of_the_authors_harmonics():
