@@ -68,7 +68,7 @@ def training_step(predictor):
     from dimenet_tf.training.losses import Loss
     from dimenet_tf.training.optimizer import create_optimizer_weights, make_optimizer
     from dimenet_tf.training.schedules import WarmupExponentialDecay
-    from dimenet_tf.training.trainer import TrainingModel
+    from dimenet_tf.training.step import TrainingModel
 
     forces = predictor.energy is not None
     rate, stop = tf.Variable(1.0, trainable=False), tf.Variable(0, trainable=False)

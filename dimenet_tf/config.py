@@ -17,7 +17,7 @@ from dimenet_tf.heads import ScalarHead
 from dimenet_tf.models import MODELS
 from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.predictor import Predictor
-from dimenet_tf.training.trainer import TrainingConfig
+from dimenet_tf.training.settings import TrainingConfig
 
 PRECISIONS = ("float32", "float64", "mixed_bfloat16")
 DERIVED = ("num_targets",)  # hyperparameters that follow from other keys

@@ -17,7 +17,8 @@ from dimenet_tf.errors import UserError
 from dimenet_tf.folders import DESCRIPTION, WEIGHTS, find_predictor, read_description
 from dimenet_tf.graph import Graph, GraphStore, graph_signature, ingraph
 from dimenet_tf.heads import ScalarHead
-from dimenet_tf.models import build_model
+from dimenet_tf.models import MODELS, build_model
+from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.weights import load_weights, save_weights
 
 FORMAT = 1
@@ -314,8 +315,9 @@ class Predictor(tf.keras.Model):
         folder = Path(folder)
         description = read_description(folder / DESCRIPTION, FORMAT)
         for key in options:
-            if key not in OPTIONS:
-                raise UserError(f"'{key}' is no option of a trained model; options are {', '.join(OPTIONS)}")
+            known = [option for option in OPTIONS if option in hyperparameters(MODELS[description["model"]["name"]])]
+            if key not in known:
+                raise UserError(f"'{key}' is no option of a trained model; options are {', '.join(known)}")
         description["model"].update(options)
         try:
             predictor = cls.from_config(description)

@@ -81,16 +81,17 @@ def test_intermediates(reference):
     distance = safe_norm(vectors)
     rbf = model.rbf_basis(distance) * np.sqrt(2 / model.cutoff) / model.cutoff
     assert error(reference.of_edges("rbf", rbf, graph), reference["mid64/rbf"]) < 1e-9
-    basis = model.bases(graph, vectors, distance, rbf)
+    triplets, quadruplets = model.bases(graph, vectors, distance, rbf)
+    rbf_h = model.mlp_rbf_h(rbf)
     h = model.atom_emb(graph.atomic_numbers)
     m = model.edge_emb(h, rbf, graph)
     for b, block in enumerate(model.int_blocks):
-        x3 = block.trip_interaction(m, basis, graph)
+        x3 = block.trip_interaction(m, triplets, graph)
         assert error(reference.of_edges(f"x3_int_{b}", x3, graph), reference[f"mid64/x3_int_{b}"]) < 1e-9
         if not model.triplets_only:
-            x4 = block.quad_interaction(m, basis, graph)
+            x4 = block.quad_interaction(m, quadruplets, graph)
             assert error(reference.of_edges(f"x4_int_{b}", x4, graph), reference[f"mid64/x4_int_{b}"]) < 1e-9
-        h, m = block(h, m, basis, graph)
+        h, m = block(h, m, rbf_h, triplets, quadruplets, graph)
         assert error(reference.rows(f"h_int_{b}", h.numpy()), reference[f"mid64/h_int_{b}"]) < 1e-9
         assert error(reference.of_edges(f"m_int_{b}", m, graph), reference[f"mid64/m_int_{b}"]) < 1e-9
 
@@ -217,7 +218,9 @@ def test_training_fits_factors_and_keeps_them(tmp_path, options):
     assert fitted != 1
     trainer.run()
     assert float(factor) == fitted
-    best = load(tmp_path)
+    best = load(tmp_path, aggregation="triplets")
+    with pytest.raises(UserError, match="'recompute' is no option of a trained model; options are aggregation"):
+        load(tmp_path, recompute=True)
     assert float(best.model.int_blocks[0].trip_interaction.scale_rbf.scale_factor) == fitted
     again = trainer_of(config, tmp_path, force_dataset()).predictor.model
     assert float(again.int_blocks[0].trip_interaction.scale_rbf.scale_factor) == fitted

@@ -12,12 +12,13 @@ from dimenet_tf.data import Split, load_dataset
 from dimenet_tf.data.dataset import DataConfig
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import load
+from dimenet_tf.training.distribution import make_strategy
 from dimenet_tf.training.folder import RunFolder
 from dimenet_tf.training.metrics import error_table, format_table
 from dimenet_tf.training.optimizer import averaged_values, create_optimizer_weights, make_optimizer
 from dimenet_tf.training.report import report
 from dimenet_tf.training.schedules import WarmupExponentialDecay
-from dimenet_tf.training.trainer import Trainer, make_strategy
+from dimenet_tf.training.trainer import Trainer
 from dimenet_tf.weights import named_variables
 
 
@@ -157,7 +158,7 @@ def test_early_stopping_keeps_the_best(tmp_path):
     assert trainer.step < 60
     best = min(range(len(rows)), key=lambda i: rows[i]["std_mae"])
     assert len(rows) - 1 - best == 2
-    valid = trainer.valid
+    valid = trainer.validation.molecules
     store = trainer.predictor.graph_store(valid.N, valid.Z, valid.R)
     predicted = load(tmp_path).predict_store(store, np.arange(len(valid)))
     mae = np.abs(predicted.values - trainer.dataset.labels(valid)).mean()

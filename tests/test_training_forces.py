@@ -47,9 +47,9 @@ def test_forces_are_trained_and_reported(tmp_path):
     best = load(tmp_path)
     assert best.energy == "energy" and set(best.units) == {"energy", "forces"}
     # the validation loss is Eq. 2 of the averaged weights on the validation frames
-    valid, scale = trainer.valid, best.head.scale[0]
+    valid, scale = trainer.validation.molecules, best.head.scale[0]
     store = best.graph_store(valid.N, valid.Z, valid.R)
-    prediction = trainer.averaged.predict_store(store, np.arange(len(valid)))
+    prediction = trainer.validation.averaged.predict_store(store, np.arange(len(valid)))
     error = np.abs(prediction.values[:, 0] - valid.target("energy"))
     forces = np.abs(prediction.forces - valid.target("forces"))
     ends = np.cumsum(valid.N)
@@ -114,7 +114,7 @@ def test_overfits_fifty_molecules(tmp_path, model_name):
     trainer = trainer_of(config, tmp_path, data)
 
     def error() -> float:
-        predicted = trainer.averaged.predict_store(trainer.store, np.arange(len(data.split.train)))
+        predicted = trainer.validation.averaged.predict_store(trainer.store, np.arange(len(data.split.train)))
         return float(np.abs(predicted.values - data.targets[data.split.train]).mean())
 
     before = error()

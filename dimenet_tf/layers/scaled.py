@@ -16,7 +16,7 @@ def scaled_swish(x: tf.Tensor) -> tf.Tensor:
     return swish(x) / 0.6
 
 
-def mean_of(*branches: tf.Tensor) -> tf.Tensor:
+def scaled_sum(*branches: tf.Tensor) -> tf.Tensor:
     """Sum of n independent branches over sqrt(n): as wide as one of them."""
     return tf.add_n([tf.cast(branch, branches[0].dtype) for branch in branches]) / math.sqrt(len(branches))
 
@@ -40,7 +40,7 @@ class ScaledResidual(tf.keras.layers.Layer):
         self.dense_2 = scaled_dense(units, next(seeds), dtype=self.dtype_policy)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        return mean_of(x, self.dense_2(self.dense_1(x)))
+        return scaled_sum(x, self.dense_2(self.dense_1(x)))
 
     def get_config(self) -> dict:
         return {**super().get_config(), "units": self.units, "seed": self.seed}

@@ -16,9 +16,16 @@ from dimenet_tf.layers.embedding import AtomEmbedding
 from dimenet_tf.layers.gathers import gather, reverse_edges, segment_sum
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm, unit_vectors
 from dimenet_tf.layers.initializers import HeOrthogonal, output_initializer, seed_stream
+from dimenet_tf.layers.messages import (
+    QuadrupletBasis,
+    QuadrupletInteraction,
+    Sizes,
+    TripletBasis,
+    TripletInteraction,
+)
 from dimenet_tf.layers.output import AtomOutputs, no_forces
 from dimenet_tf.layers.quadruplets import Quadruplets
-from dimenet_tf.layers.scaled import ScaledResidual, ScaleFactor, mean_of, scaled_dense
+from dimenet_tf.layers.scaled import ScaledResidual, ScaleFactor, scaled_dense, scaled_sum
 from dimenet_tf.models.hyperparameters import Hyperparameters
 
 
@@ -45,104 +52,16 @@ class EdgeEmbedding(tf.keras.layers.Layer):
         return self.dense(tf.concat([h_source, h_target, tf.cast(edge, h.dtype)], axis=-1))
 
 
-class EfficientBilinear(tf.keras.layers.Layer):
-    """sum_bf W_fbo x_bf: the last step of App. C, on what is summed over neighbors already.
-
-    (edges, b, f) -> (edges, units)
-    """
-
-    def __init__(self, units: int, seed: int, **kwargs) -> None:
-        super().__init__(autocast=False, **kwargs)
-        self.units = units
-        self.seed = seed
-
-    def build(self, input_shape) -> None:
-        _, b, f = input_shape
-        self.kernel = self.add_weight("kernel", shape=[f, b, self.units], initializer=HeOrthogonal(self.seed))
-        super().build(input_shape)
-
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        _, b, f = x.shape
-        kernel = tf.reshape(tf.transpose(self.kernel, [1, 0, 2]), [b * f, self.units])
-        return tf.reshape(x, [-1, b * f]) @ kernel
-
-
-class SymmetricUpProjection(tf.keras.layers.Layer):
-    """Message of an edge from its own sum and its reverse's: (D x_ca + D' x_ac) / sqrt(2) (Sec. 5)."""
-
-    def __init__(self, units: int, seeds: Iterator[int], **kwargs) -> None:
-        super().__init__(autocast=False, **kwargs)
-        self.ca = scaled_dense(units, next(seeds), dtype=self.dtype_policy)
-        self.ac = scaled_dense(units, next(seeds), dtype=self.dtype_policy)
-
-    def call(self, x: tf.Tensor, graph: Graph) -> tf.Tensor:
-        return mean_of(self.ca(x), reverse_edges(self.ac(x), graph.edge_reverse))
-
-
-class TripletInteraction(tf.keras.layers.Layer):
-    """Messages b -> a into messages c -> a, with distances and angle c-a-b (one-hop message passing, Fig. 3)."""
-
-    def __init__(self, sizes: dict, seed: int, **kwargs) -> None:
-        super().__init__(autocast=False, **kwargs)
-        policy, seeds = self.dtype_policy, seed_stream(seed)
-        emb_size_edge = sizes["emb_size_edge"]
-        self.dense_ba = scaled_dense(emb_size_edge, next(seeds), dtype=policy)
-        self.mlp_rbf = scaled_dense(emb_size_edge, next(seeds), None, dtype=policy)
-        self.scale_rbf = ScaleFactor(dtype=policy)
-        self.down_projection = scaled_dense(sizes["emb_size_trip"], next(seeds), dtype=policy)
-        self.mlp_cbf = EfficientBilinear(sizes["emb_size_bil_trip"], next(seeds), dtype=policy)
-        self.scale_cbf_sum = ScaleFactor(dtype=policy)
-        self.up_projection = SymmetricUpProjection(emb_size_edge, seeds, dtype=policy)
-
-    def call(self, m: tf.Tensor, basis: dict, graph: Graph) -> tf.Tensor:
-        x_ba = self.dense_ba(m)  # (edges, emb_size_edge)
-        x_ba = self.scale_rbf(x_ba * self.mlp_rbf(basis["rbf3"]), reference=x_ba)
-        x_ba = self.down_projection(x_ba)  # (edges, emb_size_trip)
-        x_ba = tf.cast(x_ba, m.dtype)
-        x = basis["pairs"].sum_outer(basis["y3"], x_ba, basis["cbf3"])  # sum over b, (edges, cbf, trip)
-        x = self.scale_cbf_sum(self.mlp_cbf(x), reference=x_ba)  # (edges, emb_size_bil_trip)
-        return self.up_projection(x, graph)
-
-
-class QuadrupletInteraction(tf.keras.layers.Layer):
-    """Messages d -> b into messages c -> a, where a and b need no edge (two-hop message passing, Fig. 3)."""
-
-    def __init__(self, sizes: dict, seed: int, **kwargs) -> None:
-        super().__init__(autocast=False, **kwargs)
-        policy, seeds = self.dtype_policy, seed_stream(seed)
-        emb_size_edge, emb_size_quad = sizes["emb_size_edge"], sizes["emb_size_quad"]
-        self.dense_db = scaled_dense(emb_size_edge, next(seeds), dtype=policy)
-        self.mlp_rbf = scaled_dense(emb_size_edge, next(seeds), None, dtype=policy)
-        self.scale_rbf = ScaleFactor(dtype=policy)
-        self.down_projection = scaled_dense(emb_size_quad, next(seeds), dtype=policy)
-        self.mlp_cbf = scaled_dense(emb_size_quad, next(seeds), None, dtype=policy)
-        self.scale_cbf = ScaleFactor(dtype=policy)
-        self.mlp_sbf = EfficientBilinear(sizes["emb_size_bil_quad"], next(seeds), dtype=policy)
-        self.scale_sbf_sum = ScaleFactor(dtype=policy)
-        self.up_projection = SymmetricUpProjection(emb_size_edge, seeds, dtype=policy)
-
-    def call(self, m: tf.Tensor, basis: dict, graph: Graph) -> tf.Tensor:
-        quadruplets = basis["quadruplets"]
-        x_db = self.dense_db(m)  # (edges, emb_size_edge)
-        x_db = self.scale_rbf(x_db * self.mlp_rbf(basis["rbf4"]), reference=x_db)
-        x_db = self.down_projection(x_db)  # (edges, emb_size_quad)
-        x_abd = quadruplets.to_paths(tf.cast(x_db, m.dtype))  # (a, b, d, emb_size_quad)
-        x_abd = self.scale_cbf(x_abd * tf.cast(self.mlp_cbf(basis["cbf4"]), m.dtype), reference=x_abd)
-        x = quadruplets.sum_outer(x_abd, basis["sbf4"])  # (edges, emb_size_sbf, emb_size_quad): sum over b and d
-        x = self.scale_sbf_sum(self.mlp_sbf(x), reference=x_db)  # (edges, emb_size_bil_quad)
-        return self.up_projection(x, graph)
-
-
 class AtomUpdate(tf.keras.layers.Layer):
     """Incoming messages, weighted by distance, summed and passed through dense layers, (atoms, emb_size_atom)."""
 
-    def __init__(self, sizes: dict, num_atom: int, seed: int, **kwargs) -> None:
+    def __init__(self, sizes: Sizes, num_atom: int, seed: int, **kwargs) -> None:
         super().__init__(autocast=False, **kwargs)
         policy, seeds = self.dtype_policy, seed_stream(seed)
-        self.dense_rbf = scaled_dense(sizes["emb_size_edge"], next(seeds), None, dtype=policy)
+        self.dense_rbf = scaled_dense(sizes.emb_size_edge, next(seeds), None, dtype=policy)
         self.scale_sum = ScaleFactor(dtype=policy)
-        first = scaled_dense(sizes["emb_size_atom"], next(seeds), dtype=policy)
-        self.layers = [first, *residuals(num_atom, sizes["emb_size_atom"], seeds, policy)]
+        first = scaled_dense(sizes.emb_size_atom, next(seeds), dtype=policy)
+        self.layers = [first, *residuals(num_atom, sizes.emb_size_atom, seeds, policy)]
 
     def call(self, m: tf.Tensor, rbf: tf.Tensor, graph: Graph) -> tf.Tensor:
         weighted = m * self.dense_rbf(rbf)  # (edges, emb_size_edge)
@@ -159,7 +78,7 @@ class OutputBlock(AtomUpdate):
     """
 
     def __init__(
-        self, sizes: dict, num_atom: int, num_targets: int, output_init: str, direct_forces: bool, seed: int, **kwargs
+        self, sizes: Sizes, num_atom: int, num_targets: int, output_init: str, direct_forces: bool, seed: int, **kwargs
     ) -> None:
         super().__init__(sizes, num_atom, seed, **kwargs)
         policy, seeds = self.dtype_policy, seed_stream(seed + 1)
@@ -171,7 +90,7 @@ class OutputBlock(AtomUpdate):
 
         self.out_energy = output()
         if direct_forces:
-            emb_size_edge = sizes["emb_size_edge"]
+            emb_size_edge = sizes.emb_size_edge
             first = scaled_dense(emb_size_edge, next(seeds), dtype=policy)
             self.seq_forces = [first, *residuals(num_atom, emb_size_edge, seeds, policy)]
             self.dense_rbf_F = scaled_dense(emb_size_edge, next(seeds), None, dtype=policy)
@@ -192,7 +111,7 @@ class InteractionBlock(tf.keras.layers.Layer):
 
     def __init__(
         self,
-        sizes: dict,
+        sizes: Sizes,
         num_before_skip: int,
         num_after_skip: int,
         num_concat: int,
@@ -203,7 +122,7 @@ class InteractionBlock(tf.keras.layers.Layer):
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         policy, seeds = self.dtype_policy, seed_stream(seed)
-        emb_size_edge = sizes["emb_size_edge"]
+        emb_size_edge = sizes.emb_size_edge
         self.dense_ca = scaled_dense(emb_size_edge, next(seeds), dtype=policy)
         self.trip_interaction = TripletInteraction(sizes, next(seeds), dtype=policy)
         self.quad_interaction = None if triplets_only else QuadrupletInteraction(sizes, next(seeds), dtype=policy)
@@ -213,14 +132,22 @@ class InteractionBlock(tf.keras.layers.Layer):
         self.concat_layer = EdgeEmbedding(emb_size_edge, next(seeds), dtype=policy)
         self.residual_m = residuals(num_concat, emb_size_edge, seeds, policy)
 
-    def call(self, h: tf.Tensor, m: tf.Tensor, basis: dict, graph: Graph) -> tuple[tf.Tensor, tf.Tensor]:
-        branches = [self.dense_ca(m), self.trip_interaction(m, basis, graph)]  # (edges, emb_size_edge) each
+    def call(
+        self,
+        h: tf.Tensor,
+        m: tf.Tensor,
+        rbf: tf.Tensor,
+        triplets: TripletBasis,
+        quadruplets: QuadrupletBasis | None,
+        graph: Graph,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        branches = [self.dense_ca(m), self.trip_interaction(m, triplets, graph)]  # (edges, emb_size_edge) each
         if self.quad_interaction is not None:
-            branches.append(self.quad_interaction(m, basis, graph))
-        x = passed_through(self.layers_before_skip, mean_of(*branches))
-        m = passed_through(self.layers_after_skip, mean_of(m, x))
-        h = mean_of(h, self.atom_update(m, basis["rbf_h"], graph))  # (atoms, emb_size_atom)
-        m = mean_of(m, passed_through(self.residual_m, self.concat_layer(h, m, graph)))
+            branches.append(self.quad_interaction(m, quadruplets, graph))
+        x = passed_through(self.layers_before_skip, scaled_sum(*branches))
+        m = passed_through(self.layers_after_skip, scaled_sum(m, x))
+        h = scaled_sum(h, self.atom_update(m, rbf, graph))  # (atoms, emb_size_atom)
+        m = scaled_sum(m, passed_through(self.residual_m, self.concat_layer(h, m, graph)))
         return h, m
 
 
@@ -265,8 +192,6 @@ class GemNet(Hyperparameters, tf.keras.Model):
     seed : int
     """
 
-    recompute = False
-
     def __init__(
         self,
         triplets_only: bool = False,
@@ -303,7 +228,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
         self.aggregation_class = choose_aggregation(aggregation, "interior", best="sum_first")
         self.needs = self.aggregation_class.needs | (frozenset() if triplets_only else {"atom_edges"})
         dtype, seeds = self.dtype, seed_stream(seed)
-        sizes = {key: value for key, value in self._hyperparameters.items() if key.startswith("emb_size")}
+        sizes = Sizes(**{field: self._hyperparameters[field] for field in Sizes._fields})
         size = {"num_spherical": num_spherical, "num_radial": num_radial, "envelope_exponent": envelope_exponent - 1}
 
         def shared(units: int) -> tf.keras.layers.Layer:
@@ -344,44 +269,35 @@ class GemNet(Hyperparameters, tf.keras.Model):
         vectors = edge_vectors(graph)  # (edges, 3)
         distance = safe_norm(vectors)  # (edges,)
         rbf = self.rbf_basis(distance) * (math.sqrt(2 / self.cutoff) / self.cutoff)  # (edges, num_radial)
-        basis = self.bases(graph, vectors, distance, rbf)
-        rbf_out = self.mlp_rbf_out(rbf)  # (edges, emb_size_rbf)
+        triplets, quadruplets = self.bases(graph, vectors, distance, rbf)
+        rbf_h, rbf_out = self.mlp_rbf_h(rbf), self.mlp_rbf_out(rbf)  # (edges, emb_size_rbf)
 
         h = self.atom_emb(graph.atomic_numbers)  # (atoms, emb_size_atom)
         m = self.edge_emb(h, rbf, graph)  # (edges, emb_size_edge)
         outputs = [self.out_blocks[0](m, rbf_out, graph)]  # (atoms, num_targets), (edges, num_targets)
         for interaction, output in zip(self.int_blocks, self.out_blocks[1:]):
-            h, m = interaction(h, m, basis, graph)
+            h, m = interaction(h, m, rbf_h, triplets, quadruplets, graph)
             outputs.append(output(m, rbf_out, graph))
         energy, along_edge = (tf.add_n(list(parts)) for parts in zip(*outputs))
         forces = self.forces(along_edge, vectors, graph) if self.direct_forces else no_forces(energy)
         return AtomOutputs(scalars=energy, forces=forces)
 
-    def bases(self, graph: Graph, vectors: tf.Tensor, distance: tf.Tensor, rbf: tf.Tensor) -> dict:
+    def bases(
+        self, graph: Graph, vectors: tf.Tensor, distance: tf.Tensor, rbf: tf.Tensor
+    ) -> tuple[TripletBasis, QuadrupletBasis | None]:
         """Return what the geometry gives all interaction blocks, reduced by the projections that they share."""
-        norm = self.cutoff**-1.5
-        radial = self.cbf_basis.radial(distance) * norm  # (edges, num_spherical, num_radial)
+        radial = self.cbf_basis.radial(distance) * self.cutoff**-1.5  # (edges, num_spherical, num_radial)
         pairs = self.aggregation_class(graph, "interior", radial_edge="ji", updates="ij")
-        basis = {
-            "pairs": pairs,
-            "y3": pairs.angular(vectors, self.cbf_basis),
-            "rbf3": self.mlp_rbf3(rbf),  # (edges, emb_size_rbf)
-            "rbf_h": self.mlp_rbf_h(rbf),
-            "cbf3": self.mlp_cbf3(radial),  # (edges, num_spherical, emb_size_cbf)
-        }
+        angular = pairs.angular(vectors, self.cbf_basis)
+        triplets = TripletBasis(pairs, angular, rbf=self.mlp_rbf3(rbf), cbf=self.mlp_cbf3(radial))
         if self.triplets_only:
-            return basis
+            return triplets, None
         quadruplets = Quadruplets(graph, vectors, self.int_cutoff, self.num_spherical)
         distance_ab = tf.reshape(quadruplets.distance_ab, [-1])
         radial_ab = self.int_cbf_basis.radial(distance_ab) * self.int_cutoff**-1.5
         by_harmonic = tf.gather(radial, degrees(self.num_spherical), axis=1)  # (edges, num_spherical^2, num_radial)
-        return {
-            **basis,
-            "quadruplets": quadruplets,
-            "rbf4": self.mlp_rbf4(rbf),
-            "cbf4": quadruplets.circular(self.mlp_cbf4(radial_ab)),  # (a, b, d, emb_size_cbf)
-            "sbf4": self.mlp_sbf4(by_harmonic),  # (edges, num_spherical^2, emb_size_sbf)
-        }
+        cbf = quadruplets.circular(self.mlp_cbf4(radial_ab))
+        return triplets, QuadrupletBasis(quadruplets, rbf=self.mlp_rbf4(rbf), cbf=cbf, sbf=self.mlp_sbf4(by_harmonic))
 
     def forces(self, along_edge: tf.Tensor, vectors: tf.Tensor, graph: Graph) -> tf.Tensor:
         """Direct forces on the atoms, (atoms, num_targets, 3): sums over edges of numbers times directions."""

@@ -95,10 +95,10 @@ class RunFolder:
 
     def append_metrics(self, row: dict[str, float]) -> None:
         """Add a line to metrics.csv; the first column must be `step`."""
-        new = not self.metrics_file.exists()
+        lines = self._metrics_lines()
         with self.metrics_file.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row), lineterminator="\n")
-            if new:
+            writer = csv.DictWriter(file, lines[0].split(",") if lines else list(row), lineterminator="\n")
+            if not lines:
                 writer.writeheader()
             writer.writerow(row)
 

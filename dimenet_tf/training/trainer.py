@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.data.batching import TrainingBatches, check_budget
 from dimenet_tf.data.dataset import Dataset
-from dimenet_tf.data.pipeline import Batch, make_dataset
+from dimenet_tf.data.pipeline import make_dataset
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
-from dimenet_tf.predictor import Prediction, Predictor, load
+from dimenet_tf.predictor import Predictor, load
 from dimenet_tf.training.callbacks import (
     Diverged,
     Interrupted,
@@ -33,114 +32,24 @@ from dimenet_tf.training.events import forget_events_after
 from dimenet_tf.training.folder import RunFolder
 from dimenet_tf.training.losses import Loss
 from dimenet_tf.training.memory import largest_batch, memory_line
-from dimenet_tf.training.metrics import evaluate
 from dimenet_tf.training.optimizer import (
-    averaged_values,
     create_optimizer_weights,
     learning_rate,
     make_optimizer,
     steps_made,
 )
 from dimenet_tf.training.schedules import WarmupExponentialDecay
+from dimenet_tf.training.settings import TrainingConfig
 from dimenet_tf.training.state import RunState
+from dimenet_tf.training.step import TrainingModel
+from dimenet_tf.training.validation import Validation
 from dimenet_tf.weights import assign_weights, named_variables
 
 ON_NAN = ("stop", "rollback")
 MAX_ROLLBACKS = 10
+# hyperparameters that change what weights mean, but not their shapes
+MEANING = "cutoff int_cutoff envelope_exponent conventions radial_basis extensive forces_coupled".split()
 FITTED_BATCHES = 4  # whose variances GemNet's scaling factors are chosen by
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """The `training` section. The defaults are the published settings.
-
-    Parameters
-    ----------
-    num_steps : training steps
-    batch_size : molecules in a step; None with a budget
-    budget : instead, at most so many atoms, edges or triplets in a step, by name: {"edges": 10000}
-    learning_rate, warmup_steps, decay_steps, decay_rate : see `WarmupExponentialDecay`
-    loss : "dimenet" (Eq. 2) or "gemnet" (GemNet's Eq. 21); they differ for forces only
-    rho_force : weight of the forces; None for the paper's: 100 (dimenet), 0.999 (gemnet)
-    ema_decay : of the averaged weights that are validated, tested and kept
-    max_grad_norm : gradients are scaled down to this global norm
-    evaluation_interval : steps between validations; each is followed by a checkpoint
-    checkpoint_minutes : there is another checkpoint whenever so many minutes have gone by
-    on_nan : what follows a step whose loss is not finite, or a million times the mean: "stop", or "rollback" (back to
-        the last checkpoint and on with half of the learning rate, up to ten times)
-    patience : validations without improvement after which training ends; None for never
-    init_from : run or model whose weights training starts from (fine-tuning)
-    strategy : "auto" (all GPUs if there are several), "none", "mirrored" or "multi_worker"; see `make_strategy`
-    logdir : where run folders are made
-    log_interval : steps between TensorBoard scalars
-    histogram_interval : validations between TensorBoard histograms of the weights; 0 for none
-    """
-
-    num_steps: int = 3_000_000
-    batch_size: int | None = 32
-    budget: Mapping[str, int] | None = None
-    learning_rate: float = 1e-3
-    warmup_steps: int = 3000
-    decay_steps: int = 4_000_000
-    decay_rate: float = 0.01
-    loss: str = "dimenet"
-    rho_force: float | None = None
-    ema_decay: float = 0.999
-    max_grad_norm: float = 1000.0
-    evaluation_interval: int = 10_000
-    checkpoint_minutes: float = 10.0
-    on_nan: str = "stop"
-    patience: int | None = None
-    init_from: str | None = None
-    strategy: str = "auto"
-    logdir: str = "runs"
-    log_interval: int = 10
-    histogram_interval: int = 10
-
-
-class TrainingModel(tf.keras.Model):
-    """A predictor with its training step.
-
-    Parameters
-    ----------
-    predictor : what is trained
-    loss : of each molecule
-    max_grad_norm : see `TrainingConfig`
-    rate : () variable that the learning rate is multiplied by; becomes 0 in a step that is not finite
-    stop : () int variable: not 0 where this worker must stop
-    """
-
-    def __init__(self, predictor: Predictor, loss: Loss, max_grad_norm: float, rate, stop) -> None:
-        super().__init__()
-        self.predictor = predictor
-        self.batch_loss = loss
-        self.max_grad_norm = max_grad_norm
-        self.rate, self.stop = rate, stop
-        self.distribute_reduction_method = "first"  # what `train_step` returns is summed over replicas already
-
-    def call(self, graph):
-        return self.predictor.compute(graph)
-
-    @tf.autograph.experimental.do_not_convert  # as `Predictor.compute`
-    def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
-        variables = self.predictor.trainable_variables
-        with tf.GradientTape() as tape:
-            prediction, graph = self.predictor.compute(batch.graph), batch.graph
-            losses = self.batch_loss(prediction, batch.targets, batch.forces, graph.molecule_of_atom, graph.num_atoms)
-            loss = batch.weight * tf.reduce_sum(losses)  # this replica's share of the mean
-        # dense: the norm of a gradient in slices would count repeated rows apart
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables, unconnected_gradients="zero")]
-        replica = tf.distribute.get_replica_context()
-        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        both = tf.stack([loss, tf.cast(self.stop, loss.dtype)])
-        loss, stop = tf.unstack(replica.all_reduce(tf.distribute.ReduceOp.SUM, both))
-        gradients, norm = tf.clip_by_global_norm(gradients, self.max_grad_norm)
-        # a step that is not finite leaves the weights as they were: they are what must be looked at
-        sound = tf.math.is_finite(loss) & tf.math.is_finite(norm)
-        gradients = [tf.where(sound, gradient, tf.zeros_like(gradient)) for gradient in gradients]
-        self.rate.assign(tf.where(sound, self.rate, 0.0))
-        self.optimizer.apply_gradients(zip(gradients, variables), experimental_aggregate_gradients=False)
-        return {"loss": loss, "gradient_norm": norm, "stop": stop}
 
 
 class Trainer:
@@ -176,6 +85,18 @@ class Trainer:
         self.workers = Workers(self.strategy)
         self.state, self.interrupt = RunState(), StopOnSignal()
         self.rate = tf.Variable(1.0, trainable=False)  # the learning rate is multiplied by it; see `on_nan`
+        self._make_model(make_predictor)
+        self._prepare_data(seed)
+        fresh = config.init_from is None and not self.checkpoints.paths()
+        if fresh and hasattr(self.predictor.model, "fit_scale_factors"):
+            some = np.concatenate(self.batches.epoch(0)[:FITTED_BATCHES])
+            self.predictor.model.fit_scale_factors(Graph(*map(tf.constant, self.store.batch(some))))
+        self._go_back_to_checkpoint()
+        self.workers.agree_on("step of the checkpoint", self.step)
+
+    def _make_model(self, make_predictor: Callable[[], Predictor]) -> None:
+        """Make predictor, training step, optimizer and what is saved of them."""
+        config = self.config
         with self.strategy.scope():
             self.predictor = make_predictor()
             head, energy = self.predictor.head, self.predictor.energy
@@ -192,19 +113,23 @@ class Trainer:
             checkpoint = tf.train.Checkpoint(
                 model=self.predictor.model, optimizer=self.optimizer, rate=self.rate, state=self.state
             )
-            self.checkpoints = Checkpoints(checkpoint, folder.checkpoints)
+            self.checkpoints = Checkpoints(checkpoint, self.folder.checkpoints)
             if config.init_from is not None and not self.checkpoints.paths():
                 initialize_from(self.predictor, config.init_from)
             create_optimizer_weights(self.optimizer, self.predictor.trainable_variables)
-        self.averaged = self.predictor.clone()  # validated and kept: holds the moving average of the weights
-        # only the molecules that are needed: a trajectory may have a million others
+
+    def _prepare_data(self, seed: int) -> None:
+        """Make graphs, labels and batches of the molecules that are needed: a trajectory may have a million others."""
+        config, dataset = self.config, self.dataset
         train, valid = len(dataset.split.train), len(dataset.split.valid)
         used = dataset.container.select(np.concatenate([dataset.split.train, dataset.split.valid]))
         self.ids = used.id
         self.store = self.predictor.graph_store(used.N, used.Z, used.R)
         self.targets = dataset.labels(used)
         self.forces = used.target("forces") if dataset.has_forces else None
-        self.valid = used.select(np.arange(train, train + valid))
+        self.validation = Validation(
+            self.predictor.clone(), dataset, self.loss, self.store, np.arange(train, train + valid)
+        )
         self.batches = TrainingBatches(
             np.arange(train),
             seed,
@@ -212,12 +137,6 @@ class Trainer:
             budget=config.budget,
             sizes={name: self.store.sizes(name) for name in config.budget or {}},
         )
-        model = self.predictor.model
-        if hasattr(model, "fit_scale_factors") and config.init_from is None and not self.checkpoints.paths():
-            some = np.concatenate(self.batches.epoch(0)[:FITTED_BATCHES])
-            model.fit_scale_factors(Graph(*map(tf.constant, self.store.batch(some))))
-        self._go_back_to_checkpoint()
-        self.workers.agree_on("step of the checkpoint", self.step)
 
     @property
     def step(self) -> int:
@@ -365,64 +284,47 @@ class Trainer:
         )
 
     def _validate(self, progress: Progress, writer: tf.summary.SummaryWriter) -> None:
-        variables = self.predictor.trainable_variables
-        for variable, value in zip(self.averaged.trainable_variables, averaged_values(self.optimizer, variables)):
-            variable.assign(value)
-        for variable, value in zip(self.averaged.non_trainable_variables, self.predictor.non_trainable_variables):
-            variable.assign(value)  # scaling factors
-        train, valid = len(self.dataset.split.train), len(self.valid)
         # several workers hear of a signal in the next step, together
         check = None if self.workers.several else self.interrupt.check
-        prediction = self.averaged.predict_store(self.store, np.arange(train, train + valid), before_batch=check)
-        table = evaluate(self.dataset, self.valid, prediction)
-        targets = table["targets"]
-        row = {
-            "step": self.step,
-            "loss": self.state.mean_loss,
-            "validation_loss": self._validation_loss(prediction),
-            "std_mae": table["std_mae"],
-            "log_mae": table["log_mae"],
-            "learning_rate": learning_rate(self.optimizer),
-        }
-        row |= {f"mae_{name}": t["mae"] for name, t in targets.items()}
+        errors = self.validation.run(self.predictor, self.optimizer, check)
+        rate = learning_rate(self.optimizer)
+        row = {"step": self.step, "loss": self.state.mean_loss, **errors.row(), "learning_rate": rate}
         if self.workers.is_chief:
             self.folder.append_metrics(row)
             self.on_validation(row)
-        shown = [f"{name} {t['mae']:.4g} {t['unit']}".strip() for name, t in targets.items()]
-        progress.show_validation("MAE " + ", ".join(shown) if len(shown) <= 3 else f"std. MAE {table['std_mae']:.3g} %")
+        progress.show_validation(errors.summary())
         with writer.as_default(step=self.step):
-            tf.summary.scalar("validation/loss", row["validation_loss"])
-            for name, t in targets.items():
-                tf.summary.scalar(f"validation/mae_{name}", t["mae"])
-                tf.summary.scalar(f"validation/log_mae_{name}", t["log_mae"])
+            errors.write_summary()
             interval = self.config.histogram_interval * self.config.evaluation_interval
             if interval and self.step % interval == 0:
-                for name, variable in named_variables(self.averaged.model).items():
+                for name, variable in named_variables(self.validation.averaged.model).items():
                     tf.summary.histogram(f"weights/{name}", variable)
-        # forces need the balance that training has; targets of different units the paper's mean
-        error = self.workers.of_chief(row["validation_loss" if self.dataset.has_forces else "std_mae"])
+        error = self.workers.of_chief(errors.deciding)
         if not math.isfinite(error):
             raise Diverged(f"step {self.step}: the validation error is {error}")
         if error < self.state.best_error:
             self.state.best_error, self.state.stale = error, 0
             if self.workers.is_chief:
-                self.folder.replace_best(self.averaged.to_folder)
+                self.folder.replace_best(self.validation.averaged.to_folder)
         else:
             self.state.stale += 1
         self.state.validated = self.step
         self.state.forget_losses()
-
-    def _validation_loss(self, prediction: Prediction) -> float:
-        valid, targets = self.valid, self.targets[-len(self.valid) :]
-        forces = valid.target("forces") if self.dataset.has_forces else None
-        return float(tf.reduce_mean(self.loss(prediction, targets, forces, valid.molecule_of_atom, valid.N)))
 
 
 def initialize_from(predictor: Predictor, source: str) -> None:
     """Start from the weights of another run or model of the same architecture and size."""
     other = load(source)
     mine, theirs = predictor.model.get_config(), other.model.get_config()
-    for key in ("cutoff", "envelope_exponent", "conventions", "radial_basis", "extensive"):
+    for key in (
+        "cutoff",
+        "envelope_exponent",
+        "conventions",
+        "radial_basis",
+        "extensive",
+        "int_cutoff",
+        "forces_coupled",
+    ):
         if key in mine and key in theirs and mine[key] != theirs[key]:
             raise UserError(f"training.init_from = {source}: its model.{key} is {theirs[key]}, here it is {mine[key]}")
     weights = {name: variable.numpy() for name, variable in named_variables(other.model).items()}

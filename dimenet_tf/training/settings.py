@@ -1,0 +1,54 @@
+"""The `training` section of a configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """The `training` section. The defaults are the published settings.
+
+    Parameters
+    ----------
+    num_steps : training steps
+    batch_size : molecules in a step; None with a budget
+    budget : instead, at most so many atoms, edges or triplets in a step, by name: {"edges": 10000}
+    learning_rate, warmup_steps, decay_steps, decay_rate : see `WarmupExponentialDecay`
+    loss : "dimenet" (Eq. 2) or "gemnet" (GemNet's Eq. 21); they differ for forces only
+    rho_force : weight of the forces; None for the paper's: 100 (dimenet), 0.999 (gemnet)
+    ema_decay : of the averaged weights that are validated, tested and kept
+    max_grad_norm : gradients are scaled down to this global norm
+    evaluation_interval : steps between validations; each is followed by a checkpoint
+    checkpoint_minutes : there is another checkpoint whenever so many minutes have gone by
+    on_nan : what follows a step whose loss is not finite, or a million times the mean: "stop", or "rollback" (back to
+        the last checkpoint and on with half of the learning rate, up to ten times)
+    patience : validations without improvement after which training ends; None for never
+    init_from : run or model whose weights training starts from (fine-tuning)
+    strategy : "auto" (all GPUs if there are several), "none", "mirrored" or "multi_worker"; see `make_strategy`
+    logdir : where run folders are made
+    log_interval : steps between TensorBoard scalars
+    histogram_interval : validations between TensorBoard histograms of the weights; 0 for none
+    """
+
+    num_steps: int = 3_000_000
+    batch_size: int | None = 32
+    budget: Mapping[str, int] | None = None
+    learning_rate: float = 1e-3
+    warmup_steps: int = 3000
+    decay_steps: int = 4_000_000
+    decay_rate: float = 0.01
+    loss: str = "dimenet"
+    rho_force: float | None = None
+    ema_decay: float = 0.999
+    max_grad_norm: float = 1000.0
+    evaluation_interval: int = 10_000
+    checkpoint_minutes: float = 10.0
+    on_nan: str = "stop"
+    patience: int | None = None
+    init_from: str | None = None
+    strategy: str = "auto"
+    logdir: str = "runs"
+    log_interval: int = 10
+    histogram_interval: int = 10
