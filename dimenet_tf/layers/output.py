@@ -18,13 +18,19 @@ class AtomOutputs(NamedTuple):
 
     scalars: tf.Tensor
     """(atoms, num_targets): each atom's contribution to every property, in the units of the weights."""
+    vectors: tf.Tensor
+    """(atoms, num_vectors, 3): what turns with the molecule; num_vectors is 0 where the model has none."""
     forces: tf.Tensor
     """(atoms, num_targets, 3): forces predicted without a gradient; no rows where the model has none."""
 
 
-def no_forces(scalars: tf.Tensor) -> tf.Tensor:
-    """Return the `forces` of a model that predicts none."""
-    return tf.zeros([0, scalars.shape[1], 3], scalars.dtype)
+def atom_outputs(scalars: tf.Tensor, vectors: tf.Tensor | None = None, forces: tf.Tensor | None = None) -> AtomOutputs:
+    """Return a model's outputs, empty arrays for those that it has not."""
+    if vectors is None:
+        vectors = tf.zeros([tf.shape(scalars)[0], 0, 3], scalars.dtype)
+    if forces is None:
+        forces = tf.zeros([0, scalars.shape[1], 3], scalars.dtype)
+    return AtomOutputs(scalars, vectors, forces)
 
 
 class OutputBlock(tf.keras.layers.Layer):

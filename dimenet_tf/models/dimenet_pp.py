@@ -12,7 +12,7 @@ from dimenet_tf.layers.embedding import EmbeddingBlock
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.initializers import seed_stream
 from dimenet_tf.layers.interaction import SkipUpdate
-from dimenet_tf.layers.output import AtomOutputs, OutputBlock, SeparateOutputBlocks, no_forces
+from dimenet_tf.layers.output import AtomOutputs, OutputBlock, SeparateOutputBlocks, atom_outputs
 from dimenet_tf.layers.recompute import run
 from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
 
@@ -196,4 +196,4 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         for interaction, output in zip(self.int_blocks, self.output_blocks[1:]):
             m = interaction(m, rbf, radial, y, pairs)
             outputs += output(m, rbf, graph)
-        return AtomOutputs(scalars=outputs, forces=no_forces(outputs))
+        return atom_outputs(outputs)

@@ -23,7 +23,7 @@ from dimenet_tf.layers.messages import (
     TripletBasis,
     TripletInteraction,
 )
-from dimenet_tf.layers.output import AtomOutputs, no_forces
+from dimenet_tf.layers.output import AtomOutputs, atom_outputs
 from dimenet_tf.layers.quadruplets import Quadruplets
 from dimenet_tf.layers.scaled import ScaledResidual, ScaleFactor, scaled_dense, scaled_sum
 from dimenet_tf.models.hyperparameters import Hyperparameters
@@ -279,8 +279,8 @@ class GemNet(Hyperparameters, tf.keras.Model):
             h, m = interaction(h, m, rbf_h, triplets, quadruplets, graph)
             outputs.append(output(m, rbf_out, graph))
         energy, along_edge = (tf.add_n(list(parts)) for parts in zip(*outputs))
-        forces = self.forces(along_edge, vectors, graph) if self.direct_forces else no_forces(energy)
-        return AtomOutputs(scalars=energy, forces=forces)
+        forces = self.forces(along_edge, vectors, graph) if self.direct_forces else None
+        return atom_outputs(energy, forces=forces)
 
     def bases(
         self, graph: Graph, vectors: tf.Tensor, distance: tf.Tensor, rbf: tf.Tensor
