@@ -33,7 +33,8 @@ STEP = """
     model = {"num_blocks": 2, **options["model"]}
     energy = "energy" if options["forces"] else None
     predictor = Predictor(options["name"], model, head, range(1, 10), energy=energy)
-    data = sample().select(np.arange(120))
+    count = options["molecules"]
+    data = sample().select(np.arange(count))
 
     @tf.function(input_signature=[predictor.predict_graph.input_signature[0]])
     def step(graph):
@@ -45,25 +46,26 @@ STEP = """
     store = predictor.graph_store(data.N, data.Z, data.R)
     step(store.batch([0]))
     before = used()
-    step(store.batch(range(120)))
-    forecast = memory.forecast(predictor, *memory.largest_batch(store, [np.arange(120)]))
+    step(store.batch(range(count)))
+    forecast = memory.forecast(predictor, *memory.largest_batch(store, [np.arange(count)]))
     print(json.dumps([used() - before, forecast]))
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says how much memory a process has used")
 @pytest.mark.parametrize(
-    "name, model, forces",
+    "name, model, forces, molecules",
     [
-        ("dimenet_pp", {"aggregation": "harmonics"}, False),
-        ("dimenet_pp", {"aggregation": "sum_first"}, True),
-        ("dimenet", {}, False),
-        ("dimenet_pp", {"aggregation": "triplets"}, False),
-        ("gemnet", {"triplets_only": True}, True),
+        ("dimenet_pp", {"aggregation": "harmonics"}, False, 120),
+        ("dimenet_pp", {"aggregation": "sum_first"}, True, 120),
+        ("dimenet", {}, False, 120),
+        ("dimenet_pp", {"aggregation": "triplets"}, False, 120),
+        ("gemnet", {"triplets_only": True}, True, 120),
+        ("gemnet", {}, True, 24),
     ],
 )
-def test_forecast_is_what_a_step_needs(name, model, forces):
-    options = json.dumps({"name": name, "model": model, "forces": forces})
+def test_forecast_is_what_a_step_needs(name, model, forces, molecules):
+    options = json.dumps({"name": name, "model": model, "forces": forces, "molecules": molecules})
     command = [sys.executable, "-c", textwrap.dedent(STEP), options]
     needed, forecast = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     assert 0.4 < needed / forecast < 1.3  # about
