@@ -20,7 +20,7 @@ from dimenet_tf.predictor import Predictor
 from dimenet_tf.training.settings import TrainingConfig
 
 PRECISIONS = ("float32", "float64", "mixed_bfloat16")
-DERIVED = ("num_targets",)  # hyperparameters that follow from other keys
+DERIVED = ("num_targets", "num_vectors")  # hyperparameters that follow from other keys
 
 
 def defaults(model_name: str = "dimenet") -> dict[str, Any]:
