@@ -18,8 +18,8 @@ Names that are understood, each with or without `w/` in front (b, p, o: numbers)
     postprocessors.p.mean                                           energy of an atom
     postprocessors.p.atomref                                        (100,), all zero
 
-All hyperparameters follow from them. What no state dict says is taken for granted: silu, sums over atoms, cosine cutoff,
-epsilon 1e-8, and positions in Angstrom.
+All hyperparameters follow from them. What no state dict says is taken for granted: silu, sums over atoms, cosine
+cutoff, epsilon 1e-8, and positions in Angstrom.
 """
 
 from __future__ import annotations
@@ -38,22 +38,24 @@ from dimenet_tf.predictor import Predictor
 from dimenet_tf.weights import assign_weights
 
 EMBEDDINGS = "atom_emb/embeddings"
+DENSE = (
+    (r"representation\.interactions\.(\d+)\.interatomic_context_net", r"message_blocks/\1/dense"),
+    (r"representation\.mixing\.(\d+)\.intraatomic_context_net", r"update_blocks/\1/dense"),
+    (r"output_modules\.\d+\.outnet", "out"),
+)
 NAMES = (
     (r"representation\.embedding\.weight", EMBEDDINGS),
     (r"representation\.radial_basis\.freqs", "rbf_basis/frequencies"),
     (r"representation\.radial_basis\.offsets", "rbf_basis/centers"),
     (r"representation\.radial_basis\.widths", "rbf_basis/widths"),
-    (r"representation\.filter_net\.(weight|bias)", r"filters/\1"),
-    (r"representation\.interactions\.(\d+)\.interatomic_context_net\.0\.(weight|bias)", r"message_blocks/\1/dense_1/\2"),
-    (r"representation\.interactions\.(\d+)\.interatomic_context_net\.1\.(weight|bias)", r"message_blocks/\1/dense_2/\2"),
-    (r"representation\.mixing\.(\d+)\.intraatomic_context_net\.0\.(weight|bias)", r"update_blocks/\1/dense_1/\2"),
-    (r"representation\.mixing\.(\d+)\.intraatomic_context_net\.1\.(weight|bias)", r"update_blocks/\1/dense_2/\2"),
-    (r"representation\.mixing\.(\d+)\.mu_channel_mix\.weight", r"update_blocks/\1/mix/weight"),
-    (r"output_modules\.\d+\.outnet\.0\.(weight|bias)", r"out_1/\1"),
-    (r"output_modules\.\d+\.outnet\.1\.(weight|bias)", r"out_2/\1"),
+    (r"representation\.filter_net\.weight", "filters/kernel"),
+    (r"representation\.filter_net\.bias", "filters/bias"),
+    (r"representation\.mixing\.(\d+)\.mu_channel_mix\.weight", r"update_blocks/\1/mix/kernel"),
     (r"representation\.cutoff_fn\.cutoff", "cutoff"),
     (r"postprocessors\.\d+\.mean", "mean"),
     (r"postprocessors\.\d+\.atomref", "atomref"),
+    *((rf"{net}\.{n}\.weight", f"{layer}_{n + 1}/kernel") for net, layer in DENSE for n in (0, 1)),
+    *((rf"{net}\.{n}\.bias", f"{layer}_{n + 1}/bias") for net, layer in DENSE for n in (0, 1)),
 )
 
 
@@ -109,12 +111,12 @@ def from_schnetpack(arrays: Mapping[str, np.ndarray], source: str) -> tuple[dict
             raise UserError(f"{source}: unexpected array '{theirs}'; is this a PaiNN of SchNetPack?")
         if name in ours:
             raise UserError(f"{source}: '{theirs}' is there a second time under another number: one energy can be read")
-        if name.endswith("/weight"):
-            name, array = name.replace("/weight", "/kernel"), array.T
-        ours[name] = array
+        ours[name] = array.T if name.endswith("kernel") else array
     mean, atomref = float(ours.pop("mean", 0.0)), ours.pop("atomref", np.zeros(1))
     if np.any(atomref):
-        raise UserError(f"{source}: energies of single atoms (atomref) are not zero; whether they are added is not said")
+        raise UserError(
+            f"{source}: atomref is not zero, and no file says whether it is added; set it to zero if it is not"
+        )
     gaussian = "rbf_basis/centers" in ours
     radial = "rbf_basis/centers" if gaussian else "rbf_basis/frequencies"
     sizes = {radial: "radial_basis", "cutoff": "cutoff_fn", "filters/kernel": "filter_net", EMBEDDINGS: "embedding"}
