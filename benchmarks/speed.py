@@ -73,7 +73,7 @@ def training_step(predictor):
     forces = predictor.energy is not None
     rate, stop = tf.Variable(1.0, trainable=False), tf.Variable(0, trainable=False)
     loss = Loss("dimenet", None, predictor.head.scale, 0 if forces else None)
-    training = TrainingModel(predictor, loss, 1000.0, rate, stop)
+    training = TrainingModel(predictor, loss, 1000.0, None, rate, stop)
     optimizer = make_optimizer(WarmupExponentialDecay(1e-3, 100, 1000, 0.1, rate), 0.999)
     training.compile(optimizer=optimizer)
     create_optimizer_weights(optimizer, predictor.trainable_variables)
