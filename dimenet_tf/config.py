@@ -13,7 +13,7 @@ from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.dataset import DataConfig, Dataset
 from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.graph import GraphStore
-from dimenet_tf.heads import Dipole, Head, choose_heads
+from dimenet_tf.heads import Dipole, DipoleMagnitude, Head, choose_heads
 from dimenet_tf.models import MODELS
 from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.predictor import Predictor
@@ -183,6 +183,8 @@ def build_head(model: Mapping, dataset: Dataset) -> Head:
         if head.needs_vector and not vectors:
             choices = ", ".join(other for other in MODELS if has_vectors(other))
             raise UserError(f"{name} needs a model with vectors, which {model['name']} has not; with them: {choices}")
+        if head is DipoleMagnitude and model.get("output_init") == "zeros":
+            raise UserError(f"model.output_init: zeros: a length of zero has no slope, {name} would never be learned")
         fit = dataset.reference(name, head.additive)
         options = {"per_element": fit.per_element, "offset": fit.offset} if head.additive else {}
         if issubclass(head, Dipole):

@@ -225,6 +225,9 @@ def test_a_magnitude_has_no_reference():
     part = build_head(resolve({})["model"], load_dataset(config, split, data))["mu"]
     assert part.scale == pytest.approx(np.std([1.7, 1.9, 3.0])) and not part.vector and not part.additive
     given = DataConfig(target="mu", heads={"mu": "dipole_magnitude"}, references=dict.fromkeys("HCNO", 1.0))
+    zeros = resolve({"model": {"output_init": "zeros"}})["model"]
+    with pytest.raises(UserError, match="model.output_init: zeros: a length of zero has no slope, mu would never"):
+        build_head(zeros, load_dataset(config, split, data))
     with pytest.raises(UserError, match="data.references: nothing is added to mu"):
         build_head(resolve({})["model"], load_dataset(given, split, data))
 
