@@ -167,21 +167,21 @@ def choose_by_neighbors(model: Mapping, container: DataContainer) -> str:
     return "sum_first" if edges < FEW_NEIGHBORS * some.N.sum() else "harmonics"
 
 
-def has_vectors(model_name: str) -> bool:
-    """Return whether a model gives vectors: its constructor then has `num_vectors`."""
-    return "num_vectors" in hyperparameters(MODELS[model_name])
+def has_vectors(model: Mapping) -> bool:
+    """Return whether a model (its section) can give vectors: its constructor then has `num_vectors`."""
+    return "num_vectors" in hyperparameters(MODELS[model["name"]]) and model.get("vectors", True)
 
 
 def build_head(model: Mapping, dataset: Dataset) -> Head:
     """Make the head of a model (its section of a resolved configuration) for the targets of a data set."""
-    vectors = has_vectors(model["name"])
+    vectors = has_vectors(model)
     heads = choose_heads(dataset.columns.shapes, dataset.config.heads, model.get("extensive", True), vectors)
     if isinstance(dataset.config.references, Mapping) and not any(head.additive for head in heads.values()):
         raise UserError(f"data.references: nothing is added to {', '.join(heads)}")
     parts = []
     for (name, head), unit in zip(heads.items(), dataset.units):
         if head.needs_vector and not vectors:
-            choices = ", ".join(other for other in MODELS if has_vectors(other))
+            choices = ", ".join(other for other in MODELS if has_vectors({"name": other}))
             raise UserError(f"{name} needs a model with vectors, which {model['name']} has not; with them: {choices}")
         if head is DipoleMagnitude and model.get("output_init") == "zeros":
             raise UserError(f"model.output_init: zeros: a length of zero has no slope, {name} would never be learned")
@@ -199,7 +199,7 @@ def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
     head = build_head(config["model"], dataset)
     training = dataset.container.select(dataset.split.train)
     model |= {"num_targets": len(head.scalars), "seed": config["seed"]}
-    if has_vectors(config["model"]["name"]):
+    if has_vectors(config["model"]):
         model["num_vectors"] = len(head.with_vector)
     if config["model"]["name"] == "dimenet_pp" and model["aggregation"] == "auto":
         model["aggregation"] = choose_by_neighbors(model, training)
