@@ -90,6 +90,7 @@ _TYPES = {
     "training.batch_size": (int, type(None)),
     "training.budget": (Mapping, type(None)),
     "training.patience": (int, type(None)),
+    "training.max_grad_ratio": (float, type(None)),
     "training.init_from": (str, type(None)),
 }
 
@@ -119,7 +120,8 @@ def _names(types: tuple) -> str:
 # numbers that may be 0; all others of the sections model and training must be greater
 _MAY_BE_ZERO = (
     "model.envelope_exponent model.num_before_skip model.num_after_skip model.num_dense_output "
-    "training.warmup_steps training.ema_decay training.histogram_interval"
+    "training.warmup_steps training.ema_decay training.histogram_interval "
+    "training.weight_decay training.plateau_cooldown"
 ).split()
 
 
@@ -140,8 +142,11 @@ def _check_values(config: dict) -> None:
     for name, value in config["training"]["weights"].items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise UserError(f"training.weights.{name} = {value!r} must be a number, at least 0")
-    if not 0 <= config["training"]["ema_decay"] < 1:
-        raise UserError(f"training.ema_decay = {config['training']['ema_decay']} must be in [0, 1)")
+    for key in ("ema_decay", "weight_decay"):
+        if not 0 <= config["training"][key] < 1:
+            raise UserError(f"training.{key} = {config['training'][key]} must be in [0, 1)")
+    if config["training"]["plateau_factor"] > 1:
+        raise UserError(f"training.plateau_factor = {config['training']['plateau_factor']} must be at most 1")
 
 
 def data_config(config: Mapping) -> DataConfig:
