@@ -4,7 +4,7 @@ import sys
 import pytest
 from conftest import DIMENETS, SMALL, randomize
 
-from dimenet_tf.heads import ScalarHead
+from dimenet_tf.heads import scalar_head
 from dimenet_tf.plots.__main__ import draw
 from dimenet_tf.predictor import Predictor
 
@@ -12,7 +12,7 @@ from dimenet_tf.predictor import Predictor
 @pytest.fixture(params=[*DIMENETS, "painn"])
 def folder(tmp_path, request):
     model_name = request.param
-    head = ScalarHead(["U0"], ["eV"], [[0.0] * 95], [0.0], [1.0])
+    head = scalar_head(["U0"], ["eV"], [[0.0] * 95], [0.0], [1.0])
     predictor = Predictor(model_name, SMALL[model_name], head, [1, 6, 8])
     randomize(predictor.model)
     predictor.to_folder(tmp_path / model_name)

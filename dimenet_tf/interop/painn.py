@@ -33,7 +33,7 @@ import numpy as np
 
 from dimenet_tf.data.properties import conversion
 from dimenet_tf.errors import UserError
-from dimenet_tf.heads import ScalarHead
+from dimenet_tf.heads import scalar_head
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.weights import assign_weights
 
@@ -85,7 +85,7 @@ def load_schnetpack_painn(
     """
     weights, hyperparameters, mean = from_schnetpack(read_arrays(path), str(path))
     factor = conversion("energy", energy_unit)
-    head = ScalarHead(["energy"], ["eV"], np.full((1, 95), mean * factor), [0.0], [factor])
+    head = scalar_head(["energy"], ["eV"], np.full((1, 95), mean * factor), [0.0], [factor])
     predictor = Predictor("painn", hyperparameters, head, elements, dtype, energy="energy")
     assign_weights(predictor.model, weights, str(path))
     return predictor
