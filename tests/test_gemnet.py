@@ -14,7 +14,7 @@ from test_training_forces import force_dataset
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
 from dimenet_tf.heads import scalar_head
-from dimenet_tf.interop import load_gemnet_checkpoint
+from dimenet_tf.interop import load_gemnet_checkpoint, load_gemnet_state_dict
 from dimenet_tf.interop.dimenet import SUFFIX
 from dimenet_tf.interop.gemnet import from_official, official_order
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
@@ -173,6 +173,28 @@ def test_the_authors_checkpoints_are_read(tmp_path, name):
     write_checkpoint(tmp_path / "without", file, leave_out=factor)
     with pytest.raises(UserError, match=f"no weight '{factor}'"):
         load_gemnet_checkpoint(tmp_path / "without", elements, **hyperparameters)
+
+
+@pytest.mark.parametrize("inner", [".linear", ""])
+def test_state_dicts_of_pytorch_are_read(tmp_path, inner):
+    """The reference weights in PyTorch's layout: dense kernels transposed, names with dots."""
+    file = GemNetReference("gemnet_q", "small")
+    state = {}
+    for name in (key[2:] for key in file.arrays.files if key.startswith("w/")):
+        value, path = file[f"w/{name}"], name.replace("/", ".").replace("layer_with_weights-", "")
+        if path.endswith(".kernel"):
+            dense = value.ndim == 2
+            path = path.removesuffix(".kernel") + (inner if dense else "") + ".weight"
+            value = value.T if dense else value
+        elif path.endswith(".embeddings"):
+            path += ".weight"
+        state[path] = value
+    np.savez(tmp_path / "weights.npz", **state)
+    hyperparameters = {key: value for key, value in file.hyperparameters.items() if key != "activation"}
+    elements = np.unique(file["in/Z"]).tolist()
+    predictor = load_gemnet_state_dict(tmp_path / "weights.npz", elements, "float64", **hyperparameters)
+    prediction = predictor.predict_store(predictor.graph_store(*file.molecules), np.arange(len(file["in/N"])))
+    assert error(prediction.values, file["out64/E"]) < 1e-9
 
 
 def test_order_of_the_authors_harmonics():

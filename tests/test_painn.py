@@ -136,9 +136,9 @@ def test_mistakes_in_files_name_the_array(tmp_path):
     with pytest.raises(UserError, match="atomref"):
         load({**arrays, "postprocessors.0.atomref": np.ones(100)})
     (tmp_path / "painn.npz").write_bytes(b"PK\x03\x04 nonsense")
-    with pytest.raises(UserError, match="cannot be read as npz"):
+    with pytest.raises(UserError, match="is not a readable npz file"):
         load_schnetpack_painn(tmp_path / "painn.npz", elements=[1], energy_unit="eV")
-    with pytest.raises(UserError, match="cannot be read as npz"):
+    with pytest.raises(UserError, match="is not a readable npz file"):
         load_schnetpack_painn(tmp_path / "missing.npz", elements=[1], energy_unit="eV")
 
 

@@ -27,11 +27,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from dimenet_tf.data.properties import conversion
+from dimenet_tf.data.readers import load_npz
 from dimenet_tf.errors import UserError
 from dimenet_tf.heads import scalar_head
 from dimenet_tf.predictor import Predictor
@@ -93,11 +93,7 @@ def load_schnetpack_painn(
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """Return the arrays of a state dict by their names there."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as npz ({error})") from None
+    arrays = load_npz(path, str(path))
     marked = {name[2:]: array for name, array in arrays.items() if name.startswith("w/")}
     return marked or arrays
 
