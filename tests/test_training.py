@@ -135,7 +135,7 @@ def test_gradients_are_clipped(tmp_path):
 
 def test_metrics_are_the_papers():
     errors = np.array([[1.0, 0.2], [-3.0, 0.0]])
-    table = error_table(["a", "b"], ["eV", "D"], np.array([4.0, 0.5]), errors)
+    table = error_table(["a", "b"], ["eV", "D"], np.array([4.0, 0.5]), list(errors.T))
     assert table["targets"]["a"]["mae"] == 2.0 and table["targets"]["b"]["mae"] == 0.1
     assert table["std_mae"] == pytest.approx(100 * (0.5 + 0.2) / 2)
     assert table["log_mae"] == pytest.approx((math.log(0.5) + math.log(0.2)) / 2)
@@ -261,5 +261,5 @@ def test_budget_and_several_targets(tmp_path):
 
 
 def test_a_weight_of_forces_without_forces_is_refused(tmp_path):
-    with pytest.raises(UserError, match="training.rho_force are for forces"):
+    with pytest.raises(UserError, match="are for forces"):
         trainer_of(configuration(rho_force=10.0), tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dimenet_tf.data.readers import load_npz
-from dimenet_tf.heads import ScalarHead
+from dimenet_tf.heads import scalar_head
 from dimenet_tf.interop.dimenet import read_checkpoint
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.weights import assign_weights
@@ -65,7 +65,7 @@ def load_gemnet_state_dict(
 
 
 def _predictor(weights: Mapping, source: str, elements: Sequence[int], dtype: str, hyperparameters: dict) -> Predictor:
-    head = ScalarHead(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0], hyperparameters.get("extensive", True))
+    head = scalar_head(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0], hyperparameters.get("extensive", True))
     predictor = Predictor("gemnet", hyperparameters, head, elements, dtype, energy="energy")
     assign_weights(predictor.model, from_official(weights, predictor.model.num_spherical), source)
     return predictor
