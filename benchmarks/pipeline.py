@@ -23,11 +23,11 @@ from speed import training_step  # noqa: E402
 from dimenet_tf.data import sample  # noqa: E402
 from dimenet_tf.data.batching import TrainingBatches  # noqa: E402
 from dimenet_tf.data.pipeline import make_dataset  # noqa: E402
-from dimenet_tf.heads import ScalarHead  # noqa: E402
+from dimenet_tf.heads import scalar_head  # noqa: E402
 from dimenet_tf.predictor import Predictor  # noqa: E402
 
 data = sample()
-head = ScalarHead(["U0"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
+head = scalar_head(["U0"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
 predictor = Predictor("dimenet_pp", {"emb_size": args.emb_size, "out_emb_size": args.emb_size}, head, range(1, 10))
 store = predictor.graph_store(data.N, data.Z, data.R)
 batches = TrainingBatches(np.arange(len(data)), seed=0, batch_size=32)

@@ -33,12 +33,12 @@ def measure(options: dict) -> dict:
     import numpy as np
 
     from dimenet_tf.graph import Graph
-    from dimenet_tf.heads import ScalarHead
+    from dimenet_tf.heads import scalar_head
     from dimenet_tf.predictor import Predictor
 
     result["import dimenet_tf / s"] = time.perf_counter() - start
     start = time.perf_counter()
-    head = ScalarHead(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
+    head = scalar_head(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
     aggregation = "auto" if way == "floor" else way
     predictor = Predictor(model, {"aggregation": aggregation}, head, range(1, 95), options["precision"])
     result["construction / s"] = time.perf_counter() - start
@@ -72,7 +72,7 @@ def training_step(predictor):
 
     forces = predictor.energy is not None
     rate, stop = tf.Variable(1.0, trainable=False), tf.Variable(0, trainable=False)
-    loss = Loss("dimenet", None, predictor.head.scale, 0 if forces else None)
+    loss = Loss("dimenet", None, predictor.head, "energy" if forces else None)
     training = TrainingModel(predictor, loss, 1000.0, rate, stop)
     optimizer = make_optimizer(WarmupExponentialDecay(1e-3, 100, 1000, 0.1, rate), 0.999)
     training.compile(optimizer=optimizer)

@@ -21,7 +21,7 @@ def measure(options: dict) -> dict:
     import tensorflow as tf
 
     from dimenet_tf.graph import Graph
-    from dimenet_tf.heads import ScalarHead
+    from dimenet_tf.heads import scalar_head
     from dimenet_tf.predictor import Predictor
 
     N, Z, R = water_box(options["atoms"])
@@ -29,7 +29,7 @@ def measure(options: dict) -> dict:
         result = against("dimenet_pp", (N, Z, R), options, ("energy + forces",))
         wall, cpu = (1000 * result[f"energy + forces, {clock} / s"] / len(Z) for clock in ("wall", "CPU"))
         return {"wall": wall, "cpu": cpu, "memory": peak_memory()}
-    head = ScalarHead(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
+    head = scalar_head(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
     way, recompute = options["way"].rstrip("+"), options["way"].endswith("+")
     hyperparameters = {"aggregation": way, "recompute": recompute, "cutoff": options["cutoff"]}
     predictor = Predictor("dimenet_pp", hyperparameters, head, [1, 8], energy="energy")

@@ -13,14 +13,14 @@ from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.dataset import DataConfig, Dataset
 from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.graph import GraphStore
-from dimenet_tf.heads import ScalarHead
+from dimenet_tf.heads import Dipole, Head, choose_heads
 from dimenet_tf.models import MODELS
 from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.training.settings import TrainingConfig
 
 PRECISIONS = ("float32", "float64", "mixed_bfloat16")
-DERIVED = ("num_targets",)  # hyperparameters that follow from other keys
+DERIVED = ("num_targets", "num_vectors")  # hyperparameters that follow from other keys
 
 
 def defaults(model_name: str = "dimenet") -> dict[str, Any]:
@@ -78,11 +78,13 @@ _TYPES = {
     "data.target": (str, list, tuple),
     "data.num_train": (int, type(None)),
     "data.num_valid": (int, type(None)),
+    "data.heads": (Mapping,),
     "data.references": (str, Mapping),
     "data.units": (Mapping,),
     "data.keys": (Mapping,),
     "data.molecule": (str, type(None)),
     "training.rho_force": (float, type(None)),
+    "training.weights": (Mapping,),
     "data.cache": (str, type(None)),
     "data.max_atoms": (int, type(None)),
     "training.batch_size": (int, type(None)),
@@ -131,10 +133,13 @@ def _check_values(config: dict) -> None:
                 continue
             if not math.isfinite(value) or value < 0 or (value == 0 and path not in _MAY_BE_ZERO):
                 raise UserError(f"{path} = {value} must be {'at least' if path in _MAY_BE_ZERO else 'greater than'} 0")
-    for section in ("units", "keys"):
+    for section in ("units", "keys", "heads"):
         for name, value in config["data"][section].items():
             if not isinstance(value, str):
                 raise UserError(f"data.{section}.{name} = {value!r} must be a text")
+    for name, value in config["training"]["weights"].items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise UserError(f"training.weights.{name} = {value!r} must be a number, at least 0")
     if not 0 <= config["training"]["ema_decay"] < 1:
         raise UserError(f"training.ema_decay = {config['training']['ema_decay']} must be in [0, 1)")
 
@@ -162,20 +167,38 @@ def choose_by_neighbors(model: Mapping, container: DataContainer) -> str:
     return "sum_first" if edges < FEW_NEIGHBORS * some.N.sum() else "harmonics"
 
 
+def has_vectors(model_name: str) -> bool:
+    """Return whether a model gives vectors: its constructor then has `num_vectors`."""
+    return "num_vectors" in hyperparameters(MODELS[model_name])
+
+
+def build_head(model: Mapping, dataset: Dataset) -> Head:
+    """Make the head of a model (its section of a resolved configuration) for the targets of a data set."""
+    vectors = has_vectors(model["name"])
+    heads = choose_heads(dataset.columns.shapes, dataset.config.heads, model.get("extensive", True), vectors)
+    if isinstance(dataset.config.references, Mapping) and not any(head.additive for head in heads.values()):
+        raise UserError(f"data.references: nothing is added to {', '.join(heads)}")
+    parts = []
+    for (name, head), unit in zip(heads.items(), dataset.units):
+        if head.needs_vector and not vectors:
+            choices = ", ".join(other for other in MODELS if has_vectors(other))
+            raise UserError(f"{name} needs a model with vectors, which {model['name']} has not; with them: {choices}")
+        fit = dataset.reference(name, head.additive)
+        options = {"per_element": fit.per_element, "offset": fit.offset} if head.additive else {}
+        if issubclass(head, Dipole):
+            options["vector"] = vectors
+        parts.append(head(name, unit, fit.scale, **options))
+    return Head(parts)
+
+
 def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
     """Make the untrained predictor that a resolved configuration describes."""
     model = {k: v for k, v in config["model"].items() if k != "name"}
-    references = dataset.references
-    head = ScalarHead(
-        dataset.names,
-        dataset.units,
-        np.stack([r.per_element for r in references]),
-        np.array([r.offset for r in references]),
-        np.array([r.scale for r in references]),
-        model["extensive"],
-    )
+    head = build_head(config["model"], dataset)
     training = dataset.container.select(dataset.split.train)
-    model |= {"num_targets": len(dataset.names), "seed": config["seed"]}
+    model |= {"num_targets": len(head.scalars), "seed": config["seed"]}
+    if has_vectors(config["model"]["name"]):
+        model["num_vectors"] = len(head.with_vector)
     if config["model"]["name"] == "dimenet_pp" and model["aggregation"] == "auto":
         model["aggregation"] = choose_by_neighbors(model, training)
     try:

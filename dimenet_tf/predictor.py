@@ -16,12 +16,12 @@ from dimenet_tf.elements import symbols
 from dimenet_tf.errors import UserError
 from dimenet_tf.folders import DESCRIPTION, WEIGHTS, find_predictor, read_description
 from dimenet_tf.graph import Graph, GraphStore, graph_signature, ingraph
-from dimenet_tf.heads import ScalarHead
+from dimenet_tf.heads import Head
 from dimenet_tf.models import MODELS, build_model
 from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.weights import load_weights, save_weights
 
-FORMAT = 1
+FORMAT = 2  # 1 had sums of scalars only, see `Head.from_config`
 OPTIONS = ("aggregation", "recompute")  # hyperparameters that change no number
 Array = Union[np.ndarray, tf.Tensor]
 # no tensor decides an `if` here, and AutoGraph's rewriting of Python takes a third of a trace's time
@@ -32,9 +32,9 @@ class Prediction(NamedTuple):
     """What a predictor says about a batch of molecules."""
 
     values: Array
-    """(molecules, targets) float64, in the targets' units."""
+    """(molecules, columns) float64, in the targets' units: see `Columns`, `Predictor.named` splits them."""
     shares: Array
-    """(atoms, targets) float64: what each atom contributes to them."""
+    """(atoms, columns) float64: what each atom contributes to them; their sums are `values`."""
     forces: Array
     """(atoms, 3), eV/Angstrom; no rows where the predictor has no forces."""
 
@@ -50,25 +50,30 @@ class Predictor(tf.keras.Model):
     Parameters
     ----------
     model_name, hyperparameters : as `build_model`
-    head : turns atom features into properties
+    head : turns the atoms' scalars and vectors into properties; how many of each the model gives follows from it
     elements : atomic numbers that the training data contained; others are refused
     dtype : "float32", "float64", or "mixed_bfloat16": float32 with the wide dense layers in bfloat16
     energy : the target whose negative gradient are the forces; None for a predictor without forces
+
+    Raises
+    ------
+    UserError
+        For an energy that is none: no target, no sum or mean of scalars, or not in eV.
     """
 
     def __init__(
         self,
         model_name: str,
         hyperparameters: Mapping,
-        head: ScalarHead,
+        head: Head,
         elements: Sequence[int],
         dtype: str = "float32",
         energy: str | None = None,
     ) -> None:
         # of positions, forces and weights; dense layers may have another one
         super().__init__(dtype=tf.keras.mixed_precision.Policy(dtype).variable_dtype)
-        if energy is not None and energy not in head.targets:
-            raise UserError(f"forces need an energy: '{energy}' is none of {', '.join(head.targets)}")
+        if energy is not None:
+            check_energy(head, energy)
         self.precision = dtype
         self.model_name = model_name
         self.model = build_model(model_name, dtype=dtype, **hyperparameters)
@@ -90,7 +95,8 @@ class Predictor(tf.keras.Model):
 
         Returns
         -------
-        dict from each property's name to (B,) float64, and "forces" (B, A, 3), zero for padding, where there are forces
+        dict from each property's name to (B,) float64, (B, 3) of vectors and (B, 3, 3) of tensors, and "forces"
+        (B, A, 3), zero for padding, where there are forces
 
         Raises
         ------
@@ -113,27 +119,26 @@ class Predictor(tf.keras.Model):
 
     def named(self, prediction: Prediction) -> dict[str, Array]:
         """Return the properties by name, forces as they are."""
-        named = {name: prediction.values[:, t] for t, name in enumerate(self.head.targets)}
+        named = self.head.columns.split(prediction.values)
         return named if self.energy is None else {**named, "forces": prediction.forces}
 
     @plain_tensorflow
     def compute(self, graph: Graph) -> Prediction:
         """Predict the molecules of a graph."""
-        if self.energy is None:
-            return Prediction(*self.head(self.model(graph), graph), forces=tf.zeros([0, 3], self.dtype))
-        at = self.head.targets.index(self.energy)
-        if self.model.direct_forces:
+        if self.energy is None or self.model.direct_forces:
             outputs = self.model(graph)
-            forces = outputs.forces[:, at] * tf.cast(self.head.scale[at], self.dtype)
-            return Prediction(*self.head(outputs, graph), forces=forces)
+            shares = self.head.shares(outputs, graph)
+            none = tf.zeros([0, 3], self.dtype)
+            forces = none if self.energy is None else self.head.direct_forces(outputs, self.energy)
+            return Prediction(*self.head.values(shares, graph), forces)
         positions = tf.convert_to_tensor(graph.positions)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(positions)
             graph = graph._replace(positions=positions)
-            values, shares = self.head(self.model(graph), graph)
-            energy = values[:, at]
-        gradient = tape.gradient(energy, positions, unconnected_gradients="zero")  # of the sum over molecules
-        return Prediction(values, shares, forces=-tf.convert_to_tensor(gradient))
+            shares = self.head.shares(self.model(graph), graph)
+            energy = shares[self.energy]  # alone, so that nothing else is gone back through
+        gradient = tape.gradient(energy, positions, unconnected_gradients="zero")  # of the sum over atoms and molecules
+        return Prediction(*self.head.values(shares, graph), forces=-tf.convert_to_tensor(gradient))
 
     def _curvature_along(self, graph: Graph, direction: tf.Tensor) -> tf.Tensor:
         """Return the Hessian of the energy times a direction, (atoms, 3)."""
@@ -173,7 +178,7 @@ class Predictor(tf.keras.Model):
 
     def _join(self, parts: Sequence[Prediction]) -> Prediction:
         """Return predictions behind each other, as NumPy arrays."""
-        nothing = np.empty((0, len(self.head.targets)))
+        nothing = np.empty((0, self.head.columns.width))
         parts = [Prediction(nothing, nothing, np.empty((0, 3), self.dtype)), *parts]
         return Prediction(*(np.concatenate([np.asarray(array) for array in arrays]) for arrays in zip(*parts)))
 
@@ -190,8 +195,8 @@ class Predictor(tf.keras.Model):
 
         Returns
         -------
-        dict from each property's name to (B,) float64, and "forces" (B, A, 3) where the predictor has them, zero for
-        padding; in `units`
+        dict from each property's name to (B,) float64, (B, 3) of vectors and (B, 3, 3) of tensors, and "forces"
+        (B, A, 3) where the predictor has them, zero for padding; in `units`
 
         Raises
         ------
@@ -287,7 +292,7 @@ class Predictor(tf.keras.Model):
         return cls(
             hyperparameters.pop("name"),
             hyperparameters,
-            ScalarHead(**config["head"]),
+            Head.from_config(config["head"]),
             config["elements"],
             config["dtype"],
             config.get("energy"),  # older files have none
@@ -338,6 +343,16 @@ class Predictor(tf.keras.Model):
         twin = self.from_config({**self.get_config(), "dtype": dtype, "energy": energy})
         twin.set_weights(self.get_weights())
         return twin
+
+
+def check_energy(head: Head, energy: str) -> None:
+    """Raise a UserError if a target is no energy, whose negative gradient would be forces in eV/Angstrom."""
+    if energy not in head.targets:
+        raise UserError(f"forces need an energy: '{energy}' is none of {', '.join(head.targets)}")
+    part = head[energy]
+    if part.name not in ("sum", "mean") or part.unit not in ("eV", ""):  # a target of the user's own may have no unit
+        unit = f" in {part.unit}" if part.unit else ""
+        raise UserError(f"forces need an energy in eV: '{energy}' is a {part.name}{unit}")
 
 
 def load(path: str | Path, **options) -> Predictor:

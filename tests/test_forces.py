@@ -10,7 +10,7 @@ from conftest import SMALL, graph_of, molecules, randomize
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import GraphStore, SkinList
-from dimenet_tf.heads import ScalarHead
+from dimenet_tf.heads import scalar_head
 from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.predictor import Prediction, Predictor, load
 from dimenet_tf.training.losses import Loss
@@ -21,7 +21,7 @@ def force_field(
 ) -> Predictor:
     references = np.zeros((len(targets), 95))
     references[0, [1, 6, 8]] = [-13.0, -1000.0, -2000.0]
-    head = ScalarHead(targets, ["eV"] * len(targets), references, np.zeros(len(targets)), [0.5] * len(targets))
+    head = scalar_head(targets, ["eV"] * len(targets), references, np.zeros(len(targets)), [0.5] * len(targets))
     hyperparameters = {**SMALL[name], "num_blocks": 1, "num_targets": len(targets), "seed": seed}
     predictor = Predictor(name, hyperparameters, head, [1, 6, 8], dtype, energy)
     if randomized:
@@ -147,6 +147,10 @@ def test_atom_shares_sum_to_the_property():
     np.testing.assert_allclose(np.add.reduceat(prediction.shares[:, 0], [0, 9]), prediction.values[:, 0], rtol=1e-14)
 
 
+def energy_head(scale=1.0):
+    return scalar_head(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [scale])
+
+
 def random_errors(seed=0):
     """Predictions, labels and a graph of two molecules of 9 and 3 atoms."""
     rng = np.random.default_rng(seed)
@@ -158,8 +162,9 @@ def random_errors(seed=0):
 
 def test_loss_of_dimenet_is_equation_2():
     prediction, targets, forces, graph = random_errors()
-    rho, scale = 7.0, np.array([2.0])
-    loss = Loss("dimenet", rho, scale, 0)(prediction, targets, forces, graph.molecule_of_atom, graph.num_atoms).numpy()
+    rho = 7.0
+    loss = Loss("dimenet", rho, energy_head(2.0), "energy")
+    loss = loss(prediction, targets, forces, graph.molecule_of_atom, graph.num_atoms).numpy()
     for m, atoms in enumerate((slice(0, 9), slice(9, 12))):
         expected = abs(prediction.values[m, 0] - targets[m, 0])
         expected += rho / (3 * (atoms.stop - atoms.start)) * np.abs(prediction.forces - forces)[atoms].sum()
@@ -169,7 +174,7 @@ def test_loss_of_dimenet_is_equation_2():
 def test_loss_of_gemnet_is_equation_21():
     prediction, targets, forces, graph = random_errors()
     rho = 0.9
-    loss = Loss("gemnet", rho, np.array([1.0]), 0)(
+    loss = Loss("gemnet", rho, energy_head(), "energy")(
         prediction, targets, forces, graph.molecule_of_atom, graph.num_atoms
     ).numpy()
     for m, atoms in enumerate((slice(0, 9), slice(9, 12))):
@@ -178,26 +183,30 @@ def test_loss_of_gemnet_is_equation_21():
         assert loss[m] == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["dimenet", "gemnet"])
+@pytest.mark.parametrize("name", ["dimenet", "gemnet", "mse"])
 def test_loss_of_exact_forces_has_a_finite_slope(name):
     prediction, targets, forces, graph = random_errors()
     forces = tf.Variable(forces)
     with tf.GradientTape() as tape:
         exact = prediction._replace(forces=tf.concat([forces[:5], prediction.forces[5:]], axis=0))
-        loss = Loss(name, None, np.array([1.0]), 0)
+        loss = Loss(name, None, energy_head(), "energy")
         total = tf.reduce_sum(loss(exact, targets, tf.constant(forces), graph.molecule_of_atom, graph.num_atoms))
     assert np.isfinite(tape.gradient(total, forces)).all()
 
 
 def test_losses_without_forces():
     values = Prediction(np.array([[1.0, 4.0]]), np.zeros((9, 2)), np.zeros((0, 3)))
-    loss = Loss("dimenet", None, np.array([1.0, 2.0]), None)(values, np.zeros((1, 2)), None, np.zeros(9), [9])
+    head = scalar_head(["U0", "mu"], ["eV", "D"], np.zeros((2, 95)), [0.0, 0.0], [1.0, 2.0])
+    loss = Loss("dimenet", None, head, None)(values, np.zeros((1, 2)), None, np.zeros(9), [9])
     assert loss.numpy().tolist() == [1.5]
     for arguments, message in (
-        (("dimnet", None, None, 0), "training.loss: 'dimnet' is none of dimenet, gemnet"),
-        (("dimenet", 3.0, None, None), "are for forces"),
-        (("gemnet", None, None, None), "are for forces"),
-        (("gemnet", 100.0, None, 0), "must be at most 1"),
+        (("dimnet", None, head, "U0"), "training.loss: 'dimnet' is none of dimenet, gemnet, mse"),
+        (("dimenet", 3.0, head, None), "are for forces"),
+        (("gemnet", None, head, None), "are for forces"),
+        (("gemnet", 100.0, head, "U0"), "must be at most 1"),
+        (("mse", 100.0, head, "U0"), "must be at most 1"),
+        (("mse", None, head, None, {"mv": 2.0}), "unknown target in training.weights 'mv'; did you mean 'mu'"),
+        (("mse", None, head, "U0", {"forces": 2.0}), "the weight of the forces is training.rho_force"),
     ):
         with pytest.raises(UserError, match=message):
             Loss(*arguments)

@@ -13,7 +13,7 @@ from test_training_forces import force_dataset
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
-from dimenet_tf.heads import ScalarHead
+from dimenet_tf.heads import scalar_head
 from dimenet_tf.interop import load_gemnet_checkpoint
 from dimenet_tf.interop.dimenet import SUFFIX
 from dimenet_tf.interop.gemnet import from_official, official_order
@@ -229,7 +229,7 @@ def test_training_fits_factors_and_keeps_them(tmp_path, options):
 
 
 def force_field(**options) -> Predictor:
-    head = ScalarHead(["energy"], ["eV"], np.full((1, 95), 2.0), [0.0], [0.5])
+    head = scalar_head(["energy"], ["eV"], np.full((1, 95), 2.0), [0.0], [0.5])
     predictor = Predictor("gemnet", {**SMALL["gemnet"], **options}, head, [1, 6, 8], "float64", energy="energy")
     randomize(predictor.model)
     return predictor

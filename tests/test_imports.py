@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "dimenet_tf"
 # what each part may import of the others
 ALLOWED = {
     "errors": set(),
+    "columns": set(),
     "elements": {"errors"},
     "cli": {"errors"},
     "weights": {"errors"},
@@ -16,8 +17,8 @@ ALLOWED = {
     "basis": set(),
     "layers": {"graph", "basis"},
     "models": {"graph", "basis", "layers"},
-    "heads": {"graph", "layers"},
-    "data": {"graph", "errors", "elements"},
+    "heads": {"columns", "errors", "graph", "layers"},
+    "data": {"columns", "graph", "errors", "elements"},
     "files": set(),
     "folders": {"errors"},
     "predictor": {"folders", "data", "graph", "models", "heads", "weights", "errors", "elements", "serving"},
@@ -27,7 +28,8 @@ ALLOWED = {
     "interop": {"data", "heads", "predictor", "weights", "errors"},
     "plots": {"errors", "cli", "predictor", "training"},
     "md": {"cli", "data", "errors", "files", "folders", "graph", "predictor", "training", "weights"},
-    "training": {"data", "files", "graph", "layers", "models", "predictor", "weights", "errors", "plots", "config"},
+    "training": {"data", "files", "graph", "heads", "layers", "models", "predictor", "weights"}
+    | {"errors", "plots", "config"},
     "config": {"data", "graph", "models", "heads", "predictor", "training", "errors"},
 }
 

@@ -29,7 +29,7 @@ def gentle(seed=0, dtype="float64"):
     predictor = force_field(dtype=dtype, randomized=False, seed=seed)
     data = ethanol_xtb().select(range(10))
     graph = predictor.graph_store(data.N, data.Z, data.R).batch(range(10))
-    predictor.head.scale = predictor.head.scale / np.sqrt((predictor.compute(graph).forces.numpy() ** 2).mean())
+    predictor.head["energy"].scale /= np.sqrt((predictor.compute(graph).forces.numpy() ** 2).mean())
     return predictor
 
 

@@ -20,7 +20,7 @@ STEP = """
     import json, sys
     import numpy as np, tensorflow as tf
     from dimenet_tf.data import sample
-    from dimenet_tf.heads import ScalarHead
+    from dimenet_tf.heads import scalar_head
     from dimenet_tf.predictor import Predictor
     from dimenet_tf.training import memory
 
@@ -29,7 +29,7 @@ STEP = """
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
 
     options = json.loads(sys.argv[1])
-    head = ScalarHead(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
+    head = scalar_head(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
     model = {"num_blocks": 2, **options["model"]}
     energy = "energy" if options["forces"] else None
     predictor = Predictor(options["name"], model, head, range(1, 10), energy=energy)

@@ -4,14 +4,14 @@ import sys
 import pytest
 from conftest import SMALL, randomize
 
-from dimenet_tf.heads import ScalarHead
+from dimenet_tf.heads import scalar_head
 from dimenet_tf.plots.__main__ import draw
 from dimenet_tf.predictor import Predictor
 
 
 @pytest.fixture
 def folder(tmp_path, model_name):
-    head = ScalarHead(["U0"], ["eV"], [[0.0] * 95], [0.0], [1.0])
+    head = scalar_head(["U0"], ["eV"], [[0.0] * 95], [0.0], [1.0])
     predictor = Predictor(model_name, SMALL[model_name], head, [1, 6, 8])
     randomize(predictor.model)
     predictor.to_folder(tmp_path / "model")

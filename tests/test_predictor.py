@@ -8,7 +8,7 @@ from conftest import SMALL, randomize
 
 import dimenet_tf
 from dimenet_tf.errors import UserError
-from dimenet_tf.heads import ScalarHead
+from dimenet_tf.heads import scalar_head
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.weights import assign_weights, named_variables
 
@@ -18,7 +18,7 @@ NAMES = ["CH3CH2OH", "H2O", "CO2", "H2"]
 def make(name="dimenet_pp", extensive=True, dtype="float32", offset=0.0) -> Predictor:
     per_element = np.zeros((2, 95))
     per_element[0, [1, 6, 8]] = [-13.0, -1000.0, -2000.0]
-    head = ScalarHead(["U0", "mu"], ["eV", "D"], per_element, [offset, 1.5], [0.5, 2.0], extensive)
+    head = scalar_head(["U0", "mu"], ["eV", "D"], per_element, [offset, 1.5], [0.5, 2.0], extensive)
     hyperparameters = {**SMALL[name], "num_targets": 2, "extensive": extensive}
     predictor = Predictor(name, hyperparameters, head, [1, 6, 8], dtype)
     randomize(predictor.model)

@@ -261,14 +261,13 @@ class TestEmbeddedTrajectory:
         dataset = load_dataset(DataConfig(name="ethanol_xtb", target="energy,forces", num_train=100))
         assert dataset.names == ["energy"] and dataset.has_forces
         forces = dataset.container.select(dataset.split.train).target("forces")
-        assert dataset.references[0].scale == pytest.approx(np.sqrt((forces**2).mean()))
+        assert dataset.reference("energy").scale == pytest.approx(np.sqrt((forces**2).mean()))
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"name": "ethanol_xtb", "target": "forces"}, r"forces are the gradient of an energy: \[energy, forces\]"),
-        ({"name": "ethanol_xtb", "target": "dipole"}, "dipole is no number of a molecule"),
         ({"name": "sample", "target": "energy,forces"}, "unknown target 'energy'"),
         ({"name": "ethanol_xtb", "target": "energy", "units": {"energy": "meV"}}, "data.units belongs to data.path"),
         ({"name": "sample", "keys": {"U0": "H"}}, "data.keys belongs to data.path"),

@@ -6,7 +6,7 @@ import tensorflow as tf
 from conftest import Reference, graph_of
 
 from dimenet_tf.basis import SphericalBasis
-from dimenet_tf.heads import ScalarHead
+from dimenet_tf.heads import scalar_head
 from dimenet_tf.layers.geometry import cos_angle, edge_vectors, safe_norm
 
 FILES = [("dimenet", "small"), ("dimenet", "basis76"), ("dimenet_pp", "small"), ("dimenet_pp", "basis76")]
@@ -27,11 +27,12 @@ def outputs_and_forces(reference: Reference, dtype: str, aggregation: str):
     graph = graph_of(*reference.molecules, model)
     positions = tf.constant(graph.positions)
     targets = model.num_targets
-    head = ScalarHead(["t"] * targets, [""] * targets, np.zeros((targets, 95)), [0.0] * targets, 1.0, model.extensive)
+    names, zeros, ones = list(map(str, range(targets))), [0.0] * targets, [1.0] * targets
+    head = scalar_head(names, [""] * targets, np.zeros((targets, 95)), zeros, ones, model.extensive)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(positions)
         graph = graph._replace(positions=positions)
-        P, _ = head(model(graph), graph)
+        P, _ = head.values(head.shares(model(graph), graph), graph)
         totals = tf.unstack(tf.reduce_sum(P, axis=0))
     forces = [-tf.convert_to_tensor(tape.gradient(total, positions)) for total in totals]
     return P.numpy(), np.stack(forces)

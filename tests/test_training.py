@@ -89,7 +89,7 @@ def test_gradients_are_clipped(tmp_path):
 
 def test_metrics_are_the_papers():
     errors = np.array([[1.0, 0.2], [-3.0, 0.0]])
-    table = error_table(["a", "b"], ["eV", "D"], np.array([4.0, 0.5]), errors)
+    table = error_table(["a", "b"], ["eV", "D"], np.array([4.0, 0.5]), list(errors.T))
     assert table["targets"]["a"]["mae"] == 2.0 and table["targets"]["b"]["mae"] == 0.1
     assert table["std_mae"] == pytest.approx(100 * (0.5 + 0.2) / 2)
     assert table["log_mae"] == pytest.approx((math.log(0.5) + math.log(0.2)) / 2)

@@ -47,7 +47,7 @@ def test_forces_are_trained_and_reported(tmp_path):
     best = load(tmp_path)
     assert best.energy == "energy" and set(best.units) == {"energy", "forces"}
     # the validation loss is Eq. 2 of the averaged weights on the validation frames
-    valid, scale = trainer.validation.molecules, best.head.scale[0]
+    valid, scale = trainer.validation.molecules, best.head["energy"].scale
     store = best.graph_store(valid.N, valid.Z, valid.R)
     prediction = trainer.validation.averaged.predict_store(store, np.arange(len(valid)))
     error = np.abs(prediction.values[:, 0] - valid.target("energy"))

@@ -48,17 +48,21 @@ def join(file: BinaryIO, suffix: str, pieces: Sequence[Path]) -> None:
 
 
 def label(atoms: Atoms, result: Result, predictor: Predictor) -> None:
-    """Attach a result: energy and forces as those of a calculator where the model has forces, the rest as `info`."""
+    """Attach a result: energy, forces and dipole as those of a calculator where the model has forces; else as `info`.
+
+    What ASE has no name for is `info` in any case, vectors (3,) and tensors (3, 3) too.
+    """
     atoms.calc = None  # what the file said of the energy is no prediction of this model
     for name in ("error", *predictor.units):
         atoms.info.pop(name, None)
     if isinstance(result, str):
         atoms.info["error"] = result
         return
-    values = {name: float(value) for name, value in result.items() if name != "forces"}
+    values = {name: value if np.ndim(value) else float(value) for name, value in result.items() if name != "forces"}
     if predictor.energy is not None:
+        dipole = {"dipole": values.pop("dipole")} if "dipole" in values else {}
         energy = values.pop(predictor.energy)
-        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=result["forces"])
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=result["forces"], **dipole)
     atoms.info.update(values)
 
 
@@ -68,8 +72,9 @@ def columns(frames: Sequence[Atoms], results: Sequence[Result], predictor: Predi
     ids = [atoms.info.get("id") for atoms in frames]
     if all(isinstance(id, (int, float, str, np.generic)) for id in ids):
         arrays["id"] = np.array(ids)
-    for name in predictor.head.targets:
-        arrays[name] = np.array([np.nan if isinstance(r, str) else r[name] for r in results], np.float64)
+    for name, shape in predictor.head.columns.shapes.items():
+        rows = [np.full(shape, np.nan) if isinstance(r, str) else r[name] for r in results]
+        arrays[name] = np.array(rows, np.float64).reshape(-1, *shape)
     if predictor.energy is not None:
         arrays["N"] = np.array([len(atoms) for atoms in frames], np.int64)
         none = np.empty((0, 3), predictor.dtype)

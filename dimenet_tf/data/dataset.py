@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from dimenet_tf.columns import Columns
 from dimenet_tf.data import trajectories
 from dimenet_tf.data.checks import ON_BAD, Checks
 from dimenet_tf.data.container import DataContainer
@@ -44,6 +46,8 @@ class DataConfig:
     num_train, num_valid : molecules; 80 % and 10 % of all where left out. The rest is tested on.
     split : "random", "given" (the one that comes with the data), or "auto": that if there is one
     split_seed : of the random split
+    heads : how targets are made of what the model says of the atoms, where it is not the usual way:
+        {"mu": "dipole_magnitude"}; see `dimenet_tf.heads.choose_heads`
     references : "auto", "fit", "mean", "none" or values per element; see `fit_reference`
     standardize : divide the targets by their spread; an energy with forces by the forces' spread times 1 Angstrom
     keys : names that a file has for the library's: {"energy": "REF_energy"}
@@ -65,6 +69,7 @@ class DataConfig:
     num_valid: int | None = None
     split: str = "auto"
     split_seed: int = 42
+    heads: Mapping[str, str] = dataclasses.field(default_factory=dict)
     references: str | Mapping[str, float] = "auto"
     standardize: bool = True
     keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -88,22 +93,27 @@ class DataConfig:
 class Dataset:
     """Molecules with everything that training and evaluation need to know of them."""
 
+    config: DataConfig
     container: DataContainer
     split: Split
     names: list[str]
     kinds: list[Property]
-    references: list[Reference]
     has_forces: bool = False
     """The forces are learned as well, as the negative gradient of `energy`."""
 
+    @functools.cached_property
+    def columns(self) -> Columns:
+        """Where each target stands in the array of all."""
+        return Columns({name: kind.shape for name, kind in zip(self.names, self.kinds)})
+
     @property
     def targets(self) -> np.ndarray:
-        """(molecules, targets) float64."""
+        """(molecules, columns) float64."""
         return self.labels(self.container)
 
     def labels(self, container: DataContainer) -> np.ndarray:
-        """Return the targets of other or fewer molecules, (molecules, targets) float64."""
-        return np.stack([container.target(name) for name in self.names], axis=1)
+        """Return the targets of other or fewer molecules, (molecules, columns) float64."""
+        return self.columns.join({name: container.target(name) for name in self.names})
 
     @property
     def units(self) -> list[str]:
@@ -112,17 +122,36 @@ class Dataset:
 
     @property
     def sigmas(self) -> np.ndarray:
-        """(targets,) standard deviations over the whole data set, for std. MAE and logMAE (DimeNet, App. C)."""
-        return self.targets.std(axis=0)
+        """(targets,) standard deviations over the whole data set, for std. MAE and logMAE (DimeNet, App. C).
+
+        Of vectors the root mean square of the components, of tensors that of their differences from the mean isotropic
+        tensor: no rotation of the molecules changes them.
+        """
+        everything = np.arange(len(self.container))
+        fits = (fit_reference(self.container, n, kind, everything, "mean") for n, kind in zip(self.names, self.kinds))
+        return np.array([fit.scale for fit in fits])
+
+    def reference(self, name: str, additive: bool = True) -> Reference:
+        """Fit what is taken off a target, and its scale; `additive` as in `fit_reference`."""
+        kind = self.kinds[self.names.index(name)]
+        config, train = self.config, self.split.train
+        fit = fit_reference(self.container, name, kind, train, config.references, config.standardize, additive)
+        if name == "energy" and self.has_forces and config.standardize:
+            forces = self.container.select(train).target("forces")
+            return fit._replace(scale=float(np.sqrt((forces**2).mean())) or 1.0)
+        return fit
 
     def baseline(self) -> np.ndarray:
-        """(molecules, targets): the per-element least squares fit to the training molecules, to judge errors by."""
+        """(molecules, columns): the per-element least squares fit to the training molecules, to judge errors by.
+
+        Of tensors isotropic; of vectors zero.
+        """
         composition = self.container.composition()
-        fits = [
-            fit_reference(self.container, name, kind, self.split.train, "fit").baseline(composition)
+        fits = {
+            name: fit_reference(self.container, name, kind, self.split.train, "fit").baseline(composition, kind.shape)
             for name, kind in zip(self.names, self.kinds)
-        ]
-        return np.stack(fits, axis=1)
+        }
+        return self.columns.join(fits)
 
 
 def load_container(config: DataConfig) -> DataContainer:
@@ -157,7 +186,7 @@ def load_container(config: DataConfig) -> DataContainer:
 
 
 def load_dataset(config: DataConfig, split: Split | None = None, container: DataContainer | None = None) -> Dataset:
-    """Load the data (or take them), split them (or take the split of an earlier run) and fit the references.
+    """Load the data (or take them) and split them (or take the split of an earlier run).
 
     Raises
     ------
@@ -181,11 +210,7 @@ def load_dataset(config: DataConfig, split: Split | None = None, container: Data
     if not names or len(set(names)) < len(names):
         raise UserError(f"data.target = {config.target}: name at least one target, and each only once")
     kinds = [find_property(name, config.units.get(name)) for name in names]
-    for name, kind in zip(names, kinds):
-        if kind.shape:
-            raise UserError(
-                f"data.target: {name} is no number of a molecule; the models here predict numbers and forces"
-            )
+    for name in names:
         if container.target(name).std() == 0:
             raise UserError(f"{container.source}: all molecules have the same '{name}'; there is nothing to learn")
     if split is None:
@@ -197,17 +222,9 @@ def load_dataset(config: DataConfig, split: Split | None = None, container: Data
             f"{container.source}: no training molecule contains {symbols(unseen)}, but others do; "
             "choose another data.split_seed or data.num_train, or leave these molecules out"
         )
-    references = [
-        fit_reference(container, name, kind, split.train, config.references, config.standardize)
-        for name, kind in zip(names, kinds)
-    ]
     if has_forces:
-        forces = container.select(split.train).target("forces")
-        container.target("forces")  # all others are finite too
-        if config.standardize:
-            at = names.index("energy")
-            references[at] = references[at]._replace(scale=float(np.sqrt((forces**2).mean())) or 1.0)
-    return Dataset(container, split, names, kinds, references, has_forces)
+        container.target("forces")  # all are finite
+    return Dataset(config, container, split, names, kinds, has_forces)
 
 
 def _split(config: DataConfig, container: DataContainer) -> Split:

@@ -12,22 +12,36 @@ from dimenet_tf.data.properties import Property
 from dimenet_tf.elements import MAX_Z, atomic_number, symbols
 from dimenet_tf.errors import UserError
 
+REFERENCES = ("auto", "fit", "mean", "none")
+
 
 class Reference(NamedTuple):
-    """property = offset + sum over atoms of `per_element[Z]` + scale * what the network says."""
+    """property = offset + sum over atoms of `per_element[Z]` + scale * what the network says.
+
+    The first two are numbers: of a tensor they stand on its diagonal.
+    """
 
     per_element: np.ndarray
     """(95,) float64, in the property's unit; 0 for elements without one."""
     offset: float
     scale: float
 
-    def baseline(self, composition: np.ndarray) -> np.ndarray:
-        """Return what is predicted without a network; (molecules, 95) counts -> (molecules,)."""
-        return self.offset + composition @ self.per_element
+    def baseline(self, composition: np.ndarray, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """Return what is predicted without a network; (molecules, 95) counts -> (molecules, *shape)."""
+        numbers = self.offset + composition @ self.per_element
+        if shape == (3,):
+            return np.zeros((len(numbers), 3))  # no other vector is the same in all directions
+        return numbers[:, None, None] * np.eye(3) if shape else numbers
 
 
 def fit_reference(
-    data: DataContainer, name: str, kind: Property, train: np.ndarray, references="auto", standardize: bool = True
+    data: DataContainer,
+    name: str,
+    kind: Property,
+    train: np.ndarray,
+    references="auto",
+    standardize: bool = True,
+    additive: bool = True,
 ) -> Reference:
     """Make the reference of one property from the training molecules.
 
@@ -36,12 +50,22 @@ def fit_reference(
     references : what is taken off
         "fit": one value per element, by least squares on the composition; "mean": the mean;
         "auto": "fit" for extensive properties, "mean" for others; "none": nothing;
-        a mapping from element symbols to values in the property's unit.
-    standardize : divide what is left by its standard deviation
+        a mapping from element symbols to values in the property's unit. Of tensors it is a third of the trace that is
+        fitted, of vectors there is nothing.
+    standardize : divide what is left by its standard deviation; by the root mean square of the components where it is a
+        vector or a tensor
+    additive : False for nothing to take off, whatever `references` says: its head adds nothing
     """
-    values = data.target(name)[train]
+    labels = data.target(name)[train]
+    values = np.trace(labels, axis1=1, axis2=2) / 3 if kind.shape == (3, 3) else labels
     composition = data.composition()[train]
     per_element, offset = np.zeros(MAX_Z + 1), 0.0
+    if not isinstance(references, Mapping) and references not in REFERENCES:
+        raise UserError(
+            f"data.references: '{references}' is none of {', '.join(REFERENCES)} or a mapping {{symbol: value}}"
+        )
+    if not additive or kind.shape == (3,):
+        references = "none"
     if references == "auto":
         references = "fit" if kind.extensive else "mean"
     if isinstance(references, Mapping):
@@ -57,10 +81,6 @@ def fit_reference(
         per_element[present] = np.linalg.lstsq(composition[:, present].astype(float), values, rcond=None)[0]
     elif references == "mean":
         offset = float(values.mean())
-    elif references != "none":
-        raise UserError(
-            f"data.references: '{references}' is none of auto, fit, mean, none or a mapping {{symbol: value}}"
-        )
-    rest = values - Reference(per_element, offset, 1.0).baseline(composition)
-    spread = float(rest.std())
+    rest = labels - Reference(per_element, offset, 1.0).baseline(composition, kind.shape)
+    spread = float(np.sqrt((rest**2).mean()) if kind.shape else rest.std())
     return Reference(per_element, offset, spread if standardize and spread > 0 else 1.0)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from dimenet_tf.data.properties import find_property
 from dimenet_tf.errors import UserError
-from dimenet_tf.heads import ScalarHead
+from dimenet_tf.heads import scalar_head
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.weights import assign_weights
 
@@ -56,7 +56,7 @@ def load_dimenet_checkpoint(
         raise UserError("released weights need conventions: official")
     targets = [target] if isinstance(target, str) else list(target)
     weights = read_checkpoint(folder)
-    head = ScalarHead(
+    head = scalar_head(
         targets,
         [find_property(name).unit for name in targets],
         np.zeros((len(targets), 95)),

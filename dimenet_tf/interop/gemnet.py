@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dimenet_tf.heads import ScalarHead
+from dimenet_tf.heads import scalar_head
 from dimenet_tf.interop.dimenet import read_checkpoint
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.weights import assign_weights
@@ -43,7 +43,7 @@ def load_gemnet_checkpoint(
     UserError
         If a variable, scaling factors included, is missing, unexpected or of another shape than the model's; names it.
     """
-    head = ScalarHead(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0], hyperparameters.get("extensive", True))
+    head = scalar_head(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0], hyperparameters.get("extensive", True))
     predictor = Predictor("gemnet", hyperparameters, head, elements, dtype, energy="energy")
     weights = from_official(read_checkpoint(folder), predictor.model.num_spherical)
     assign_weights(predictor.model, weights, str(folder))

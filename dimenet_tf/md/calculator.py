@@ -21,9 +21,11 @@ class DimeNetCalculator(Calculator):
     """Energy and forces of molecules for ASE.
 
     `energy`, `free_energy` (the same), `forces` and `energies` (each atom's share), in eV and Angstrom, reference
-    energies included. With a committee the attribute `spread` holds the members' standard deviations: `energy`, and
-    `forces` (atoms,), which are multiplied by the committee's factor once it is fitted. The models know neutral
-    closed-shell molecules: charges and magnetic moments of the atoms are not looked at.
+    energies included, and the `dipole` (e*Ang) of a model that predicts it. A `polarizability`, for which ASE has no
+    name, is the attribute of that name: (3, 3) in a0^3, of the last computed positions. With a
+    committee the attribute `spread` holds the members' standard deviations: `energy`, and `forces` (atoms,), which are
+    multiplied by the committee's factor once it is fitted. The models know neutral closed-shell molecules: charges and
+    magnetic moments of the atoms are not looked at.
 
     Parameters
     ----------
@@ -62,10 +64,12 @@ class DimeNetCalculator(Calculator):
             force_field = force_field.clone(precision)
         self.force_field = force_field
         self.skin = skin
-        self.spread = None
+        self.spread = self.polarizability = None
+        if "dipole" in force_field.head.targets:
+            self.implemented_properties = [*self.implemented_properties, "dipole"]
         self._neighbors = None
         self._topology = None  # the last graph's sources and, as tensors, all of it
-        self._column = force_field.head.targets.index(force_field.energy)
+        self._columns = force_field.head.columns
         self._compute = force_field.predict_graph.get_concrete_function()  # traced here, once and for all sizes
 
     def __deepcopy__(self, memo: dict) -> DimeNetCalculator:
@@ -78,7 +82,7 @@ class DimeNetCalculator(Calculator):
     def calculate(self, atoms: Atoms | None = None, properties=("energy",), system_changes=all_changes) -> None:
         """Compute everything at once, as ASE asks for it."""
         super().calculate(atoms, properties, system_changes)
-        atoms, self.results, self.spread = self.atoms, {}, None
+        atoms, self.results, self.spread, self.polarizability = self.atoms, {}, None, None
         if atoms is None:
             raise UserError("the calculator has no atoms yet: atoms.calc = calculator")
         if atoms.pbc.any():
@@ -96,17 +100,22 @@ class DimeNetCalculator(Calculator):
             self._topology = graph.edge_source, Graph(*map(tf.constant, graph))
         answer = self._compute(self._topology[1]._replace(positions=tf.constant(graph.positions)))
         prediction, spread = answer if isinstance(self.force_field, Committee) else (answer, None)
-        energy = float(prediction.values.numpy()[0, self._column])
+        values, name = self._columns.split(prediction.values.numpy()), self.force_field.energy
+        energy = float(values[name][0])
         self.results = {
             "energy": energy,
             "free_energy": energy,
-            "energies": prediction.shares.numpy()[:, self._column],
+            "energies": self._columns.split(prediction.shares.numpy())[name],
             "forces": prediction.forces.numpy().astype(np.float64),
         }
+        if "dipole" in values:
+            self.results["dipole"] = values["dipole"][0]
+        if "polarizability" in values:
+            self.polarizability = values["polarizability"][0]
         if spread is not None:
             factor = 1.0 if self.force_field.factor is None else self.force_field.factor
             forces = factor * spread.forces.numpy().astype(np.float64)
-            self.spread = {"energy": float(spread.values.numpy()[0, self._column]), "forces": forces}
+            self.spread = {"energy": float(self._columns.split(spread.values.numpy())[name][0]), "forces": forces}
 
 
 def centered(atoms: Atoms, dtype: str) -> np.ndarray:

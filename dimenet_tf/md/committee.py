@@ -24,7 +24,7 @@ class Spread(NamedTuple):
     """How far the members of a committee are apart: standard deviations, not scaled."""
 
     values: tf.Tensor
-    """(molecules, targets) float64."""
+    """(molecules, columns) float64."""
     forces: tf.Tensor
     """(atoms,), eV/Angstrom: root of the mean squared distance of the members' force vectors from their mean."""
 
@@ -54,6 +54,8 @@ class Committee:
                         f"member {i} of the committee has other {what} than member 0: "
                         f"{getattr(member, what)}, not {getattr(first, what)}"
                     )
+            if member.head.columns.shapes != first.head.columns.shapes or member.head.targets != first.head.targets:
+                raise UserError(f"member {i} of the committee has its targets in another order than member 0")
             if (member.model.cutoff, member.model.needs) != (first.model.cutoff, first.model.needs):
                 raise UserError(f"member {i} of the committee has another cutoff or aggregation than member 0")
         self.energy, self.model, self.head = first.energy, first.model, first.head

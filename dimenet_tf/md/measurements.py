@@ -155,10 +155,10 @@ def nve(
 def held_out(predictor: Predictor, data: DataContainer) -> dict[str, dict]:
     """Errors on frames that the model has not seen."""
     predictor.check(data.N, data.Z, data.R)
-    prediction = predictor.predict_store(predictor.graph_store(data.N, data.Z, data.R), np.arange(len(data)))
-    at = predictor.head.targets.index(predictor.energy)
-    energy = np.abs(prediction.values[:, at] - data.target("energy"))
-    forces = np.abs(prediction.forces - data.target("forces"))
+    store = predictor.graph_store(data.N, data.Z, data.R)
+    predicted = predictor.named(predictor.predict_store(store, np.arange(len(data))))
+    energy = np.abs(predicted[predictor.energy] - data.target("energy"))
+    forces = np.abs(predicted["forces"] - data.target("forces"))
     return {
         f"held-out forces, MAE ({len(data)} frames)": {"value": float(forces.mean()), "unit": "eV/Ang", "bound": None},
         "held-out forces, largest error": {"value": float(forces.max()), "unit": "eV/Ang", "bound": None},

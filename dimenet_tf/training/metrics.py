@@ -16,24 +16,25 @@ MAX_TYPES = 50
 PAPER_UNITS = {"energy": ("kcal/mol", "meV"), "forces": ("kcal/mol/Ang", "meV/Ang")}
 
 
-def error_table(names: Sequence[str], units: Sequence[str], sigmas: np.ndarray, errors: np.ndarray) -> dict:
+def error_table(names: Sequence[str], units: Sequence[str], sigmas: np.ndarray, errors: Sequence[np.ndarray]) -> dict:
     """Summarize the errors of several targets.
 
     Parameters
     ----------
     names, units : of the targets
     sigmas : (targets,) standard deviations over the whole data set
-    errors : (molecules, targets) prediction minus label
+    errors : of each target, prediction minus label, (molecules, ...)
 
     Returns
     -------
     dict
-        `targets`: for each target its unit, MAE, RMSE, largest error, std. MAE in % and logMAE;
+        `targets`: for each target its unit, MAE, RMSE, largest error, std. MAE in % and logMAE, those of vectors and
+        tensors over their components;
         `std_mae` and `log_mae`: their means over targets (DimeNet, Eqs. 10 and 11; natural logarithm).
     """
-    targets = {name: _row(units[t], sigmas[t], errors[:, t]) for t, name in enumerate(names)}
+    targets = {name: _row(*row) for name, *row in zip(names, units, sigmas, errors)}
     return {
-        "molecules": len(errors),
+        "molecules": len(errors[0]),
         "targets": targets,
         "std_mae": float(np.mean([t["std_mae"] for t in targets.values()])),
         "log_mae": float(np.mean([t["log_mae"] for t in targets.values()])),
@@ -59,15 +60,15 @@ def evaluate(dataset: Dataset, molecules: DataContainer, prediction: Prediction)
     Where forces are learned it has a row for their components, and for data of several molecule types `types`: the
     errors of each, by its sum formula.
     """
-    errors = prediction.values - dataset.labels(molecules)
-    table = error_table(dataset.names, dataset.units, dataset.sigmas, errors)
+    errors = dataset.columns.split(prediction.values - dataset.labels(molecules))
+    table = error_table(dataset.names, dataset.units, dataset.sigmas, list(errors.values()))
     if not dataset.has_forces:
         return table
     forces = molecules.target("forces")
     force_errors = prediction.forces - forces
     sigma = float(dataset.container.target("forces").std())  # as of the others, of the whole data set
     table["targets"]["forces"] = _row("eV/Ang", sigma, force_errors)
-    formulas, at = molecules.formulas(), dataset.names.index("energy")
+    formulas = molecules.formulas()
     of_atom = formulas[molecules.molecule_of_atom]
     types = np.unique(formulas)
     if len(types) > MAX_TYPES:
@@ -76,7 +77,7 @@ def evaluate(dataset: Dataset, molecules: DataContainer, prediction: Prediction)
         table["types"] = {
             str(formula): {
                 "molecules": int((formulas == formula).sum()),
-                "energy": float(np.abs(errors[formulas == formula, at]).mean()),
+                "energy": float(np.abs(errors["energy"][formulas == formula]).mean()),
                 "forces": float(np.abs(force_errors[of_atom == formula]).mean()),
             }
             for formula in types

@@ -35,12 +35,9 @@ def report(predictor: Predictor, dataset: Dataset, folder: RunFolder, part: str 
     result = {**table, "part": part, "mae_of_per_element_fit": {k: t["mae"] for k, t in baseline["targets"].items()}}
     (folder.path / f"{part}.json").write_text(json.dumps(result, indent=1))
     folder.plots.mkdir(exist_ok=True)
-    compared = {name: (selected.target(name), predicted.values[:, t]) for t, name in enumerate(dataset.names)}
-    if dataset.has_forces:
-        compared["forces"] = selected.target("forces").ravel(), predicted.forces.ravel()
-    for name, (labels, values) in compared.items():
+    for name, values in predictor.named(predicted).items():
         path = folder.plots / f"{part}_{name.replace('/', '_')}.png"
-        plots.parity(name, predictor.units[name], labels, values, path)
+        plots.parity(name, predictor.units[name], selected.target(name).ravel(), values.ravel(), path)
     metrics = folder.read_metrics()
     if metrics:
         plots.learning_curve(metrics, predictor.units, folder.plots / "learning_curve.png")

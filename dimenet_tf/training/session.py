@@ -36,7 +36,7 @@ def check_continuation(config: dict, folder: RunFolder) -> None:
     for key in ("cache", "on_bad", "max_atoms"):  # what they change in the data, their checksum shows
         del now[f"data.{key}"]
     # the best model is the one of the smallest loss, whose meaning must stay
-    now |= {f"training.{key}": config["training"][key] for key in ("loss", "rho_force")}
+    now |= {f"training.{key}": config["training"][key] for key in ("loss", "rho_force", "weights")}
     for path, value in {**now, "precision": config["precision"], "seed": config["seed"]}.items():
         section, _, key = path.rpartition(".")
         old = (before[section] if section else before).get(key)

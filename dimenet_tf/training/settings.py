@@ -16,8 +16,10 @@ class TrainingConfig:
     batch_size : molecules in a step; None with a budget
     budget : instead, at most so many atoms, edges or triplets in a step, by name: {"edges": 10000}
     learning_rate, warmup_steps, decay_steps, decay_rate : see `WarmupExponentialDecay`
-    loss : "dimenet" (Eq. 2) or "gemnet" (GemNet's Eq. 21); they differ for forces only
-    rho_force : weight of the forces; None for the paper's: 100 (dimenet), 0.999 (gemnet)
+    loss : "dimenet" (Eq. 2), "gemnet" (GemNet's Eq. 21, which differs from it for forces only) or "mse" (squared
+        errors, PaiNN); see `Loss`
+    rho_force : weight of the forces; None for the paper's: 100 (dimenet), 0.999 (gemnet), 0.95 (mse)
+    weights : of the targets in the loss: {"dipole": 0.1}; 1 where not given
     ema_decay : of the averaged weights that are validated, tested and kept
     max_grad_norm : gradients are scaled down to this global norm
     evaluation_interval : steps between validations; each is followed by a checkpoint
@@ -41,6 +43,7 @@ class TrainingConfig:
     decay_rate: float = 0.01
     loss: str = "dimenet"
     rho_force: float | None = None
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     ema_decay: float = 0.999
     max_grad_norm: float = 1000.0
     evaluation_interval: int = 10_000

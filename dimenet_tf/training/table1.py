@@ -49,15 +49,16 @@ def combine(runs: Sequence[str]) -> dict:
         test = dataset.split.test
         data = dataset.container.select(test)
         predictor = load(folder.path)
-        predicted = predictor.predict_store(predictor.graph_store(data.N, data.Z, data.R), np.arange(len(test)))
+        store = predictor.graph_store(data.N, data.Z, data.R)
+        predicted = predictor.named(predictor.predict_store(store, np.arange(len(test))))
         for t, name in enumerate(dataset.names):
             if name not in TARGETS:
                 raise UserError(f"{run} predicts {name}, which is none of QM9's 12 targets")
             if name in errors:
                 raise UserError(f"{run} predicts {name}, and so does another of the runs")
-            errors[name] = predicted.values[:, t] - data.target(name)
+            errors[name] = predicted[name] - data.target(name)
             sigmas[name] = dataset.sigmas[t]
-            predictions[name] = predicted.values[:, t], data, dataset.container
+            predictions[name] = predicted[name], data, dataset.container
     if "gap" not in errors and {"homo", "lumo"} <= set(errors):
         (homo, molecules, container), (lumo, others, _) = predictions["homo"], predictions["lumo"]
         if not np.array_equal(molecules.id, others.id):

@@ -100,8 +100,7 @@ class Trainer:
         with self.strategy.scope():
             self.predictor = make_predictor()
             head, energy = self.predictor.head, self.predictor.energy
-            at = None if energy is None else head.targets.index(energy)
-            self.loss = Loss(config.loss, config.rho_force, head.scale, at)
+            self.loss = Loss(config.loss, config.rho_force, head, energy, config.weights)
             self.training = TrainingModel(
                 self.predictor, self.loss, config.max_grad_norm, self.rate, self.interrupt.flag
             )
