@@ -28,9 +28,9 @@ def set_threads(threads: int) -> None:
     )
 
 
-def in_its_own_process(script: str, options: dict) -> dict:
+def in_its_own_process(script: str, options: dict, python: str = sys.executable) -> dict:
     """Run a script with the options as JSON; return the JSON of its last line."""
-    command = [sys.executable, script, "--worker", json.dumps(options)]
+    command = [python, script, "--worker", json.dumps(options)]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if result.returncode != 0:
         print(f"{options}: ended with status {result.returncode}", file=sys.stderr)

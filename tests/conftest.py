@@ -39,6 +39,7 @@ SMALL = {
         "cutoff": 3.0,
         "int_cutoff": 4.0,
     },
+    "painn": {"emb_size": 16, "num_blocks": 2, "num_radial": 8, "cutoff": 3.0},
 }
 DIMENETS = ("dimenet", "dimenet_pp")
 
@@ -96,9 +97,9 @@ def model_name(request) -> str:
 
 
 def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
-    """Give every weight of a model, biases and zero outputs too, a value that matters."""
+    """Give every weight of a model, biases and zero outputs too, a value that matters; bases stay as they are."""
     rng = np.random.default_rng(seed)
     for name, variable in named_variables(model).items():
-        if not name.endswith("frequencies"):
+        if not name.endswith(("frequencies", "centers", "widths")):
             variable.assign(variable + 0.1 * rng.standard_normal(variable.shape))
     return model

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from dimenet_tf.graph import graph_signature
 from dimenet_tf.models import MODELS, build_model
+from dimenet_tf.models.hyperparameters import hyperparameters
 
 VARIANTS = [
     (name, options)
@@ -33,9 +34,23 @@ VARIANTS += [
         {"direct_forces": True, "forces_coupled": True, "num_targets": 2},
     )
 ]
+VARIANTS += [
+    ("painn", options)
+    for options in (
+        {},
+        {"radial_basis": "gaussian", "num_targets": 2, "num_vectors": 1},
+        {"envelope": "polynomial", "vector_propagation": False, "scalar_product": False},
+    )
+]
+AGGREGATED = [(name, options) for name, options in VARIANTS if "aggregation" in hyperparameters(MODELS[name])]
+WITH_VECTORS = [(name, options) for name, options in VARIANTS if options.get("num_vectors")]
 
 
-@pytest.fixture(params=VARIANTS, ids=lambda v: f"{v[0]}-{'-'.join(map(str, v[1].values())) or 'default'}")
+def name_of(variant) -> str:
+    return f"{variant[0]}-{'-'.join(map(str, variant[1].values())) or 'default'}"
+
+
+@pytest.fixture(params=VARIANTS, ids=name_of)
 def variant(request):
     return request.param
 
@@ -58,6 +73,18 @@ def test_rotation_reflection_translation(model, handedness):
     N, Z, R = ETHANOL
     moved = handedness * R @ Rotation.random(random_state=0).as_matrix().T + [3.0, -5.0, 8.0]
     np.testing.assert_allclose(energies(model, N, Z, moved), energies(model, N, Z, R), rtol=1e-11)
+
+
+@pytest.mark.parametrize("handedness", [1, -1])
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-5)])
+@pytest.mark.parametrize("variant", WITH_VECTORS, ids=name_of)
+def test_vectors_turn_with_the_molecule(variant, dtype, tolerance, handedness):
+    model, (N, Z, R) = make(variant, dtype), ETHANOL
+    turn = handedness * Rotation.random(random_state=0).as_matrix().T
+    before = model(graph_of(N, Z, R, model)).vectors.numpy()
+    after = model(graph_of(N, Z, R @ turn, model)).vectors.numpy()
+    assert before.shape == (len(Z), variant[1]["num_vectors"], 3) and np.abs(before).max() > 1e-3
+    assert np.abs(after - before @ turn).max() <= tolerance * np.abs(before).max()
 
 
 def test_permutation_of_atoms(model):
@@ -93,7 +120,7 @@ def test_every_weight_has_a_gradient(variant):
     graph = graph_of(*molecules("CH3CH2OH", "C6H6"), model)
     with tf.GradientTape() as tape:
         outputs = model(graph)
-        loss = tf.reduce_sum(outputs.scalars**2) + tf.reduce_sum(outputs.forces**2)
+        loss = sum(tf.reduce_sum(array**2) for array in outputs)
     for variable, gradient in zip(model.trainable_variables, tape.gradient(loss, model.trainable_variables)):
         assert gradient is not None, variable.name
         assert np.isfinite(tf.convert_to_tensor(gradient)).all(), variable.name
@@ -153,6 +180,7 @@ def test_energy_is_smooth_where_an_atom_crosses_the_cutoff(model):
         assert abs(f1 - f0) < 1e-3 * scale  # of the order h: no jump in the force
 
 
+@pytest.mark.parametrize("variant", AGGREGATED, ids=name_of)
 def test_aggregations_agree(variant):
     name, options = variant
     if options.get("embeddings") == "nodes":
@@ -233,8 +261,8 @@ def test_every_model_is_here():
 
 def test_wrong_choices_are_named():
     for name in MODELS:
-        own = ("conventions", "radial_basis") if name in DIMENETS else ()
-        for key in ("aggregation", "output_init", *own):
+        choices = ("aggregation", "conventions", "envelope", "output_init", "radial_basis")
+        for key in set(choices) & set(hyperparameters(MODELS[name])):
             with pytest.raises(ValueError, match=f"{key}: 'nonsense'"):
                 build_model(name, **{key: "nonsense"})
     with pytest.raises(ValueError, match=r"model.name: 'dimnet'"):

@@ -1,7 +1,18 @@
 """sympy formulas as Keras layers."""
 
-from dimenet_tf.basis.envelope import Envelope
-from dimenet_tf.basis.radial import RADIAL_BASES, BesselBasis, GaussianBasis
+from dimenet_tf.basis.envelope import CUTOFFS, CosineCutoff, Envelope
+from dimenet_tf.basis.radial import BARE_BASES, RADIAL_BASES, BareBessel, BareGaussians, BesselBasis, GaussianBasis
 from dimenet_tf.basis.spherical import SphericalBasis
 
-__all__ = ["RADIAL_BASES", "BesselBasis", "Envelope", "GaussianBasis", "SphericalBasis"]
+__all__ = [
+    "BARE_BASES",
+    "CUTOFFS",
+    "RADIAL_BASES",
+    "BareBessel",
+    "BareGaussians",
+    "BesselBasis",
+    "CosineCutoff",
+    "Envelope",
+    "GaussianBasis",
+    "SphericalBasis",
+]

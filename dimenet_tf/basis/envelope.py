@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
 from dimenet_tf.basis.formulas import horner
@@ -39,3 +41,18 @@ class Envelope(tf.keras.layers.Layer):
 
     def get_config(self) -> dict:
         return {**super().get_config(), "exponent": self.exponent, "over_x": self.over_x}
+
+
+class CosineCutoff(tf.keras.layers.Layer):
+    """Behler's cutoff, 0.5 (1 + cos(pi x)) for x < 1 and 0 beyond (PaiNN, Sec. 4.1).
+
+    Value and slope vanish at x = 1, the curvature jumps there from pi^2/2 to 0: energies and forces are continuous, the
+    second derivative of the energy is not.
+    """
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """x = distance / cutoff, any shape -> same shape."""
+        return tf.cos(math.pi / 2 * tf.minimum(x, tf.ones_like(x))) ** 2  # without cancellation near x = 1
+
+
+CUTOFFS = {"cosine": CosineCutoff, "polynomial": Envelope}

@@ -85,4 +85,73 @@ class GaussianBasis(tf.keras.layers.Layer):
         }
 
 
+class BareBessel(tf.keras.layers.Layer):
+    """Radial Bessel functions without an envelope and with fixed frequencies: PaiNN, Sec. 4.1.
+
+    e_n(d) = sin(f_n d)/d with f_n = n pi/cutoff, no prefactor. The frequencies are weights that are not trained: files
+    hold them rounded.
+
+    Parameters
+    ----------
+    num_radial : int
+    cutoff : float, Angstrom
+    """
+
+    def __init__(self, num_radial: int, cutoff: float, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.num_radial = num_radial
+        self.cutoff = cutoff
+
+    def build(self, input_shape) -> None:
+        frequencies = math.pi * np.arange(1, self.num_radial + 1) / self.cutoff
+        self.frequencies = fixed(self, "frequencies", frequencies)
+
+    def call(self, distance: tf.Tensor) -> tf.Tensor:
+        d = distance[:, None]  # (edges, 1)
+        # a distance of zero belongs to padding only; it gets zero, without a division by it
+        positive = d > 0
+        inverse = tf.where(positive, 1 / tf.where(positive, d, tf.ones_like(d)), tf.zeros_like(d))
+        return tf.sin(self.frequencies * d) * inverse  # (edges, num_radial)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "num_radial": self.num_radial, "cutoff": self.cutoff}
+
+
+class BareGaussians(tf.keras.layers.Layer):
+    """Gaussians without an envelope, as PaiNN's published weights have them.
+
+    g_n(d) = exp(-(d - o_n)^2 / (2 w_n^2)), centers o_n from 0 to the cutoff, widths w_n = their spacing; both are
+    weights that are not trained.
+
+    Parameters
+    ----------
+    num_radial : int, at least 2
+    cutoff : float, Angstrom
+    """
+
+    def __init__(self, num_radial: int, cutoff: float, **kwargs) -> None:
+        super().__init__(**kwargs)
+        if num_radial < 2:
+            raise ValueError(f"num_radial: Gaussians need at least 2, got {num_radial}")
+        self.num_radial = num_radial
+        self.cutoff = cutoff
+
+    def build(self, input_shape) -> None:
+        centers, width = np.linspace(0, self.cutoff, self.num_radial, retstep=True)
+        self.centers = fixed(self, "centers", centers)
+        self.widths = fixed(self, "widths", np.full(self.num_radial, width))
+
+    def call(self, distance: tf.Tensor) -> tf.Tensor:
+        return tf.exp(-0.5 * ((distance[:, None] - self.centers) / self.widths) ** 2)  # (edges, num_radial)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "num_radial": self.num_radial, "cutoff": self.cutoff}
+
+
+def fixed(layer: tf.keras.layers.Layer, name: str, values: np.ndarray) -> tf.Variable:
+    """Add a weight that is not trained to a layer."""
+    return layer.add_weight(name, values.shape, initializer=tf.constant_initializer(values), trainable=False)
+
+
 RADIAL_BASES = {"bessel": BesselBasis, "gaussian": GaussianBasis}
+BARE_BASES = {"bessel": BareBessel, "gaussian": BareGaussians}

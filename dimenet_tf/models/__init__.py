@@ -7,8 +7,14 @@ import tensorflow as tf
 from dimenet_tf.models.dimenet import DimeNet
 from dimenet_tf.models.dimenet_pp import DimeNetPP
 from dimenet_tf.models.gemnet import GemNet
+from dimenet_tf.models.painn import PaiNN
 
-MODELS: dict[str, type[tf.keras.Model]] = {"dimenet": DimeNet, "dimenet_pp": DimeNetPP, "gemnet": GemNet}
+MODELS: dict[str, type[tf.keras.Model]] = {
+    "dimenet": DimeNet,
+    "dimenet_pp": DimeNetPP,
+    "gemnet": GemNet,
+    "painn": PaiNN,
+}
 
 
 def build_model(name: str, dtype: str = "float32", **hyperparameters) -> tf.keras.Model:

@@ -1,0 +1,74 @@
+"""Scalars and vectors of atoms side by side: what PaiNN's blocks share.
+
+Scalars are (atoms, units), vectors (atoms, 3, units). Vectors are combined linearly, scaled by scalars and multiplied
+with each other, nothing else: they turn with the molecule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from dimenet_tf.layers.activation import swish
+from dimenet_tf.layers.initializers import output_initializer, seed_stream
+
+EPSILON = 1e-8  # under the square root of norms, as in the published code: smooth where a vector is zero
+
+
+def xavier_dense(units: int, seed: int, activation: Callable | None = None, **kwargs) -> tf.keras.layers.Dense:
+    """Return a dense layer with Xavier's uniform kernel and a zero bias."""
+    initializer = tf.keras.initializers.GlorotUniform(seed)
+    return tf.keras.layers.Dense(units, activation=activation, kernel_initializer=initializer, **kwargs)
+
+
+def output_dense(units: int, output_init: str, seed: int, **kwargs) -> tf.keras.layers.Dense:
+    """Return the last dense layer of a read-out; `output_init` is "GlorotUniform" or "zeros"."""
+    initializer = output_initializer(output_init, seed, tf.keras.initializers.GlorotUniform)
+    return tf.keras.layers.Dense(units, kernel_initializer=initializer, **kwargs)
+
+
+def smooth_norm(vectors: tf.Tensor) -> tf.Tensor:
+    """sqrt(|v|^2 + 1e-8), (atoms, 3, units) -> (atoms, units)."""
+    return tf.sqrt(tf.reduce_sum(vectors * vectors, axis=1) + EPSILON)
+
+
+class GatedEquivariantBlock(tf.keras.layers.Layer):
+    """Scalars and vectors from scalars and vectors (PaiNN, Fig. 3).
+
+    s', a = W2 swish(W1 [s, |V v|] + b1) + b2 and v' = a U v, without biases in U and V.
+
+    Parameters
+    ----------
+    hidden : int, width of the layer between
+    units : int, of what comes out
+    activation : of the scalars that come out, or None
+    output_init : "GlorotUniform" or "zeros", of W2
+    seed : int
+
+    Returns
+    -------
+    (atoms, units) and (atoms, 3, units)
+    """
+
+    def __init__(
+        self,
+        hidden: int,
+        units: int,
+        seed: int,
+        activation: Callable | None = None,
+        output_init: str = "GlorotUniform",
+        **kwargs,
+    ) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.activation = activation
+        seeds = seed_stream(seed)
+        self.mix = xavier_dense(2 * units, next(seeds), use_bias=False, dtype=self.dtype)
+        self.dense_1 = xavier_dense(hidden, next(seeds), swish, dtype=self.dtype)
+        self.dense_2 = output_dense(2 * units, output_init, next(seeds), dtype=self.dtype)
+
+    def call(self, s: tf.Tensor, v: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        Vv, Uv = tf.split(self.mix(v), 2, axis=-1)  # (atoms, 3, units)
+        x = self.dense_2(self.dense_1(tf.concat([s, smooth_norm(Vv)], axis=-1)))
+        s, a = tf.split(x, 2, axis=-1)  # (atoms, units)
+        return (s if self.activation is None else self.activation(s)), a[:, None] * Uv

@@ -1,0 +1,256 @@
+"""PaiNN: Schuett, Unke, Gastegger, "Equivariant Message Passing for the Prediction of Tensorial Properties", 2021."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from dimenet_tf.basis import BARE_BASES, CUTOFFS
+from dimenet_tf.graph import Graph
+from dimenet_tf.layers.activation import swish
+from dimenet_tf.layers.equivariant import GatedEquivariantBlock, output_dense, smooth_norm, xavier_dense
+from dimenet_tf.layers.gathers import NeighborSlots, gather, segment_sum
+from dimenet_tf.layers.geometry import edge_vectors, safe_norm, unit_vectors
+from dimenet_tf.layers.initializers import seed_stream
+from dimenet_tf.layers.output import AtomOutputs, atom_outputs
+from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
+
+NUM_EMBEDDINGS = 100  # rows of the published table of atoms
+
+
+class Filters(tf.keras.layers.Layer):
+    """W(d) = (W rbf + b) f_cut for all messages: `count` arrays (edges, units)."""
+
+    def __init__(self, units: int, count: int, seed: int, **kwargs) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.units = units
+        self.count = count
+        self.seed = seed
+
+    def build(self, input_shape) -> None:
+        shape = [input_shape[-1], self.count * self.units]
+        self.kernel = self.add_weight("kernel", shape, initializer=tf.keras.initializers.GlorotUniform(self.seed))
+        self.bias = self.add_weight("bias", shape[1:], initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, rbf: tf.Tensor, f_cut: tf.Tensor) -> list[tf.Tensor]:
+        # the cutoff multiplies the bias too, which so is the kernel of one more radial function, and every array gets
+        # a product of its own: nothing of the size of the filters is multiplied or split
+        radial = tf.concat([rbf * f_cut, f_cut], axis=-1)  # (edges, num_radial + 1)
+        kernel = tf.concat([self.kernel, self.bias[None]], axis=0)
+        return [tf.matmul(radial, part) for part in tf.split(kernel, self.count, axis=-1)]
+
+
+class Neighborhood:
+    """Sums over the neighbors j of every atom i.
+
+    Parameters
+    ----------
+    graph : with `atom_edges`
+    directions : (edges, 3), unit vectors from i to j
+    """
+
+    def __init__(self, graph: Graph, directions: tf.Tensor) -> None:
+        self.graph = graph
+        self.slots = NeighborSlots(graph)
+        used = tf.cast(self.slots.used, directions.dtype)[..., None]
+        self.directions = self.slots.pad(directions) * used  # (atoms, k, 3)
+
+    def sum(self, filters: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """sum_j W_ij x_j; (edges, units), (atoms, units) -> (atoms, units)."""
+        return segment_sum(filters * gather(x, self.graph.edge_source), self.graph.edge_target, tf.shape(x)[0])
+
+    def sum_along(self, filters: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """sum_j W_ij x_j r_ij/|r_ij|; (edges, units), (atoms, units) -> (atoms, 3, units)."""
+        product = filters * gather(x, self.graph.edge_source)  # (edges, units)
+        return tf.matmul(self.directions, self.slots.pad(product), transpose_a=True)
+
+
+class Message(tf.keras.layers.Layer):
+    """Residuals of scalars and vectors from the neighbors, Eqs. 7 and 8, Fig. 2b.
+
+    Parameters
+    ----------
+    units : int
+    kinds : int
+        1: of scalars only; 2: and of vectors from scalars (phi_vs); 3: and from vectors (phi_vv).
+    seed : int
+    """
+
+    def __init__(self, units: int, kinds: int, seed: int, **kwargs) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.kinds = kinds
+        seeds = seed_stream(seed)
+        self.dense_1 = xavier_dense(units, next(seeds), swish, dtype=self.dtype_policy)
+        self.dense_2 = xavier_dense(kinds * units, next(seeds), dtype=self.dtype_policy)
+
+    def call(
+        self, s: tf.Tensor, v: tf.Tensor | None, filters: list[tf.Tensor], neighborhood: Neighborhood
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """`v` is None as long as all vectors are zero."""
+        phi = tf.split(tf.cast(self.dense_2(self.dense_1(s)), s.dtype), self.kinds, axis=-1)  # (atoms, units) each
+        s = s + neighborhood.sum(filters[0], phi[0])
+        if self.kinds == 1:
+            return s, None
+        from_scalars = neighborhood.sum_along(filters[1], phi[1])  # (atoms, 3, units)
+        if v is None:
+            return s, from_scalars
+        if self.kinds == 2:
+            return s, v + from_scalars
+        components = [neighborhood.sum(filters[2], phi[2] * component) for component in tf.unstack(v, axis=1)]
+        return s, v + from_scalars + tf.stack(components, axis=1)
+
+
+class Update(tf.keras.layers.Layer):
+    """Residuals of scalars and vectors from each other, Eqs. 9 and 10, Fig. 2c.
+
+    Parameters
+    ----------
+    units : int
+    vectors : bool
+    scalar_product : bool, the second term of Eq. 9
+    seed : int
+    """
+
+    def __init__(self, units: int, vectors: bool, scalar_product: bool, seed: int, **kwargs) -> None:
+        super().__init__(autocast=False, **kwargs)
+        policy, seeds = self.dtype_policy, seed_stream(seed)
+        self.count = 1 if not vectors else 3 if scalar_product else 2
+        self.dense_1 = xavier_dense(units, next(seeds), swish, dtype=policy)
+        self.dense_2 = xavier_dense(self.count * units, next(seeds), dtype=policy)
+        if vectors:
+            self.mix = xavier_dense(2 * units, next(seeds), use_bias=False, dtype=policy)
+
+    def call(self, s: tf.Tensor, v: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
+        if v is None:
+            return s + self.scaling(s)[0], None
+        Vv, Uv = tf.split(tf.cast(self.mix(v), v.dtype), 2, axis=-1)  # (atoms, 3, units)
+        a_ss, a_vv, *a_sv = self.scaling(tf.concat([s, smooth_norm(Vv)], axis=-1))  # (atoms, units)
+        s = s + a_ss
+        if a_sv:
+            s += a_sv[0] * tf.reduce_sum(Uv * Vv, axis=1)
+        return s, v + a_vv[:, None] * Uv
+
+    def scaling(self, x: tf.Tensor) -> list[tf.Tensor]:
+        """The functions a of Eqs. 9 and 10, (atoms, units) each."""
+        return tf.split(tf.cast(self.dense_2(self.dense_1(x)), x.dtype), self.count, axis=-1)
+
+
+@tf.keras.utils.register_keras_serializable("dimenet_tf")
+class PaiNN(Hyperparameters, tf.keras.Model):
+    """PaiNN.
+
+    `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets) and vectors (atoms, num_vectors, 3). Scalars
+    are read out of the atoms' scalar features; the last `num_vectors` of them come from gated equivariant blocks, each
+    with the vector of the same number (Sec. 4.2).
+
+    Parameters
+    ----------
+    emb_size : int
+        Features of an atom, scalar and vectorial (F).
+    num_blocks : int
+        Message and update blocks.
+    num_radial : int
+        Radial functions.
+    cutoff : float
+        Distance up to which atoms are neighbors, Angstrom.
+    radial_basis : "bessel" (the paper) or "gaussian"
+        Frequencies, centers and widths are not trained.
+    envelope : "cosine" (the paper) or "polynomial"
+        Smooth cutoff of the filters. The cosine's second derivative jumps at the cutoff; that of the polynomial
+        (DimeNet, Eq. 8, p = 6) does not.
+    shared_filters : bool
+        The same filters in all blocks.
+    scalar_product, vector_propagation, vectors : bool
+        Ablations of Table 4: without the scalar product of Eq. 9, without the convolution of vectors in Eq. 8
+        (W_vv = 0), without any vectors: only Eq. 7 and a_ss(s) of Eq. 9 are left.
+    num_targets : int
+    num_vectors : int
+        At most num_targets.
+    output_init : "GlorotUniform" or "zeros"
+        Initial weights of the last layers.
+    extensive : bool
+        Used by the head: sum or mean over atoms.
+    seed : int
+    """
+
+    def __init__(
+        self,
+        emb_size: int = 128,
+        num_blocks: int = 3,
+        num_radial: int = 20,
+        cutoff: float = 5.0,
+        radial_basis: str = "bessel",
+        envelope: str = "cosine",
+        shared_filters: bool = False,
+        scalar_product: bool = True,
+        vector_propagation: bool = True,
+        vectors: bool = True,
+        num_targets: int = 1,
+        num_vectors: int = 0,
+        output_init: str = "GlorotUniform",
+        extensive: bool = True,
+        seed: int = 42,
+        **kwargs,
+    ) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.set_hyperparameters(locals())
+        check_choice("radial_basis", radial_basis, tuple(BARE_BASES))
+        check_choice("envelope", envelope, tuple(CUTOFFS))
+        if not vectors and num_vectors:
+            raise ValueError(f"vectors: a model without them cannot return {num_vectors}")
+        if not 0 <= num_vectors <= num_targets:
+            raise ValueError(f"num_vectors: {num_vectors} is not within 0 ... num_targets = {num_targets}")
+        self.needs = frozenset({"atom_edges"})
+        dtype, policy, seeds = self.dtype, self.dtype_policy, seed_stream(seed)
+        self.kinds = 1 if not vectors else 3 if vector_propagation else 2
+
+        self.rbf_basis = BARE_BASES[radial_basis](num_radial, cutoff, dtype=dtype)
+        self.cutoff_function = CUTOFFS[envelope](dtype=dtype)
+        self.filters = Filters(emb_size, self.kinds * (1 if shared_filters else num_blocks), next(seeds), dtype=dtype)
+        normal = tf.keras.initializers.RandomNormal(0.0, 1.0, seed=next(seeds))
+        self.atom_emb = tf.keras.layers.Embedding(NUM_EMBEDDINGS, emb_size, normal, dtype=dtype)
+        self.message_blocks = [Message(emb_size, self.kinds, next(seeds), dtype=policy) for _ in range(num_blocks)]
+        self.update_blocks = [
+            Update(emb_size, vectors, scalar_product, next(seeds), dtype=policy) for _ in range(num_blocks)
+        ]
+        half = emb_size // 2
+        if num_targets > num_vectors:
+            self.out_1 = xavier_dense(half, next(seeds), swish, dtype=dtype)
+            self.out_2 = output_dense(num_targets - num_vectors, output_init, next(seeds), dtype=dtype)
+        self.out_gated = [
+            [
+                GatedEquivariantBlock(emb_size, half, next(seeds), swish, dtype=dtype),
+                GatedEquivariantBlock(half, 1, next(seeds), output_init=output_init, dtype=dtype),
+            ]
+            for _ in range(num_vectors)
+        ]
+
+    def call(self, graph: Graph) -> AtomOutputs:
+        r_ij = edge_vectors(graph)  # (edges, 3)
+        neighborhood = Neighborhood(graph, unit_vectors(r_ij))
+        filters = self.edge_filters(safe_norm(r_ij))
+
+        s, v = self.atom_emb(graph.atomic_numbers), None  # (atoms, emb_size), (atoms, 3, emb_size)
+        for message, update, of_block in zip(self.message_blocks, self.update_blocks, filters):
+            s, v = message(s, v, of_block, neighborhood)
+            s, v = update(s, v)
+        return self.read_out(s, v)
+
+    def edge_filters(self, distance: tf.Tensor) -> list[list[tf.Tensor]]:
+        """Filters of every block, one for each kind of message, (edges, emb_size)."""
+        rbf = self.rbf_basis(distance)  # (edges, num_radial)
+        f_cut = self.cutoff_function(distance[:, None] / self.cutoff)  # (edges, 1)
+        filters = self.filters(rbf, f_cut)
+        blocks = [filters[start : start + self.kinds] for start in range(0, len(filters), self.kinds)]
+        return blocks * self.num_blocks if self.shared_filters else blocks
+
+    def read_out(self, s: tf.Tensor, v: tf.Tensor | None) -> AtomOutputs:
+        scalars, vectors = [], []
+        if self.num_targets > self.num_vectors:
+            scalars.append(self.out_2(self.out_1(s)))
+        for first, second in self.out_gated:
+            scalar, vector = second(*first(s, v))  # (atoms, 1), (atoms, 3, 1)
+            scalars.append(scalar)
+            vectors.append(vector)
+        vectors = tf.transpose(tf.concat(vectors, axis=-1), [0, 2, 1]) if vectors else None
+        return atom_outputs(tf.concat(scalars, axis=-1), vectors)
