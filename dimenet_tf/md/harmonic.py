@@ -18,7 +18,7 @@ from dimenet_tf.md.velocities import count_vibrations
 from dimenet_tf.predictor import Predictor
 
 FMAX = 1e-3  # eV/Ang
-STEP = 0.01  # Ang that the atom moves which moves most, either way
+STEP = 0.005  # Ang that the atom moves which moves most, either way
 
 
 class Harmonic(NamedTuple):

@@ -101,14 +101,15 @@ def main() -> None:
     modes.vibrations.write_jmol(str(folder / "modes.xyz"))
     print(f"relaxed: {relaxed.get_potential_energy():.4f} eV; harmonic analysis:")
     print(normal_modes.format_table(modes))
-    missing = spectrum.without(list(predictor.units))
+    missing = spectrum.without(predictor.units, "the model has")
     if missing:
         print(missing)
     if args.harmonic:
         print(f"relaxed.xyz, harmonic.csv, modes.xyz: {folder}")
         return
     weights = fingerprint(predictor)
-    recording = run(predictor, relaxed, settings, folder / "pieces", {"weights": weights})
+    job = {"weights": weights, "atoms": atoms.numbers.tolist(), "structure": atoms.positions.tolist()}
+    recording = run(predictor, relaxed, settings, folder / "pieces", job)
     save_recording(recording, interval, folder / "recording.npz")
     table = spectrum.compute(
         recording.velocities,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import matplotlib
@@ -24,6 +25,8 @@ from dimenet_tf.md.intensities import (
 
 matplotlib.use("Agg")
 
+PROPERTIES = {"dipole": (3,), "polarizability": (3, 3)}
+"""What spectra are made of beside velocities; shapes."""
 HIGHEST = 5000.0
 """cm^-1: no molecule vibrates beyond (H2: 4400)."""
 WAVENUMBER, VDOS, INFRARED = "wavenumber / cm^-1", "vdos / cm", "infrared / (km/mol) cm"
@@ -132,11 +135,16 @@ def compute(
     return table
 
 
-def without(names: list[str]) -> str:
-    """Return a line that says which spectra a model cannot give; nothing where it gives all."""
-    missing = {"dipole": "no infrared", "polarizability": "no Raman"}
-    said = [f"{spectrum} spectrum (the model has no {name})" for name, spectrum in missing.items() if name not in names]
-    return "; ".join(said)
+def without(names: Collection[str], who: str) -> str:
+    """Return a line that says which spectra cannot be had; nothing where all can.
+
+    Parameters
+    ----------
+    names : of the properties that there are
+    who : would have to give the others, with a verb: "the model has"
+    """
+    missing = {"dipole": "no infrared spectrum", "polarizability": "no Raman spectrum"}
+    return "; ".join(f"{spectrum} ({who} no {name})" for name, spectrum in missing.items() if name not in names)
 
 
 def draw(table: dict[str, np.ndarray], harmonic: Harmonic | None, temperature: float, path: Path) -> None:

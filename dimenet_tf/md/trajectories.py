@@ -143,10 +143,11 @@ def run(predictor, atoms: Atoms, settings: Settings, folder: Path, job: dict, sh
     Parameters
     ----------
     predictor : with forces
-    atoms : relaxed molecule
+    atoms : relaxed molecule; a run that goes on keeps the positions that it began with, since relaxing again gives them
+        to some digits only
     settings : of the dynamics
     folder : for the pieces
-    job : what else determines the numbers (the model, say); JSON
+    job : what else determines the numbers, the model and the molecule; JSON
     show : a progress bar
 
     Raises
@@ -156,9 +157,7 @@ def run(predictor, atoms: Atoms, settings: Settings, folder: Path, job: dict, sh
     """
     settings.check()
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(
-        folder, {**job, **settings._asdict(), "positions": atoms.positions.tolist(), "numbers": atoms.numbers.tolist()}
-    )
+    atoms = Atoms(atoms.numbers, _claim(folder, {**job, **settings._asdict()}, atoms.positions))
     todo = list(pieces(settings))
     done = 0
     while done < len(todo) and _path(folder, done).exists():
@@ -182,19 +181,21 @@ def _path(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.npz"
 
 
-def _claim(folder: Path, job: dict) -> None:
-    """Write what the folder is for, or see that it is for the same."""
+def _claim(folder: Path, job: dict, start: np.ndarray) -> np.ndarray:
+    """Write what the folder is for, or see that it is for the same; return the positions that all starts from."""
     path = folder / JOB
     job = json.loads(json.dumps(job))
     if not path.exists():
-        replace_text(path, json.dumps(job, indent=1))
-        return
+        replace_text(path, json.dumps({**job, "start": start.tolist()}, indent=1))
+        return start
     found = json.loads(path.read_text())
+    start = np.array(found.pop("start"))
     other = [key for key in {**found, **job} if found.get(key) != job.get(key)]
     if other:
         raise UserError(
             f"{folder} holds a run with other {', '.join(sorted(other))}: remove that folder, or choose another output"
         )
+    return start
 
 
 def _start(atoms: Atoms, settings: Settings) -> Atoms:
