@@ -82,6 +82,10 @@ def start(tmp_path, monkeypatch):
         process.wait()
 
 
+def last_frame(path):
+    return ase.io.read(path, index="-1", format="xyz")
+
+
 @needs_ipi
 @pytest.mark.parametrize("unix", [True, False])
 def test_path_integrals_of_ethanol(start, tmp_path, unix):
@@ -118,7 +122,7 @@ def test_dipoles_and_polarizabilities_come_back_and_give_spectra(start, tmp_path
     found = ipi_spectra.read(tmp_path / "input.xml")
     assert found.velocities.shape == (251, 1, 3, 3) and found.degrees == 6
     assert (found.timestep, found.stride, found.temperature) == (0.25, 1, 100.0)
-    beads = [ase.io.read(tmp_path / f"run.positions_{i}.xyz", index="-1", format="xyz") for i in range(3)]
+    beads = [last_frame(tmp_path / f"run.positions_{i}.xyz") for i in range(3)]
     expected = predictor.predict(beads)
     np.testing.assert_allclose(found.dipole[-1, 0], expected["dipole"].mean(axis=0), atol=1e-4)
     np.testing.assert_allclose(found.polarizability[-1, 0], expected["polarizability"].mean(axis=0), atol=1e-3)
@@ -144,7 +148,7 @@ def test_what_is_refused(start):
     with pytest.raises(UserError, match="input.xml sets batch_size"):
         ipi.Driver(predictor, ethanol, connect, 2).run()
     torn = ethanol.copy()
-    torn.positions -= torn.positions.mean(axis=0)  # about the origin: folded to the corners of the cell
+    torn.positions += 30 - torn.positions.mean(axis=0)  # i-PI folds to -30 ... 30
     connect, _ = start(torn, 1, 5, pbc=True)
     with pytest.raises(UserError, match="reaches over half of i-PI's cell"):
         ipi.Driver(predictor, torn, connect, 1).run()
