@@ -12,6 +12,7 @@ polarizability (a0^3), where the model has them, go back as i-PI's extras, "dipo
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import selectors
 import socket
@@ -110,39 +111,47 @@ class Driver:
         UserError
             If nobody listens, or for molecules that cannot be predicted.
         """
-        reason = "i-PI has gone"
-        open_ = [Connection(self.connect())]
-        made = 1
-        with selectors.DefaultSelector() as selector:
-            selector.register(open_[0].socket, selectors.EVENT_READ, open_[0])
-            while open_:
-                # i-PI accepts one client, talks to it and looks for the next: meanwhile the others must be answered
-                if made < self.beads and open_[-1].greeted:
-                    made += 1
-                    try:
-                        open_.append(Connection(self.connect()))
-                        selector.register(open_[-1].socket, selectors.EVENT_READ, open_[-1])
-                    except UserError:  # it has ended in between, which the other connections will show
-                        made = self.beads
-                waiting = [connection for connection in open_ if connection.asked]
-                ready = selector.select(None if not waiting else 0 if len(waiting) == len(open_) else GATHER)
-                try:
-                    if waiting and not ready:
-                        self._compute(waiting)
-                    for key, _ in ready:
-                        connection = key.data
-                        if not connection.handle(len(self.atoms)):
-                            reason = "i-PI ended"
-                            self._close(connection, open_, selector)
-                except (SocketClosed, ConnectionError):
-                    for connection in [c for c in open_ if _is_closed(c.socket)]:
-                        self._close(connection, open_, selector)
-        return reason
+        self._open, self._reason, made = [], "i-PI has gone", 1
+        with selectors.DefaultSelector() as self._selector:
+            try:
+                self._add()
+                while self._open:
+                    # i-PI greets one client before it takes the next, and meanwhile the others must be answered
+                    if made < self.beads and self._open[-1].greeted:
+                        made += 1
+                        with contextlib.suppress(UserError):  # it has ended in between, as the others will see
+                            self._add()
+                    self._serve()
+            finally:
+                for connection in list(self._open):
+                    self._close(connection)
+        return self._reason
 
-    def _close(self, connection: Connection, open_: list[Connection], selector: selectors.BaseSelector) -> None:
-        selector.unregister(connection.socket)
+    def _add(self) -> None:
+        connection = Connection(self.connect())
+        self._open.append(connection)
+        self._selector.register(connection.socket, selectors.EVENT_READ, connection)
+
+    def _close(self, connection: Connection) -> None:
+        self._selector.unregister(connection.socket)
         connection.socket.close()
-        open_.remove(connection)
+        self._open.remove(connection)
+
+    def _serve(self) -> None:
+        """Handle a message on every connection that has one; where nothing more comes, compute what was asked for."""
+        waiting = [connection for connection in self._open if connection.asked]
+        patience = None if not waiting else 0 if len(waiting) == len(self._open) else GATHER
+        ready = self._selector.select(patience)
+        try:
+            if waiting and not ready:
+                self._compute(waiting)
+            for key, _ in ready:
+                if not key.data.handle(len(self.atoms)):
+                    self._reason = "i-PI ended"
+                    self._close(key.data)
+        except (SocketClosed, ConnectionError):
+            for connection in [c for c in self._open if _is_closed(c.socket)]:
+                self._close(connection)
 
     def _compute(self, waiting: list[Connection]) -> None:
         R = np.array([connection.positions for connection in waiting])
