@@ -2,7 +2,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-PIMD = ["ipi>=3.1,<4; python_version >= '3.10'"]  # one package in Python, of which only the tests need anything
+PIMD = ["ipi>=3.3,<4; python_version >= '3.10'"]  # one package in Python, of which only the tests need anything
 
 setup(
     name="dimenet-tf",

@@ -1,4 +1,4 @@
-"""The driver with the real i-PI (`pip install dimenet-tf[pimd]`)."""
+"""The driver with the real i-PI (extra pimd)."""
 
 import json
 import shutil

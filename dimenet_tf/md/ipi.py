@@ -1,6 +1,6 @@
 """A model as driver of i-PI: path-integral and ring-polymer molecular dynamics, all beads in one batch.
 
-i-pi input.xml &                                                  # pip install dimenet-tf[pimd]; listens on a socket
+i-pi input.xml &                                                  # pip install ipi; it listens on a socket
 python -m dimenet_tf.md.ipi MODEL structure.xyz --beads 16        # --port as in input.xml, or --unix NAME
 
 i-PI sends one structure to each client: with --beads N the driver connects N times, evaluates what has arrived on all
