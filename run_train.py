@@ -3,6 +3,7 @@
 python run_train.py with configs/dimenet.yaml training.num_steps=5000 data.target=mu
 python run_train.py with run=runs/3                # go on with a run
 python run_train.py print_config with configs/dimenet.yaml
+python run_train.py fit_scale_factors with configs/gemnet_t.yaml run=runs/mine     # GemNet's; training does it as well
 """
 
 import logging
@@ -42,7 +43,7 @@ def complete(config, command_name, logger):
             elif not {"model", "data", "training"} & set(given):
                 raise UserError(f"no such run: {run}; a new run of that name needs a configuration")
         resolved = resolve(given)
-        if command_name == train.__name__:
+        if command_name in (train.__name__, fit_scale_factors.__name__):
             if resolved["training"]["strategy"] == "multi_worker" and not run:
                 raise UserError(
                     "training.strategy: multi_worker needs the name of the run that all share: run=runs/NAME"
@@ -76,6 +77,17 @@ def train(seed, precision, run, model, data, training, _run):
         stopped = run_session(config, RunFolder(run), log)
     if stopped is not None:
         sys.exit(EXIT_CODES[stopped])
+
+
+@experiment.command
+def fit_scale_factors(seed, precision, run, model, data, training):
+    """Fit the scaling factors of a new run to batches of its data, and print them; training goes on from there."""
+    config = {"seed": seed, "precision": precision, "run": run, "model": model, "data": data, "training": training}
+    with one_line_errors():
+        from dimenet_tf.training.folder import RunFolder
+        from dimenet_tf.training.session import fit_session
+
+        fit_session(config, RunFolder(run))
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ def ours(Z: np.ndarray, R: np.ndarray) -> tuple[list, int]:
     from speed import training_step
 
     from dimenet_tf.graph import Graph
-    from dimenet_tf.heads import ScalarHead
+    from dimenet_tf.heads import scalar_head
     from dimenet_tf.predictor import Predictor
 
-    head = ScalarHead(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
+    head = scalar_head(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
     predictor = Predictor("painn", {"cutoff": CUTOFF}, head, range(1, 95), energy="energy")
     store = predictor.graph_store(np.full(len(R), len(Z)), np.tile(Z, len(R)), R.reshape(-1, 3))
     graph = Graph(*map(tf.constant, store.batch(range(len(R)))))

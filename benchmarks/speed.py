@@ -2,7 +2,8 @@
 
 Every column in a process of its own, one after another: import, construction, first steps, medians of later ones, peak
 memory. A batch is the first 32 molecules of the file (of the embedded sample where none is given). "floor" is the time
-of the dense layers' matrix products alone, with the same shapes. `--against` adds PyTorch Geometric's models, if torch
+of the dense layers' matrix products alone, with the same shapes. GemNet's columns are `--columns
+gemnet_t:sum_first,gemnet_q:sum_first`. `--against` adds PyTorch Geometric's models, if torch
 and torch_geometric are installed.
 """
 
@@ -19,6 +20,7 @@ TASKS = ("predict", "training step", "energy + forces", "training step with forc
 PRODUCTS = (1, 3, 2, 6)  # matrix products of a dense layer in each: forward; its gradients; and theirs
 COLUMNS = "dimenet_pp:triplets,dimenet_pp:sum_first,dimenet_pp:harmonics,dimenet_pp:floor"
 COLUMNS += ",dimenet:triplets,dimenet:sum_first,dimenet:floor"
+GEMNETS = {"gemnet_q": {}, "gemnet_t": {"triplets_only": True}}
 
 
 def measure(options: dict) -> dict:
@@ -40,7 +42,9 @@ def measure(options: dict) -> dict:
     start = time.perf_counter()
     head = scalar_head(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
     aggregation = "auto" if way == "floor" else way
-    predictor = Predictor(model, {"aggregation": aggregation}, head, range(1, 95), options["precision"])
+    hyperparameters = {"aggregation": aggregation, **GEMNETS.get(model, {})}
+    name = "gemnet" if model in GEMNETS else model
+    predictor = Predictor(name, hyperparameters, head, range(1, 95), options["precision"])
     result["construction / s"] = time.perf_counter() - start
     store = predictor.graph_store(*small_molecules(options["data"]))
     graph = Graph(*map(tf.constant, store.batch(range(len(store)))))
@@ -73,7 +77,7 @@ def training_step(predictor):
     forces = predictor.energy is not None
     rate, stop = tf.Variable(1.0, trainable=False), tf.Variable(0, trainable=False)
     loss = Loss("dimenet", None, predictor.head, "energy" if forces else None)
-    training = TrainingModel(predictor, loss, 1000.0, rate, stop)
+    training = TrainingModel(predictor, loss, 1000.0, None, rate, stop)
     optimizer = make_optimizer(WarmupExponentialDecay(1e-3, 100, 1000, 0.1, rate), 0.999)
     training.compile(optimizer=optimizer)
     create_optimizer_weights(optimizer, predictor.trainable_variables)

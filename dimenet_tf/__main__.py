@@ -36,6 +36,7 @@ def describe(predictor: Predictor) -> dict:
         "model": predictor.model_name,
         "parameters": predictor.model.count_params(),
         "predicts": predictor.units,
+        "heads": {part.target: part.name for part in predictor.head.parts},
         "elements": symbols(predictor.elements),
         "precision": predictor.precision,
         "hyperparameters": {k: v for k, v in predictor.model.get_config().items() if k not in ("name", "dtype")},
@@ -56,7 +57,7 @@ def add_predict(commands) -> None:
     predict.add_argument(
         "output",
         type=Path,
-        help="extended XYZ: the input with properties in the comment lines, forces as columns; "
+        help="extended XYZ: the input with properties in the comment lines (also vectors, tensors), forces as columns; "
         "npz: id, an array for each property, and N, forces (sum of N, 3)",
     )
     predict.add_argument("--batch-size", type=int, default=32, help="molecules computed at once (32)")

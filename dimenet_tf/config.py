@@ -13,7 +13,7 @@ from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.dataset import DataConfig, Dataset
 from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.graph import GraphStore
-from dimenet_tf.heads import Dipole, Head, choose_heads
+from dimenet_tf.heads import Dipole, DipoleMagnitude, Head, choose_heads
 from dimenet_tf.models import MODELS
 from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.predictor import Predictor
@@ -90,6 +90,7 @@ _TYPES = {
     "training.batch_size": (int, type(None)),
     "training.budget": (Mapping, type(None)),
     "training.patience": (int, type(None)),
+    "training.max_grad_ratio": (float, type(None)),
     "training.init_from": (str, type(None)),
 }
 
@@ -119,7 +120,8 @@ def _names(types: tuple) -> str:
 # numbers that may be 0; all others of the sections model and training must be greater
 _MAY_BE_ZERO = (
     "model.envelope_exponent model.num_before_skip model.num_after_skip model.num_dense_output "
-    "training.warmup_steps training.ema_decay training.histogram_interval"
+    "training.warmup_steps training.ema_decay training.histogram_interval "
+    "training.weight_decay training.plateau_cooldown"
 ).split()
 
 
@@ -140,8 +142,11 @@ def _check_values(config: dict) -> None:
     for name, value in config["training"]["weights"].items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise UserError(f"training.weights.{name} = {value!r} must be a number, at least 0")
-    if not 0 <= config["training"]["ema_decay"] < 1:
-        raise UserError(f"training.ema_decay = {config['training']['ema_decay']} must be in [0, 1)")
+    for key in ("ema_decay", "weight_decay"):
+        if not 0 <= config["training"][key] < 1:
+            raise UserError(f"training.{key} = {config['training'][key]} must be in [0, 1)")
+    if config["training"]["plateau_factor"] > 1:
+        raise UserError(f"training.plateau_factor = {config['training']['plateau_factor']} must be at most 1")
 
 
 def data_config(config: Mapping) -> DataConfig:
@@ -167,22 +172,24 @@ def choose_by_neighbors(model: Mapping, container: DataContainer) -> str:
     return "sum_first" if edges < FEW_NEIGHBORS * some.N.sum() else "harmonics"
 
 
-def has_vectors(model_name: str) -> bool:
-    """Return whether a model gives vectors: its constructor then has `num_vectors`."""
-    return "num_vectors" in hyperparameters(MODELS[model_name])
+def has_vectors(model: Mapping) -> bool:
+    """Return whether a model (its section) can give vectors: its constructor then has `num_vectors`."""
+    return "num_vectors" in hyperparameters(MODELS[model["name"]]) and model.get("vectors", True)
 
 
 def build_head(model: Mapping, dataset: Dataset) -> Head:
     """Make the head of a model (its section of a resolved configuration) for the targets of a data set."""
-    vectors = has_vectors(model["name"])
+    vectors = has_vectors(model)
     heads = choose_heads(dataset.columns.shapes, dataset.config.heads, model.get("extensive", True), vectors)
     if isinstance(dataset.config.references, Mapping) and not any(head.additive for head in heads.values()):
         raise UserError(f"data.references: nothing is added to {', '.join(heads)}")
     parts = []
     for (name, head), unit in zip(heads.items(), dataset.units):
         if head.needs_vector and not vectors:
-            choices = ", ".join(other for other in MODELS if has_vectors(other))
+            choices = ", ".join(other for other in MODELS if has_vectors({"name": other}))
             raise UserError(f"{name} needs a model with vectors, which {model['name']} has not; with them: {choices}")
+        if head is DipoleMagnitude and model.get("output_init") == "zeros":
+            raise UserError(f"model.output_init: zeros: a length of zero has no slope, {name} would never be learned")
         fit = dataset.reference(name, head.additive)
         options = {"per_element": fit.per_element, "offset": fit.offset} if head.additive else {}
         if issubclass(head, Dipole):
@@ -197,7 +204,7 @@ def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
     head = build_head(config["model"], dataset)
     training = dataset.container.select(dataset.split.train)
     model |= {"num_targets": len(head.scalars), "seed": config["seed"]}
-    if has_vectors(config["model"]["name"]):
+    if has_vectors(config["model"]):
         model["num_vectors"] = len(head.with_vector)
     if config["model"]["name"] == "dimenet_pp" and model["aggregation"] == "auto":
         model["aggregation"] = choose_by_neighbors(model, training)

@@ -1,6 +1,7 @@
 """SavedModels that take atoms and return properties and forces: no Python, no custom operations.
 
-Three signatures; each property is [molecules] float64, `forces` are there where the predictor has them:
+Three signatures; each property is [molecules] float64 (a dipole [molecules, 3], a polarizability [molecules, 3, 3]),
+`forces` are there where the predictor has them:
 
 `serving_default`
     Z [molecules, atoms] int32, padded with 0 behind each molecule's atoms; R [molecules, atoms, 3].

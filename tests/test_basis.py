@@ -6,7 +6,15 @@ import sympy
 import tensorflow as tf
 from scipy.special import spherical_jn
 
-from dimenet_tf.basis import BesselBasis, Envelope, GaussianBasis, SphericalBasis
+from dimenet_tf.basis import (
+    BareBessel,
+    BareGaussians,
+    BesselBasis,
+    CosineCutoff,
+    Envelope,
+    GaussianBasis,
+    SphericalBasis,
+)
 from dimenet_tf.basis.formulas import (
     bessel_series,
     chebyshev,
@@ -205,7 +213,7 @@ def test_value_and_two_derivatives_vanish_at_the_cutoff(layer):
 
 def test_zero_distance_of_padding_is_finite():
     d = tf.constant([0.0])
-    for layer in (BesselBasis(6, CUTOFF), SphericalBasis(7, 6, CUTOFF, over_x=True)):
+    for layer in (BesselBasis(6, CUTOFF), BareBessel(6, CUTOFF), SphericalBasis(7, 6, CUTOFF, over_x=True)):
         function = layer.radial if isinstance(layer, SphericalBasis) else layer
         with tf.GradientTape() as tape:
             tape.watch(d)
@@ -228,6 +236,20 @@ def test_frequencies_are_trainable_and_start_at_multiples_of_pi():
     np.testing.assert_allclose(basis.trainable_variables[0], np.pi * np.arange(1, 5), rtol=1e-6)
 
 
-@pytest.mark.parametrize("layer", [*LAYERS, Envelope(3, over_x=True)], ids=lambda layer: f"{layer.name}")
+def test_cosine_cutoff():
+    x = tf.constant([0.0, 0.3, 1 - 1e-9, 1.0, 1.2], tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = CosineCutoff(dtype="float64")(x)
+    slope = tape.gradient(value, x).numpy()
+    inside = x.numpy()[:3]
+    np.testing.assert_allclose(value, [*0.5 * (1 + np.cos(np.pi * inside)), 0, 0], atol=1e-16)
+    np.testing.assert_allclose(slope, [*-np.pi / 2 * np.sin(np.pi * inside), 0, 0], atol=1e-14)
+
+
+BARE = [BareBessel(6, CUTOFF), BareGaussians(8, CUTOFF)]
+
+
+@pytest.mark.parametrize("layer", [*LAYERS, *BARE, Envelope(3, over_x=True)], ids=lambda layer: f"{layer.name}")
 def test_configuration_round_trip(layer):
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()

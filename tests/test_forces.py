@@ -10,7 +10,7 @@ from conftest import SMALL, graph_of, molecules, randomize
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import GraphStore, SkinList
-from dimenet_tf.heads import scalar_head
+from dimenet_tf.heads import Dipole, Head, Polarizability, Sum, scalar_head
 from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.predictor import Prediction, Predictor, load
 from dimenet_tf.training.losses import Loss
@@ -183,6 +183,35 @@ def test_loss_of_gemnet_is_equation_21():
         assert loss[m] == pytest.approx(expected, rel=1e-12)
 
 
+def test_squared_loss():
+    prediction, targets, forces, graph = random_errors()
+    loss = Loss("mse", None, energy_head(2.0), "energy")
+    loss = loss(prediction, targets, forces, graph.molecule_of_atom, graph.num_atoms).numpy()
+    for m, atoms in enumerate((slice(0, 9), slice(9, 12))):
+        expected = 0.05 * (prediction.values[m, 0] - targets[m, 0]) ** 2
+        expected += 0.95 * np.mean((prediction.forces - forces)[atoms] ** 2)
+        assert loss[m] == pytest.approx(expected / 4.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["dimenet", "gemnet", "mse"])
+def test_every_target_counts_once_and_leaves_the_balance_of_energy_and_forces(name):
+    """The mean over targets of weight times mean over components; forces belong to the energy's term."""
+    _, _, forces, graph = random_errors()
+    rng = np.random.default_rng(1)
+    parts = [Dipole("dipole", "e*Ang", 0.3), Sum("energy", "eV", 2.0), Polarizability("polarizability", "a0^3", 5.0)]
+    prediction = Prediction(rng.normal(size=(2, 13)), np.zeros((12, 13)), rng.normal(size=(12, 3)))
+    targets = rng.normal(size=(2, 13))
+    weights = {"dipole": 0.1, "energy": 3.0}
+    arguments = (graph.molecule_of_atom, graph.num_atoms)
+    total = Loss(name, None, Head(parts), "energy", weights)(prediction, targets, forces, *arguments)
+    alone = Prediction(prediction.values[:, 3:4], None, prediction.forces)
+    energy = Loss(name, None, energy_head(2.0), "energy")(alone, targets[:, 3:4], forces, *arguments)
+    size = np.square if name == "mse" else np.abs
+    error = prediction.values - targets
+    dipole, tensor = size(error[:, :3] / 0.3).mean(axis=1), size(error[:, 4:] / 5.0).mean(axis=1)
+    np.testing.assert_allclose(total, (0.1 * dipole + 3.0 * energy + tensor) / 3, rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["dimenet", "gemnet", "mse"])
 def test_loss_of_exact_forces_has_a_finite_slope(name):
     prediction, targets, forces, graph = random_errors()
@@ -199,6 +228,8 @@ def test_losses_without_forces():
     head = scalar_head(["U0", "mu"], ["eV", "D"], np.zeros((2, 95)), [0.0, 0.0], [1.0, 2.0])
     loss = Loss("dimenet", None, head, None)(values, np.zeros((1, 2)), None, np.zeros(9), [9])
     assert loss.numpy().tolist() == [1.5]
+    squared = Loss("mse", None, head, None, {"mu": 0.5})(values, np.zeros((1, 2)), None, np.zeros(9), [9])
+    assert squared.numpy().tolist() == [(1.0 + 0.5 * 4.0) / 2]
     for arguments, message in (
         (("dimnet", None, head, "U0"), "training.loss: 'dimnet' is none of dimenet, gemnet, mse"),
         (("dimenet", 3.0, head, None), "are for forces"),

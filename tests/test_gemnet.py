@@ -14,12 +14,12 @@ from test_training_forces import force_dataset
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
 from dimenet_tf.heads import scalar_head
-from dimenet_tf.interop import load_gemnet_checkpoint
+from dimenet_tf.interop import load_gemnet_checkpoint, load_gemnet_state_dict
 from dimenet_tf.interop.dimenet import SUFFIX
 from dimenet_tf.interop.gemnet import from_official, official_order
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.quadruplets import STRAIGHT, Quadruplets
-from dimenet_tf.layers.scaled import ScaleFactor
+from dimenet_tf.layers.scaled import ScaleFactor, fit_scale_factors
 from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.models import build_model
 from dimenet_tf.predictor import Predictor, load
@@ -175,6 +175,28 @@ def test_the_authors_checkpoints_are_read(tmp_path, name):
         load_gemnet_checkpoint(tmp_path / "without", elements, **hyperparameters)
 
 
+@pytest.mark.parametrize("inner", [".linear", ""])
+def test_state_dicts_of_pytorch_are_read(tmp_path, inner):
+    """The reference weights in PyTorch's layout: dense kernels transposed, names with dots."""
+    file = GemNetReference("gemnet_q", "small")
+    state = {}
+    for name in (key[2:] for key in file.arrays.files if key.startswith("w/")):
+        value, path = file[f"w/{name}"], name.replace("/", ".").replace("layer_with_weights-", "")
+        if path.endswith(".kernel"):
+            dense = value.ndim == 2
+            path = path.removesuffix(".kernel") + (inner if dense else "") + ".weight"
+            value = value.T if dense else value
+        elif path.endswith(".embeddings"):
+            path += ".weight"
+        state[path] = value
+    np.savez(tmp_path / "weights.npz", **state)
+    hyperparameters = {key: value for key, value in file.hyperparameters.items() if key != "activation"}
+    elements = np.unique(file["in/Z"]).tolist()
+    predictor = load_gemnet_state_dict(tmp_path / "weights.npz", elements, "float64", **hyperparameters)
+    prediction = predictor.predict_store(predictor.graph_store(*file.molecules), np.arange(len(file["in/N"])))
+    assert error(prediction.values, file["out64/E"]) < 1e-9
+
+
 def test_order_of_the_authors_harmonics():
     assert official_order(3) == [0, 3, 1, 2, 7, 8, 4, 5, 6]
 
@@ -182,7 +204,7 @@ def test_order_of_the_authors_harmonics():
 def test_scaling_factors_keep_variances():
     model = build_model("gemnet", **SMALL["gemnet"])
     graph = graph_of(*molecules("CH3CH2OH", "C6H6", "CH3COOH"), model)
-    model.fit_scale_factors(graph)
+    fit_scale_factors(model, graph)
     factors = [layer for layer in model.submodules if isinstance(layer, ScaleFactor)]
     values = [float(layer.scale_factor) for layer in factors]
     assert len(values) == 2 * 6 + 3 and all(np.isfinite(values)) and 1.0 not in values
@@ -262,3 +284,27 @@ def test_served_and_moved_by_ase(tmp_path, options):
     for name, own in (("energy", atoms.get_potential_energy()), ("forces", atoms.get_forces())):
         np.testing.assert_allclose(answer[name][0], expected[name][0], rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(own, expected[name][0], rtol=1e-9, atol=1e-9)
+
+
+def test_gradients_of_shared_projections_are_divided(tmp_path):
+    """With SGD in the place of AMSGrad, by the number of blocks that use them (App. F)."""
+    trainer = trainer_of(configuration("gemnet", batch_size=4, max_grad_norm=1e9), tmp_path, force_dataset())
+    model, batch = trainer.predictor.model, next(iter(trainer._training_data(0)))
+    weights = {name: getattr(model, name).kernel for name in ("mlp_rbf3", "mlp_sbf4", "mlp_rbf_out")}
+    weights["dense"] = model.edge_emb.dense.kernel
+    before = {name: kernel.numpy() for name, kernel in weights.items()}
+    graph = batch.graph
+    with tf.GradientTape() as tape:
+        losses = trainer.loss(
+            trainer.predictor.compute(graph), batch.targets, batch.forces, graph.molecule_of_atom, graph.num_atoms
+        )
+        loss = batch.weight * tf.reduce_sum(losses)
+    gradients = tape.gradient(loss, weights)
+    trainer.training.compile(tf.keras.optimizers.legacy.SGD(1.0))
+    trainer.training.train_step(batch)
+    blocks = {"mlp_rbf3": 2, "mlp_sbf4": 2, "mlp_rbf_out": 3, "dense": 1}
+    assert model.num_blocks == 2
+    for name, kernel in weights.items():
+        step = before[name] - kernel.numpy()
+        expected = gradients[name].numpy() / blocks[name]
+        np.testing.assert_allclose(step, expected, atol=1e-3 * np.abs(expected).max(), err_msg=name)

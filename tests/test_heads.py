@@ -1,25 +1,36 @@
 """Heads: dipoles, polarizabilities and what else is made of the atoms' scalars and vectors."""
 
+import json
+import re
+import subprocess
+import sys
+import textwrap
+
 import ase.io
 import numpy as np
 import pytest
 import tensorflow as tf
+from ase import Atoms
 from ase.build import molecule
 from ase.data import atomic_masses
 from conftest import SMALL, graph_of, molecules, randomize
 from equivariant import ALL_HEADS, equivariant, predictor_with  # noqa: F401  (a fixture)
 from scipy.spatial.transform import Rotation
 from test_forces import force_field, slope
+from test_training import configuration, trainer_of
 
+from dimenet_tf.bulk import predict_file
 from dimenet_tf.columns import Columns
 from dimenet_tf.config import build_head, build_predictor, resolve
-from dimenet_tf.data import DataContainer, ethanol_xtb, load_dataset
+from dimenet_tf.data import DataContainer, ethanol_xtb, from_atoms, load_dataset, read_file
 from dimenet_tf.data.dataset import DataConfig
 from dimenet_tf.data.splits import Split
 from dimenet_tf.errors import UserError
 from dimenet_tf.heads import Head, choose_heads, scalar_head
 from dimenet_tf.md import Committee, DimeNetCalculator
 from dimenet_tf.predictor import load
+from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.training.report import report
 
 pytestmark = pytest.mark.usefixtures("equivariant")
 ATOMS = ["CH3CH2OH", "H2O", "HCN"]
@@ -214,6 +225,9 @@ def test_a_magnitude_has_no_reference():
     part = build_head(resolve({})["model"], load_dataset(config, split, data))["mu"]
     assert part.scale == pytest.approx(np.std([1.7, 1.9, 3.0])) and not part.vector and not part.additive
     given = DataConfig(target="mu", heads={"mu": "dipole_magnitude"}, references=dict.fromkeys("HCNO", 1.0))
+    zeros = resolve({"model": {"output_init": "zeros"}})["model"]
+    with pytest.raises(UserError, match="model.output_init: zeros: a length of zero has no slope, mu would never"):
+        build_head(zeros, load_dataset(config, split, data))
     with pytest.raises(UserError, match="data.references: nothing is added to mu"):
         build_head(resolve({})["model"], load_dataset(given, split, data))
 
@@ -289,3 +303,106 @@ def test_committees_average_vectors_too():
     with pytest.raises(UserError, match="member 1 of the committee has its targets in another order"):
         turned = dict(reversed(ALL_HEADS.items()))
         Committee([members[0], predictor_with(heads=turned)])
+
+
+# where vectors and tensors go
+
+
+def test_served_models_return_arrays(tmp_path):
+    """In a process that has neither this library nor the model's code."""
+    predictor = predictor_with()
+    predictor.export(tmp_path / "1")
+    Z, R = np.zeros((3, 9), np.int32), np.zeros((3, 9, 3))
+    for i, atoms in enumerate(map(molecule, ATOMS)):
+        Z[i, : len(atoms)], R[i, : len(atoms)] = atoms.numbers, atoms.positions
+    np.savez(tmp_path / "in.npz", Z=Z, R=R)
+    code = f"""
+        import sys
+        sys.modules["dimenet_tf"] = None  # importing it fails
+        import numpy as np, tensorflow as tf
+        given = np.load({str(tmp_path / "in.npz")!r})
+        Z, R, real = given["Z"], given["R"], given["Z"] != 0
+        call = tf.saved_model.load({str(tmp_path / "1")!r}).signatures
+        flat = dict(Z=Z[real], R=R[real], molecule_of_atom=np.nonzero(real)[0].astype(np.int32))
+        # all pairs of atoms of a molecule: those beyond the cutoff are dropped
+        source, target = np.nonzero(np.equal.outer(flat["molecule_of_atom"], flat["molecule_of_atom"]))
+        pairs = np.stack([source, target])[:, source != target].astype(np.int32)
+        asked = dict(serving_default=dict(Z=Z, R=R), flat=flat)
+        asked["edges"] = dict(flat, edge_source=pairs[0], edge_target=pairs[1])
+        for name, arrays in asked.items():
+            out = call[name](**{{k: tf.constant(v) for k, v in arrays.items()}})
+            np.savez({str(tmp_path)!r} + f"/{{name}}.npz", **{{k: v.numpy() for k, v in out.items()}})
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, cwd=tmp_path)
+    expected, called = predictor.predict({"Z": Z, "R": R}), predictor({"Z": Z, "R": R})
+    real = Z != 0
+    for signature in ("serving_default", "flat", "edges"):
+        answer = np.load(tmp_path / f"{signature}.npz")
+        assert set(answer) == set(predictor.units)
+        for name, values in expected.items():
+            close(called[name].numpy(), values, name)
+            close(answer[name], values[real] if name == "forces" and signature != "serving_default" else values, name)
+    metadata = json.loads((tmp_path / "1/assets/metadata.json").read_text())
+    assert metadata["signatures"]["flat"]["outputs"]["polarizability"]["shape"] == [None, 3, 3]
+
+
+@pytest.mark.parametrize("energy", ["energy", None])
+def test_files_hold_vectors_and_tensors(tmp_path, monkeypatch, energy):
+    monkeypatch.chdir(tmp_path)
+    predictor = predictor_with(energy=energy)
+    predictor.to_folder("model")
+    frames = [molecule(name) for name in (*ATOMS, "CH4", "SiH4")]  # silicon is unknown to the model
+    ase.io.write("in.extxyz", frames)
+    for target in ("out.extxyz", "out.npz"):
+        predict_file("model", "in.extxyz", target, piece=2, on_bad="skip")
+    good = read_file("in.extxyz").select(range(4))
+    expected = predictor.predict([frames[i] for i in range(4)])
+    with np.load("out.npz") as arrays:
+        for name, shape in predictor.head.columns.shapes.items():
+            assert arrays[name].shape == (5, *shape) and np.isnan(arrays[name][4]).all()
+            close(arrays[name][:4], expected[name], name, 1e-7)  # positions have eight digits in the file
+    written = ase.io.read("out.extxyz", ":4")
+    # what is written is read again, as labels
+    data = from_atoms(written, "written")
+    np.testing.assert_array_equal(data.R, good.R)
+    for name in predictor.head.targets:
+        close(data.target(name), expected[name], name, 1e-7)
+    close(np.array([atoms.get_dipole_moment() for atoms in written]), expected["dipole"], "dipole", 1e-7)
+
+
+# training
+
+
+def test_charges_alone_learn_a_dipole(tmp_path):
+    settings = {"num_steps": 60, "batch_size": 10, "learning_rate": 5e-3, "warmup_steps": 5, "ema_decay": 0.5}
+    config = configuration(**settings, evaluation_interval=60)
+    trainer = trainer_of(config, tmp_path, dataset("dipole"))
+    before = trainer.validation.run(trainer.predictor, trainer.optimizer)
+    trainer.run()
+    (row,) = RunFolder(tmp_path).read_metrics()
+    assert row["mae_dipole"] < 0.5 * before.table["targets"]["dipole"]["mae"]
+    text = report(load(tmp_path), trainer.dataset, RunFolder(tmp_path))
+    assert re.search(r"^dipole +e\*Ang ", text, re.MULTILINE)
+    test = trainer.dataset.container.select(trainer.dataset.split.test)
+    predicted = load(tmp_path).predict([Atoms(one.Z, one.R) for one in map(test.select, np.arange(10)[:, None])])
+    result = json.loads((tmp_path / "test.json").read_text())["targets"]["dipole"]
+    error = predicted["dipole"] - test.target("dipole")
+    assert result["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-4)
+    assert result["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-4)
+
+
+def test_a_model_of_everything(tmp_path):
+    """Energy, forces, dipole and polarizability, squared errors with weights."""
+    weights = {"dipole": 0.1, "polarizability": 0.1}
+    config = configuration(num_steps=4, evaluation_interval=2, loss="mse", weights=weights)
+    config["model"] = resolve({"model": {"name": "equivariant"}})["model"]
+    trainer = trainer_of(config, tmp_path, dataset("energy,forces,dipole,polarizability"))
+    trainer.run()
+    assert {"mae_energy", "mae_forces", "mae_dipole", "mae_polarizability"} <= set(
+        RunFolder(tmp_path).read_metrics()[0]
+    )
+    predicted = load(tmp_path).predict([molecule("CH3CH2OH")] * 2)
+    shapes = {"energy": (2,), "dipole": (2, 3), "polarizability": (2, 3, 3), "forces": (2, 9, 3)}
+    assert {name: values.shape for name, values in predicted.items()} == shapes
+    report(load(tmp_path), trainer.dataset, RunFolder(tmp_path))
+    assert (tmp_path / "plots/test_polarizability.png").stat().st_size > 10_000

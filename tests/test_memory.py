@@ -60,6 +60,7 @@ STEP = """
         ("dimenet", {}, False),
         ("dimenet_pp", {"aggregation": "triplets"}, False),
         ("gemnet", {"triplets_only": True}, True),
+        ("painn", {}, True),
     ],
 )
 def test_forecast_is_what_a_step_needs(name, model, forces):

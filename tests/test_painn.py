@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from ase.build import molecule
 from conftest import DATA, SMALL, Reference, graph_of, molecules, randomize
+from test_training import configuration, trainer_of
+from test_training_forces import force_dataset
 
 from dimenet_tf.data.properties import conversion
 from dimenet_tf.errors import UserError
@@ -11,8 +14,10 @@ from dimenet_tf.graph import Graph
 from dimenet_tf.interop import load_schnetpack_painn
 from dimenet_tf.interop.painn import from_schnetpack
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm, unit_vectors
+from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.models import build_model
 from dimenet_tf.models.painn import Neighborhood
+from dimenet_tf.predictor import load
 from dimenet_tf.weights import assign_weights, named_variables
 
 
@@ -131,9 +136,9 @@ def test_mistakes_in_files_name_the_array(tmp_path):
     with pytest.raises(UserError, match="atomref"):
         load({**arrays, "postprocessors.0.atomref": np.ones(100)})
     (tmp_path / "painn.npz").write_bytes(b"PK\x03\x04 nonsense")
-    with pytest.raises(UserError, match="cannot be read as npz"):
+    with pytest.raises(UserError, match="is not a readable npz file"):
         load_schnetpack_painn(tmp_path / "painn.npz", elements=[1], energy_unit="eV")
-    with pytest.raises(UserError, match="cannot be read as npz"):
+    with pytest.raises(UserError, match="is not a readable npz file"):
         load_schnetpack_painn(tmp_path / "missing.npz", elements=[1], energy_unit="eV")
 
 
@@ -225,6 +230,24 @@ def test_wrong_numbers_of_vectors_are_named():
         build_model("painn", vectors=False, num_vectors=1)
     with pytest.raises(ValueError, match="num_vectors: 2 is not within"):
         build_model("painn", num_vectors=2)
+
+
+def test_trained_with_forces_and_served(tmp_path):
+    """A few steps, the run's folder, ASE's calculator and a SavedModel give the same numbers."""
+    trainer = trainer_of(
+        configuration("painn", batch_size=4, num_steps=4, evaluation_interval=2), tmp_path, force_dataset()
+    )
+    trainer.run()
+    assert np.isfinite([row["loss"] for row in trainer.folder.read_metrics()]).all()
+    predictor, atoms = load(tmp_path), molecule("CH3CH2OH")
+    expected = predictor.predict([atoms])
+    predictor.export(tmp_path / "served")
+    served = tf.saved_model.load(str(tmp_path / "served")).signatures["serving_default"]
+    answer = served(Z=tf.constant(atoms.numbers[None], tf.int32), R=tf.constant(atoms.positions[None], tf.float32))
+    atoms.calc = DimeNetCalculator(predictor)
+    for name, own in (("energy", atoms.get_potential_energy()), ("forces", atoms.get_forces())):
+        np.testing.assert_allclose(answer[name][0], expected[name][0], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(own, expected[name][0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("envelope, jump", [("cosine", True), ("polynomial", False)])

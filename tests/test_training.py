@@ -18,6 +18,8 @@ from dimenet_tf.training.metrics import error_table, format_table
 from dimenet_tf.training.optimizer import averaged_values, create_optimizer_weights, make_optimizer
 from dimenet_tf.training.report import report
 from dimenet_tf.training.schedules import WarmupExponentialDecay
+from dimenet_tf.training.state import RunState
+from dimenet_tf.training.step import clip_by_weights
 from dimenet_tf.training.trainer import Trainer
 from dimenet_tf.weights import named_variables
 
@@ -73,6 +75,50 @@ def test_optimizer_is_amsgrad_with_a_moving_average():
         average = decay * average + (1 - decay) * expected
     np.testing.assert_allclose(variable, expected, rtol=1e-5)
     np.testing.assert_allclose(averaged_values(optimizer, [variable])[0], average, rtol=1e-4)
+
+
+def test_weight_decay_spares_embeddings_biases_and_frequencies():
+    """AdamW without gradients is decay alone; it follows the schedule, and works inside the moving average."""
+
+    variables = [
+        tf.Variable([1.0, 2.0], name=n) for n in ("a/kernel", "b/bilinear", "c/embeddings", "bias", "frequencies")
+    ]
+    decay = WarmupExponentialDecay(0.1, warmup_steps=2, decay_steps=100, decay_rate=0.5)
+    optimizer = make_optimizer(WarmupExponentialDecay(1e-3, 0, 100, 1.0), 0.5, decay)
+    create_optimizer_weights(optimizer, variables)
+    expected = np.array([1.0, 2.0])
+    for step in range(3):
+        optimizer.apply_gradients([(tf.zeros(2), variable) for variable in variables])
+        expected = expected * (1 - decay(step))
+    for variable in variables[:2]:
+        np.testing.assert_allclose(variable, expected, rtol=1e-6)
+    for variable in variables[2:]:
+        np.testing.assert_array_equal(variable, [1.0, 2.0])
+
+
+def test_learning_rate_decays_on_a_plateau_as_keras_does():
+    model, twin = tf.keras.Sequential(), tf.keras.callbacks.ReduceLROnPlateau("loss", 0.5, 3, min_delta=0, cooldown=2)
+    model.compile(tf.keras.optimizers.legacy.SGD(1.0))
+    twin.set_model(model)
+    twin.on_train_begin()
+    state, rate, losses = RunState(), 1.0, np.random.RandomState(0).rand(60) + np.linspace(1, 0.5, 60)
+    for epoch, loss in enumerate(losses):
+        twin.on_epoch_end(epoch, {"loss": loss})
+        rate *= 0.5 if state.on_plateau(loss, patience=3, cooldown=2) else 1
+        assert rate == float(model.optimizer.lr)
+    assert 0.5**15 < rate < 0.5**5
+
+
+def test_adaptive_clipping_of_units():
+    rng = np.random.default_rng(0)
+    weights, gradient = rng.normal(size=(4, 3)), rng.normal(size=(4, 3)) * [1e-3, 1, 10]
+    weights[:, 1] = 0  # a new output layer: it must be able to move
+    clipped = clip_by_weights(tf.constant(gradient), tf.constant(weights), 0.1).numpy()
+    np.testing.assert_array_equal(clipped[:, 0], gradient[:, 0])
+    for unit, norm in ((1, 0.1 * 1e-3), (2, 0.1 * np.linalg.norm(weights[:, 2]))):
+        assert np.linalg.norm(clipped[:, unit]) == pytest.approx(norm)
+        assert np.corrcoef(clipped[:, unit], gradient[:, unit])[0, 1] == pytest.approx(1)
+    assert clip_by_weights(tf.constant(0.0), tf.constant(1.0), 0.1).numpy() == 0
 
 
 def test_gradients_are_clipped(tmp_path):

@@ -35,7 +35,7 @@ def force_dataset(train=12, valid=4):
 
 
 def force_configuration(**training) -> dict:
-    return configuration(batch_size=4, num_steps=4, evaluation_interval=2, **training)
+    return configuration(**{"batch_size": 4, "num_steps": 4, "evaluation_interval": 2, **training})
 
 
 def test_forces_are_trained_and_reported(tmp_path):
@@ -71,24 +71,34 @@ def test_forces_are_trained_and_reported(tmp_path):
 def test_two_replicas_are_one_with_forces(tmp_path, loss):
     trainers = []
     for strategy in ("none", "mirrored"):
-        config = force_configuration(strategy=strategy, loss=loss)
+        config = force_configuration(strategy=strategy, loss=loss, weight_decay=0.01, max_grad_ratio=0.1)
         trainers.append(trainer_of(config, tmp_path / strategy, force_dataset()))
         trainers[-1].run()
     assert_equal_weights(*trainers, rtol=1e-4, atol=1e-5)
 
 
 def test_a_resumed_run_with_forces_is_the_uninterrupted_run(tmp_path):
-    whole = trainer_of(force_configuration(), tmp_path / "whole", force_dataset())
+    def configured(**changes) -> dict:
+        return force_configuration(
+            weight_decay=0.01, plateau_factor=0.5, plateau_patience=1, plateau_cooldown=1, **changes
+        )
+
+    whole = trainer_of(configured(), tmp_path / "whole", force_dataset())
     whole.run()
-    trainer_of(
-        {**force_configuration(), "training": {**force_configuration()["training"], "num_steps": 2}},
-        tmp_path / "parts",
-        force_dataset(),
-    ).run()
-    second = trainer_of(force_configuration(), tmp_path / "parts", force_dataset())
+    trainer_of(configured(num_steps=2), tmp_path / "parts", force_dataset()).run()
+    second = trainer_of(configured(), tmp_path / "parts", force_dataset())
     assert second.step == 2
     second.run()
     assert_equal_weights(whole, second, rtol=1e-5, atol=1e-7)
+
+
+def test_the_learning_rate_halves_on_a_plateau(tmp_path):
+    """Weights that stay as they are (a learning rate of almost 0) give the same validation loss each time."""
+    still = {"learning_rate": 1e-30, "decay_rate": 1.0, "warmup_steps": 1}
+    config = force_configuration(**still, evaluation_interval=1, plateau_factor=0.5, plateau_patience=2)
+    trainer_of(config, tmp_path, force_dataset()).run()
+    rates = [row["learning_rate"] for row in RunFolder(tmp_path).read_metrics()]
+    np.testing.assert_allclose(rates, [1e-30, 1e-30, 1e-30, 0.5e-30], rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ class Dataset:
         """Of each target."""
         return [kind.unit for kind in self.kinds]
 
-    @property
+    @functools.cached_property
     def sigmas(self) -> np.ndarray:
         """(targets,) standard deviations over the whole data set, for std. MAE and logMAE (DimeNet, App. C).
 

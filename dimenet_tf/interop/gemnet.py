@@ -1,4 +1,4 @@
-"""The TensorFlow checkpoints of the authors' release of GemNet (TUM-DAML/gemnet_tf)."""
+"""Weights of the authors' releases of GemNet: checkpoints of TUM-DAML/gemnet_tf, state dicts of gemnet_pytorch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dimenet_tf.data.readers import load_npz
 from dimenet_tf.heads import scalar_head
 from dimenet_tf.interop.dimenet import read_checkpoint
 from dimenet_tf.predictor import Predictor
@@ -43,11 +44,48 @@ def load_gemnet_checkpoint(
     UserError
         If a variable, scaling factors included, is missing, unexpected or of another shape than the model's; names it.
     """
+    return _predictor(read_checkpoint(folder), str(folder), elements, dtype, hyperparameters)
+
+
+def load_gemnet_state_dict(
+    file: str | Path, elements: Sequence[int], dtype: str = "float32", **hyperparameters
+) -> Predictor:
+    """Load the weights of a PyTorch GemNet from an npz file of its state dict's arrays.
+
+    Write it with `numpy.savez(file, **{name: value.numpy() for name, value in state_dict.items()})`. Modules are called
+    as in the authors' TensorFlow release (`int_blocks.0.dense_ca.linear.weight`, with or without `linear`). That the
+    numbers are the same was tried on the reference weights in this layout, not on a file of the release.
+
+    Parameters
+    ----------
+    file : npz
+    others : as `load_gemnet_checkpoint`
+    """
+    return _predictor(from_torch(load_npz(file, str(file))), str(file), elements, dtype, hyperparameters)
+
+
+def _predictor(weights: Mapping, source: str, elements: Sequence[int], dtype: str, hyperparameters: dict) -> Predictor:
     head = scalar_head(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0], hyperparameters.get("extensive", True))
     predictor = Predictor("gemnet", hyperparameters, head, elements, dtype, energy="energy")
-    weights = from_official(read_checkpoint(folder), predictor.model.num_spherical)
-    assign_weights(predictor.model, weights, str(folder))
+    assign_weights(predictor.model, from_official(weights, predictor.model.num_spherical), source)
     return predictor
+
+
+def from_torch(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays of a state dict under the names and in the layout of the TensorFlow checkpoints.
+
+    Matrices of dense layers are transposed; kernels of three indices and embeddings are not.
+    """
+    official = {}
+    for name, value in state.items():
+        path = name.replace(".", "/").replace("/linear/weight", "/weight")
+        path = re.sub(r"dense_mlp/(\d)/", r"dense_mlp/layer_with_weights-\1/", path)
+        if path.endswith("/embeddings/weight"):
+            path = path.removesuffix("/weight")
+        elif path.endswith("/weight"):
+            path, value = f"{path.removesuffix('/weight')}/kernel", value.T if value.ndim == 2 else value
+        official[path] = value
+    return official
 
 
 def from_official(weights: Mapping[str, np.ndarray], num_spherical: int) -> dict[str, np.ndarray]:

@@ -27,13 +27,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from dimenet_tf.data.properties import conversion
+from dimenet_tf.data.readers import load_npz
 from dimenet_tf.errors import UserError
-from dimenet_tf.heads import ScalarHead
+from dimenet_tf.heads import scalar_head
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.weights import assign_weights
 
@@ -85,7 +85,7 @@ def load_schnetpack_painn(
     """
     weights, hyperparameters, mean = from_schnetpack(read_arrays(path), str(path))
     factor = conversion("energy", energy_unit)
-    head = ScalarHead(["energy"], ["eV"], np.full((1, 95), mean * factor), [0.0], [factor])
+    head = scalar_head(["energy"], ["eV"], np.full((1, 95), mean * factor), [0.0], [factor])
     predictor = Predictor("painn", hyperparameters, head, elements, dtype, energy="energy")
     assign_weights(predictor.model, weights, str(path))
     return predictor
@@ -93,11 +93,7 @@ def load_schnetpack_painn(
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """Return the arrays of a state dict by their names there."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as npz ({error})") from None
+    arrays = load_npz(path, str(path))
     marked = {name[2:]: array for name, array in arrays.items() if name.startswith("w/")}
     return marked or arrays
 

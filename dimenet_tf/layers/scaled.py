@@ -6,6 +6,7 @@ import math
 
 import tensorflow as tf
 
+from dimenet_tf.graph import Graph
 from dimenet_tf.layers.activation import swish
 from dimenet_tf.layers.initializers import HeOrthogonal, seed_stream
 
@@ -71,3 +72,14 @@ class ScaleFactor(tf.keras.layers.Layer):
     def _variance(x: tf.Tensor) -> tf.Tensor:
         rows = tf.reshape(tf.cast(x, tf.float64), [-1, x.shape[-1]])
         return tf.reduce_mean(tf.math.reduce_variance(rows, axis=0))
+
+
+def fit_scale_factors(model: tf.keras.Model, graph: Graph) -> None:
+    """Choose all scaling factors of a model so that variances stay what they are in a batch (Sec. 5), in one pass."""
+    factors = [layer for layer in model.submodules if isinstance(layer, ScaleFactor)]
+    for factor in factors:
+        factor.fitting = True
+    if factors:
+        model(graph)
+    for factor in factors:
+        factor.fitting = False

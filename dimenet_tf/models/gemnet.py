@@ -309,11 +309,10 @@ class GemNet(Hyperparameters, tf.keras.Model):
         summed = segment_sum(flat, graph.edge_target, tf.shape(graph.atomic_numbers)[0])
         return tf.reshape(summed, [-1, self.num_targets, 3])
 
-    def fit_scale_factors(self, graph: Graph) -> None:
-        """Choose all scaling factors so that variances stay what they are in the given batch (Sec. 5), in one pass."""
-        factors = [layer for layer in self.submodules if isinstance(layer, ScaleFactor)]
-        for factor in factors:
-            factor.fitting = True
-        self(graph)
-        for factor in factors:
-            factor.fitting = False
+    def shared_weights(self) -> list[tuple[tf.Variable, int]]:
+        """The down-projections of the bases (App. F)."""
+        of_blocks = [self.mlp_rbf3, self.mlp_cbf3, self.mlp_rbf_h]
+        if not self.triplets_only:
+            of_blocks += [self.mlp_rbf4, self.mlp_cbf4, self.mlp_sbf4]
+        shared = [(layer.kernel, self.num_blocks) for layer in of_blocks]
+        return [*shared, (self.mlp_rbf_out.kernel, self.num_blocks + 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import numpy as np
+import tensorflow as tf
 
 from dimenet_tf.graph import GraphStore
 
@@ -25,6 +26,10 @@ class Hyperparameters:
         self._hyperparameters = {key: arguments[key] for key in hyperparameters(type(self))}
         for key, value in self._hyperparameters.items():
             setattr(self, key, value)
+
+    def shared_weights(self) -> list[tuple[tf.Variable, int]]:
+        """Return weights that several blocks use, and how many do: their gradients are divided by it in training."""
+        return []
 
     def make_weights(self) -> None:
         """Make the model's weights: Keras does when a model sees its first input, here water."""

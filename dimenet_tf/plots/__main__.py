@@ -13,24 +13,25 @@ KINDS = ("basis", "filters", "architecture", "curves")
 def draw(kind: str, source: str, folder: Path) -> list[Path]:
     """Draw one kind of picture of a run or model into a folder; return the files."""
     from dimenet_tf.errors import UserError
-    from dimenet_tf.plots.architecture import architecture
-    from dimenet_tf.plots.models import basis, filters
+    from dimenet_tf.plots.architecture import architecture, painn_architecture
+    from dimenet_tf.plots.models import basis, filters, painn_basis, painn_filters
     from dimenet_tf.plots.runs import learning_curve
     from dimenet_tf.predictor import load
     from dimenet_tf.training.folder import RunFolder
 
     predictor = load(source)
-    if kind in ("basis", "filters", "architecture") and not predictor.model_name.startswith("dimenet"):
-        raise UserError(f"{kind}: there are pictures of DimeNet and DimeNet++ only, this is {predictor.model_name}")
+    painn = predictor.model_name == "painn"
+    if kind != "curves" and not painn and not predictor.model_name.startswith("dimenet"):
+        raise UserError(f"{kind}: pictures are of DimeNet, DimeNet++ and PaiNN, not of {predictor.model_name}")
     folder.mkdir(parents=True, exist_ok=True)
     if kind == "basis":
-        return basis(predictor.model, folder)
+        return (painn_basis if painn else basis)(predictor.model, folder)
     if kind == "filters":
-        return filters(predictor.model, folder)
+        return (painn_filters if painn else filters)(predictor.model, folder)
     path = folder / f"{kind}.png"
     if kind == "architecture":
         title = f"{predictor.model_name}, {predictor.model.count_params():,} parameters"
-        architecture(path, str(predictor.model.num_blocks), title)
+        (painn_architecture if painn else architecture)(path, str(predictor.model.num_blocks), title)
     else:
         metrics = RunFolder(source).read_metrics()
         if not metrics:

@@ -13,11 +13,11 @@ matplotlib.use("Agg")
 COLORS = {"input": "#d9e6f2", "basis": "#fbe3c8", "block": "#d7ead3", "head": "#eadcf0"}
 
 
-def architecture(path: str | Path, last_block: str = "n", title: str = "") -> None:
-    """Draw how graph, bases and blocks of DimeNet and DimeNet++ hang together (DimeNet, Fig. 4)."""
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
+def _canvas(height: float, top: float, title: str) -> tuple:
+    """Return an empty figure, its axes (0 ... 22, 0 ... top) and functions that draw a box and an arrow."""
+    figure = Figure(figsize=(11, height), layout="constrained")
     axes = figure.subplots()
-    axes.set(xlim=(0, 22), ylim=(-0.2, 10.4))
+    axes.set(xlim=(0, 22), ylim=(-0.2, top))
     axes.axis("off")
     axes.set_title(title)
 
@@ -28,6 +28,39 @@ def architecture(path: str | Path, last_block: str = "n", title: str = "") -> No
     def arrow(start, end):
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color="#555555"))
 
+    return figure, axes, box, arrow
+
+
+def painn_architecture(path: str | Path, last_block: str = "n", title: str = "") -> None:
+    """Draw how graph, filters and blocks of PaiNN hang together (PaiNN, Fig. 2)."""
+    figure, axes, box, arrow = _canvas(3.6, 7.8, title)
+    box(0.2, 5.3, 3.0, 1.6, "atoms\n$Z$, $R$", "input")
+    box(0.2, 1.3, 3.0, 1.6, "graph\nedges within\nthe cutoff", "input")
+    box(4.4, 5.3, 2.8, 1.6, "embedding\n$s_i$; $\\vec v_i = 0$", "block")
+    box(4.4, 1.3, 2.8, 1.6, "radial basis of $d_{ij}$,\nfilters $W$", "basis")
+    for x, number in ((8.6, "1"), (13.9, last_block)):
+        box(x, 5.3, 1.9, 1.6, f"message\n{number}", "block")
+        box(x + 2.3, 5.3, 1.9, 1.6, f"update\n{number}", "block")
+        arrow((x + 2.05, 6.1), (x + 2.2, 6.1))
+        axes.plot([7.4, x + 0.95], [2.1, 2.1], color="#b8843a", lw=1)
+        arrow((x + 0.95, 2.1), (x + 0.95, 5.1))
+    axes.text(10.4, 2.3, "$W_s, W_{vs}, W_{vv}$ and directions $\\vec r_{ij}/d_{ij}$", fontsize=8)
+    axes.text(13.3, 6.1, "...", ha="center", fontsize=14)
+    box(18.9, 5.3, 2.8, 1.6, "read-out of $s_i$,\ngated blocks of $s_i, \\vec v_i$", "head")
+    box(18.9, 1.3, 2.8, 1.6, "scalars and vectors\nof the atoms", "head")
+    arrow((1.7, 5.1), (1.7, 3.1))
+    arrow((3.4, 6.1), (4.2, 6.1))
+    arrow((3.4, 2.1), (4.2, 2.1))
+    arrow((7.4, 6.1), (8.4, 6.1))
+    arrow((18.2, 6.1), (18.7, 6.1))
+    arrow((20.3, 5.1), (20.3, 3.1))
+    axes.text(16.9, 7.3, "$s_i, \\vec v_i$", fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def architecture(path: str | Path, last_block: str = "n", title: str = "") -> None:
+    """Draw how graph, bases and blocks of DimeNet and DimeNet++ hang together (DimeNet, Fig. 4)."""
+    figure, axes, box, arrow = _canvas(5.2, 10.4, title)
     box(0.2, 6.3, 3.0, 1.6, "atoms\n$Z$, $R$", "input")
     box(0.2, 2.3, 3.0, 1.6, "graph\nedges within\nthe cutoff", "input")
     box(4.4, 6.3, 3.6, 1.6, "radial Bessel basis\nof $d_{ji}$ (RBF)", "basis")

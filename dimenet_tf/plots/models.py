@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -44,14 +45,7 @@ def basis(model: tf.keras.Model, folder: str | Path) -> list[Path]:
     Writes `basis_radial.png` and `basis_spherical.png`.
     """
     paths = [Path(folder) / "basis_radial.png", Path(folder) / "basis_spherical.png"]
-    d = np.linspace(0.02 * model.cutoff, model.cutoff, 500).astype(np.float32)
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for n, values in enumerate(model.rbf_layer(tf.constant(d)).numpy().T):
-        axes.plot(d, values, label=f"n = {n + 1}")
-    axes.set(xlabel="distance / Angstrom", ylabel="radial basis function (with envelope)")
-    axes.legend()
-    figure.savefig(paths[0], dpi=120)
+    _radial(model.rbf_layer, model, paths[0])
 
     layer = model.sbf_layer
     angle, distance, inputs = _polar_grid(model.cutoff)
@@ -59,6 +53,43 @@ def basis(model: tf.keras.Model, folder: str | Path) -> list[Path]:
     values = layer(inputs).numpy().T.reshape(-1, *angle.shape)
     titles = [f"l = {degree}, n = {n + 1}" for degree in range(shape[0]) for n in range(shape[1])]
     _disks(values, angle, distance, shape, titles, paths[1])
+    return paths
+
+
+def _distances(model: tf.keras.Model) -> tf.Tensor:
+    return tf.constant(np.linspace(0.02 * model.cutoff, model.cutoff, 500), model.dtype)
+
+
+def _radial(function: Callable, model: tf.keras.Model, path: Path) -> None:
+    """Draw radial functions: (n,) Angstrom -> (n, num_radial)."""
+    d = _distances(model)
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for n, values in enumerate(function(d).numpy().T):
+        axes.plot(d, values, label=f"n = {n + 1}")
+    axes.set(xlabel="distance / Angstrom", ylabel="radial basis function (with envelope)")
+    axes.legend(fontsize=7, ncols=2)
+    figure.savefig(path, dpi=120)
+
+
+def painn_basis(model: tf.keras.Model, folder: str | Path) -> list[Path]:
+    """Draw PaiNN's radial functions times its cutoff function; writes `basis_radial.png`."""
+    path = Path(folder) / "basis_radial.png"
+    _radial(lambda d: model.rbf_basis(d) * model.cutoff_function(d / model.cutoff)[:, None], model, path)
+    return [path]
+
+
+def painn_filters(model: tf.keras.Model, folder: str | Path) -> list[Path]:
+    """Draw PaiNN's first learned filters W_s, W_vs and W_vv of every block; writes `filters_0.png`, ... for each."""
+    d, paths = _distances(model), []
+    names = ("$W_s$", "$W_{vs}$", "$W_{vv}$")[: model.kinds]
+    for b, of_block in enumerate(model.edge_filters(d)):
+        figure = Figure(figsize=(4 * len(names), 3.5), layout="constrained")
+        for axes, name, values in zip(figure.subplots(1, len(names), squeeze=False)[0], names, of_block):
+            axes.plot(d, values[:, :NUM_FILTERS])
+            axes.set(xlabel="distance / Angstrom", title=name)
+        paths.append(Path(folder) / f"filters_{b}.png")
+        figure.savefig(paths[-1], dpi=110)
     return paths
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from dimenet_tf.graph import GraphStore
 from dimenet_tf.layers.aggregation import Harmonics
 from dimenet_tf.models.gemnet import GemNet
+from dimenet_tf.models.painn import PaiNN
 from dimenet_tf.predictor import Predictor
 
 FORCES = 2.3  # how much more a step with forces keeps, as measured with both models
@@ -34,6 +35,8 @@ def forecast(predictor: Predictor, edges: int, neighbors: float) -> float:
     size = tf.as_dtype(predictor.dtype).size * (1 if predictor.energy is None or model.direct_forces else FORCES)
     if isinstance(model, GemNet):
         return edges * size * kept_by_gemnet(model, neighbors)
+    if isinstance(model, PaiNN):
+        return edges * size * kept_by_painn(model, neighbors)
     blocks = [model.emb_block, *model.int_blocks]
     dense = [sum(3 * layer.units for layer in dense_layers(block)) for block in blocks]
     pairs = [kept_by_pairs(model, block, neighbors) for block in model.int_blocks]
@@ -54,6 +57,15 @@ def kept_by_gemnet(model: GemNet, neighbors: float) -> float:
     harmonics, messages = model.num_spherical**2, model.emb_size_quad
     quadruplets = (2 * harmonics + 3 * model.emb_size_sbf + 4 * neighbors) * messages
     return dense + model.num_blocks * (triplets + quadruplets) + 3 * harmonics * neighbors**2
+
+
+def kept_by_painn(model: PaiNN, neighbors: float) -> float:
+    """Return the numbers that PaiNN keeps for each edge: filters and features of neighbors; and what atoms keep."""
+    vectors = {1: 0, 2: 1, 3: 4}[model.kinds]  # arrays of the size of a filter that are summed into vectors
+    of_edges = model.num_blocks * (model.kinds + 1 + vectors) * model.emb_size
+    # those without bias mix vectors, which have three components
+    of_atoms = sum(3 * layer.units * (1 if layer.use_bias else 3) for layer in dense_layers(model))
+    return of_edges + of_atoms / max(neighbors, 1.0)
 
 
 def dense_layers(block: tf.keras.layers.Layer) -> list[tf.keras.layers.Dense]:
@@ -93,7 +105,8 @@ def memory_line(predictor: Predictor, edges: int, neighbors: float) -> str:
     if needed < free:
         return f"{line}; {free / 1e9:.1f} GB are free"
     fitting = max(int(edges * free / needed), 1)
+    recompute = ", or model.recompute=True" if hasattr(predictor.model, "recompute") else ""
     return (
         f"WARNING: {line}, but only {free / 1e9:.1f} GB are free: training may be killed. Set training.batch_size=None "
-        f"training.budget.edges={fitting}, or model.recompute=True"
+        f"training.budget.edges={fitting}{recompute}"
     )

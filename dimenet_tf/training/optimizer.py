@@ -1,10 +1,31 @@
-"""AMSGrad with an exponential moving average of the weights. The only file that knows TensorFlow Addons."""
+"""AMSGrad with weight decay, and an average of the weights. The only file that knows TensorFlow Addons."""
 
 from __future__ import annotations
 
 import warnings
 
 import tensorflow as tf
+
+KEPT = ("embeddings", "bias", "frequencies")  # weights that do not decay (GemNet, App. F)
+
+
+class AdamW(tf.keras.optimizers.legacy.Adam):
+    """AMSGrad, and each step takes a share of the weights away (Loshchilov, Hutter, ICLR 2019, Alg. 2).
+
+    TFA's class of this name finds the weights that do not decay neither inside `MovingAverage` nor under
+    `MirroredStrategy`.
+    """
+
+    def __init__(self, learning_rate, weight_decay: tf.keras.optimizers.schedules.LearningRateSchedule) -> None:
+        super().__init__(learning_rate, amsgrad=True)
+        self.weight_decay = weight_decay
+
+    def _resource_apply_dense(self, grad, var, apply_state=None):
+        if any(name in var.name for name in KEPT):
+            return super()._resource_apply_dense(grad, var, apply_state)
+        share = tf.cast(self.weight_decay(self.iterations), var.dtype)
+        with tf.control_dependencies([var.assign_sub(share * var)]):
+            return super()._resource_apply_dense(grad, var, apply_state)
 
 
 def _moving_average() -> type:
@@ -15,16 +36,29 @@ def _moving_average() -> type:
     return MovingAverage
 
 
-def make_optimizer(schedule: tf.keras.optimizers.schedules.LearningRateSchedule, ema_decay: float):
+def make_optimizer(
+    learning_rate: tf.keras.optimizers.schedules.LearningRateSchedule,
+    ema_decay: float,
+    weight_decay: tf.keras.optimizers.schedules.LearningRateSchedule | None = None,
+):
     """Return AMSGrad inside TFA's `MovingAverage`.
 
     The average's decay starts low and rises to `ema_decay` (after n updates it is at most (1 + n) / (10 + n)), so that
     it forgets the initial weights at once. Clip gradients before they come here: the wrapper would ignore the inner
     optimizer's clipping.
+
+    Parameters
+    ----------
+    learning_rate : schedule
+    ema_decay : float
+    weight_decay : share of each weight that a step takes away, beside the gradient's (Loshchilov, Hutter, ICLR 2019)
     """
     # TFA 0.23 accepts the legacy optimizers only
-    adam = tf.keras.optimizers.legacy.Adam(schedule, amsgrad=True)
-    return _moving_average()(adam, average_decay=ema_decay, dynamic_decay=True)
+    if weight_decay is None:
+        inner = tf.keras.optimizers.legacy.Adam(learning_rate, amsgrad=True)
+    else:
+        inner = AdamW(learning_rate, weight_decay)
+    return _moving_average()(inner, average_decay=ema_decay, dynamic_decay=True)
 
 
 def create_optimizer_weights(optimizer, variables: list[tf.Variable]) -> None:

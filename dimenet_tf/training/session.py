@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+import tensorflow as tf
+
 from dimenet_tf.config import build_predictor, data_config, resolve, training_config
 from dimenet_tf.data.checks import summary
 from dimenet_tf.data.dataset import Dataset, describe, load_container, load_dataset
@@ -15,6 +17,7 @@ from dimenet_tf.training.distribution import Workers, make_strategy
 from dimenet_tf.training.folder import RunFolder
 from dimenet_tf.training.report import report
 from dimenet_tf.training.trainer import Trainer
+from dimenet_tf.weights import named_variables
 
 
 def open_dataset(config: dict, folder: RunFolder) -> Dataset:
@@ -63,30 +66,62 @@ def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict],
     strategy = make_strategy(config["training"]["strategy"])
     workers = Workers(strategy)
     with workers.watched(), folder.locked() if workers.is_chief else contextlib.nullcontext():
-        check_continuation(config, folder)
-        dataset = open_dataset(config, folder)
-        trainer = Trainer(
-            training_config(config),
-            lambda: build_predictor(config, dataset),
-            dataset,
-            folder,
-            config["seed"],
-            on_validation,
-            strategy,
-        )
+        trainer = open_trainer(config, folder, on_validation, strategy)
+        stopped = trainer.run()
         if not workers.is_chief:
-            return trainer.run()
+            return stopped
+        if stopped is not None:
+            print(f"stopped at step {trainer.step}; go on with: python run_train.py with run={folder.path}")
+        else:
+            print(report(load(folder.path), trainer.dataset, folder))
+            print(f"best model, plots and metrics: {folder.path}")
+        return stopped
+
+
+def fit_session(config: dict, folder: RunFolder) -> None:
+    """Fit the scaling factors of a run that has not begun, print them, and leave them in its first checkpoint.
+
+    Raises
+    ------
+    UserError
+        For a model that has none.
+    """
+    with folder.locked():
+        trainer = open_trainer(config, folder)
+        named = named_variables(trainer.predictor.model).items()
+        factors = {name: float(variable) for name, variable in named if name.endswith("scale_factor")}
+        if not factors:
+            raise UserError(f"model.name: {config['model']['name']} has no scaling factors")
+        trainer.save_first()
+        width = max(map(len, factors))
+        print("\n".join(f"{name:{width}}  {factor:.4f}" for name, factor in factors.items()))
+        print(f"train with these: python run_train.py with run={folder.path}")
+
+
+def open_trainer(
+    config: dict,
+    folder: RunFolder,
+    on_validation: Callable[[dict], None] | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+) -> Trainer:
+    """Make everything that a run has before its next step, write down what it is, and print that."""
+    check_continuation(config, folder)
+    dataset = open_dataset(config, folder)
+    trainer = Trainer(
+        training_config(config),
+        lambda: build_predictor(config, dataset),
+        dataset,
+        folder,
+        config["seed"],
+        on_validation,
+        strategy,
+    )
+    if trainer.workers.is_chief:
         folder.describe(config, describe(dataset))
         folder.write_dropped(dataset.container.dropped)
         dataset.split.save(folder.split_file)
         print("\n".join(introduction(trainer, config)))
-        stopped = trainer.run()
-        if stopped is not None:
-            print(f"stopped at step {trainer.step}; go on with: python run_train.py with run={folder.path}")
-        else:
-            print(report(load(folder.path), dataset, folder))
-            print(f"best model, plots and metrics: {folder.path}")
-        return stopped
+    return trainer
 
 
 def introduction(trainer: Trainer, config: dict) -> list[str]:

@@ -21,7 +21,14 @@ class TrainingConfig:
     rho_force : weight of the forces; None for the paper's: 100 (dimenet), 0.999 (gemnet), 0.95 (mse)
     weights : of the targets in the loss: {"dipole": 0.1}; 1 where not given
     ema_decay : of the averaged weights that are validated, tested and kept
-    max_grad_norm : gradients are scaled down to this global norm
+    weight_decay : share of each weight (but embeddings, biases and frequencies) that a step takes away, times what
+        warm-up and decays make of the learning rate
+    max_grad_norm : gradients are scaled down to this norm, that of all of them together
+    max_grad_ratio : before that, the gradient of each unit's weights to so many times their norm (adaptive clipping,
+        see `clip_by_weights`); None for not at all
+    plateau_factor : the learning rate is multiplied by it when the validation loss has not improved any more; 1 for not
+    plateau_patience : after so many validations without improvement
+    plateau_cooldown : validations after such a decay that do not count
     evaluation_interval : steps between validations; each is followed by a checkpoint
     checkpoint_minutes : there is another checkpoint whenever so many minutes have gone by
     on_nan : what follows a step whose loss is not finite, or a million times the mean: "stop", or "rollback" (back to
@@ -45,7 +52,12 @@ class TrainingConfig:
     rho_force: float | None = None
     weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     ema_decay: float = 0.999
+    weight_decay: float = 0.0
     max_grad_norm: float = 1000.0
+    max_grad_ratio: float | None = None
+    plateau_factor: float = 1.0
+    plateau_patience: int = 10
+    plateau_cooldown: int = 0
     evaluation_interval: int = 10_000
     checkpoint_minutes: float = 10.0
     on_nan: str = "stop"

@@ -14,11 +14,25 @@ class RunState(tf.train.experimental.PythonState):
     def __init__(self) -> None:
         self.best_error = math.inf
         self.stale = 0  # validations since the best one
+        self.best_loss = math.inf  # what the learning rate's decay looks at
+        self.plateau = 0  # validations since the best loss, or since the last decay's cooldown
+        self.cooldown = 0  # validations that are left of it
         self.validated = 0  # step of the last validation
         self.rollbacks = 0
         self.loss_sum = 0.0  # of the steps since the last validation
         self.loss_count = 0
         self.mean_before = math.inf  # of those before it
+
+    def on_plateau(self, loss: float, patience: int, cooldown: int) -> bool:
+        """Return whether the learning rate decays after a validation of this loss, as Keras' `ReduceLROnPlateau`."""
+        self.cooldown = max(self.cooldown - 1, 0)
+        improved = loss < self.best_loss
+        self.best_loss = min(loss, self.best_loss)
+        self.plateau = 0 if improved or self.cooldown else self.plateau + 1
+        if self.plateau < patience:
+            return False
+        self.plateau, self.cooldown = 0, cooldown
+        return True
 
     def add_loss(self, loss: float) -> None:
         self.loss_sum += loss

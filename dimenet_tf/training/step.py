@@ -8,6 +8,21 @@ from dimenet_tf.data.pipeline import Batch
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.training.losses import Loss
 
+SMALLEST_NORM = 1e-3  # weights of a smaller norm are clipped as if they had it: new ones are zero
+
+
+def clip_by_weights(gradient: tf.Tensor, weights: tf.Tensor, ratio: float) -> tf.Tensor:
+    """Adaptive gradient clipping (Brock et al., ICML 2021, Eq. 3).
+
+    The gradient of each unit's incoming weights (all axes but the last) is scaled down to at most `ratio` times their
+    norm.
+    """
+    rank = len(weights.shape)
+    axes = list(range(rank - 1)) if rank > 1 else list(range(rank))
+    square, largest = (tf.reduce_sum(x * x, axis=axes, keepdims=True) for x in (gradient, weights))
+    largest = ratio * tf.maximum(tf.sqrt(largest), SMALLEST_NORM)
+    return gradient * tf.where(square > largest**2, largest * tf.math.rsqrt(square), tf.ones_like(square))
+
 
 class TrainingModel(tf.keras.Model):
     """A predictor with its training step.
@@ -16,16 +31,20 @@ class TrainingModel(tf.keras.Model):
     ----------
     predictor : what is trained
     loss : of each molecule
-    max_grad_norm : see `TrainingConfig`
+    max_grad_norm, max_grad_ratio : see `TrainingConfig`
     rate : () variable that the learning rate is multiplied by; becomes 0 in a step that is not finite
     stop : () int variable: not 0 where this worker must stop
     """
 
-    def __init__(self, predictor: Predictor, loss: Loss, max_grad_norm: float, rate, stop) -> None:
+    def __init__(
+        self, predictor: Predictor, loss: Loss, max_grad_norm: float, max_grad_ratio: float | None, rate, stop
+    ) -> None:
         super().__init__()
         self.predictor = predictor
         self.batch_loss = loss
-        self.max_grad_norm = max_grad_norm
+        self.max_grad_norm, self.max_grad_ratio = max_grad_norm, max_grad_ratio
+        shared = {weight.ref(): blocks for weight, blocks in predictor.model.shared_weights()}
+        self.shared_by = [shared.get(variable.ref(), 1) for variable in predictor.trainable_variables]
         self.rate, self.stop = rate, stop
         self.distribute_reduction_method = "first"  # what `train_step` returns is summed over replicas already
 
@@ -45,6 +64,9 @@ class TrainingModel(tf.keras.Model):
         gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         both = tf.stack([loss, tf.cast(self.stop, loss.dtype)])
         loss, stop = tf.unstack(replica.all_reduce(tf.distribute.ReduceOp.SUM, both))
+        gradients = [g / blocks if blocks > 1 else g for g, blocks in zip(gradients, self.shared_by)]
+        if self.max_grad_ratio is not None:
+            gradients = [clip_by_weights(*pair, self.max_grad_ratio) for pair in zip(gradients, variables)]
         gradients, norm = tf.clip_by_global_norm(gradients, self.max_grad_norm)
         # a step that is not finite leaves the weights as they were: they are what must be looked at
         sound = tf.math.is_finite(loss) & tf.math.is_finite(norm)

@@ -14,6 +14,7 @@ from dimenet_tf.data.dataset import Dataset
 from dimenet_tf.data.pipeline import make_dataset
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
+from dimenet_tf.layers.scaled import fit_scale_factors
 from dimenet_tf.predictor import Predictor, load
 from dimenet_tf.training.callbacks import (
     Diverged,
@@ -87,10 +88,9 @@ class Trainer:
         self.rate = tf.Variable(1.0, trainable=False)  # the learning rate is multiplied by it; see `on_nan`
         self._make_model(make_predictor)
         self._prepare_data(seed)
-        fresh = config.init_from is None and not self.checkpoints.paths()
-        if fresh and hasattr(self.predictor.model, "fit_scale_factors"):
+        if config.init_from is None and not self.checkpoints.paths():
             some = np.concatenate(self.batches.epoch(0)[:FITTED_BATCHES])
-            self.predictor.model.fit_scale_factors(Graph(*map(tf.constant, self.store.batch(some))))
+            fit_scale_factors(self.predictor.model, Graph(*map(tf.constant, self.store.batch(some))))
         self._go_back_to_checkpoint()
         self.workers.agree_on("step of the checkpoint", self.step)
 
@@ -102,12 +102,16 @@ class Trainer:
             head, energy = self.predictor.head, self.predictor.energy
             self.loss = Loss(config.loss, config.rho_force, head, energy, config.weights)
             self.training = TrainingModel(
-                self.predictor, self.loss, config.max_grad_norm, self.rate, self.interrupt.flag
+                self.predictor, self.loss, config.max_grad_norm, config.max_grad_ratio, self.rate, self.interrupt.flag
             )
-            schedule = WarmupExponentialDecay(
-                config.learning_rate, config.warmup_steps, config.decay_steps, config.decay_rate, self.rate
-            )
-            self.optimizer = make_optimizer(schedule, config.ema_decay)
+
+            def schedule(start: float) -> WarmupExponentialDecay:
+                return WarmupExponentialDecay(
+                    start, config.warmup_steps, config.decay_steps, config.decay_rate, self.rate
+                )
+
+            weight_decay = schedule(config.weight_decay) if config.weight_decay else None
+            self.optimizer = make_optimizer(schedule(config.learning_rate), config.ema_decay, weight_decay)
             self.training.compile(optimizer=self.optimizer)
             checkpoint = tf.train.Checkpoint(
                 model=self.predictor.model, optimizer=self.optimizer, rate=self.rate, state=self.state
@@ -155,8 +159,7 @@ class Trainer:
         """
         with self.interrupt:
             self._forget_what_comes_again()
-            if self.step == 0:
-                self._save()  # something to go back to, and a full disk is noticed now
+            self.save_first()
             while True:
                 try:
                     return self._train()
@@ -168,6 +171,11 @@ class Trainer:
                 except (OSError, tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:
                     reason = str(error).split("\n")[0]
                     raise UserError(f"step {self.step}: {reason}; the last checkpoint is whole") from None
+
+    def save_first(self) -> None:
+        """Save a run that has made no step: something to go back to, and a full disk is noticed now."""
+        if self.step == 0:
+            self._save()
 
     def _train(self) -> int | None:
         config, interrupt = self.config, self.interrupt
@@ -283,6 +291,7 @@ class Trainer:
         )
 
     def _validate(self, progress: Progress, writer: tf.summary.SummaryWriter) -> None:
+        config = self.config
         # several workers hear of a signal in the next step, together
         check = None if self.workers.several else self.interrupt.check
         errors = self.validation.run(self.predictor, self.optimizer, check)
@@ -294,7 +303,7 @@ class Trainer:
         progress.show_validation(errors.summary())
         with writer.as_default(step=self.step):
             errors.write_summary()
-            interval = self.config.histogram_interval * self.config.evaluation_interval
+            interval = config.histogram_interval * config.evaluation_interval
             if interval and self.step % interval == 0:
                 for name, variable in named_variables(self.validation.averaged.model).items():
                     tf.summary.histogram(f"weights/{name}", variable)
@@ -307,6 +316,9 @@ class Trainer:
                 self.folder.replace_best(self.validation.averaged.to_folder)
         else:
             self.state.stale += 1
+        loss = self.workers.of_chief(errors.loss)
+        if self.state.on_plateau(loss, config.plateau_patience, config.plateau_cooldown):
+            self.rate.assign(self.rate * config.plateau_factor)
         self.state.validated = self.step
         self.state.forget_losses()
 
@@ -315,15 +327,7 @@ def initialize_from(predictor: Predictor, source: str) -> None:
     """Start from the weights of another run or model of the same architecture and size."""
     other = load(source)
     mine, theirs = predictor.model.get_config(), other.model.get_config()
-    for key in (
-        "cutoff",
-        "envelope_exponent",
-        "conventions",
-        "radial_basis",
-        "extensive",
-        "int_cutoff",
-        "forces_coupled",
-    ):
+    for key in MEANING:
         if key in mine and key in theirs and mine[key] != theirs[key]:
             raise UserError(f"training.init_from = {source}: its model.{key} is {theirs[key]}, here it is {mine[key]}")
     weights = {name: variable.numpy() for name, variable in named_variables(other.model).items()}

@@ -126,6 +126,8 @@ MISTAKES = [
     ("run_train.py with model.emb_sise=3", "unknown key 'model.emb_sise'; did you mean 'model.emb_size'?"),
     ("run_train.py with trainig.num_steps=3", "unknown key 'trainig'; did you mean 'training'?"),
     ("run_train.py with data.target=homoo", "unknown target 'homoo'; did you mean 'homo'?"),
+    ("run_train.py with data.heads.mu=dipole", "unknown target in data.heads 'mu'"),
+    ("run_train.py with training.weights.forces=2", "the weight of the forces is training.rho_force"),
     ("run_train.py with data.path=no.npz", "no such file: no.npz"),
     ("run_train.py with configs/dimenett.yaml", "did you mean 'configs/dimenet.yaml'?"),
     ("run_train.py with model.conventions=offical", "model.conventions: 'offical' is none of official, corrected"),
@@ -178,6 +180,18 @@ def test_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     assert step > 0
     again = run("run_train.py", "with", "run=runs/1", f"training.num_steps={step + 2}", cwd=tmp_path)
     assert f"going on from step {step}" in again and "test molecules" in again
+
+
+def test_dipoles_beside_forces(tmp_path):
+    data = "data.target=energy,forces,dipole data.num_train=1900 data.num_valid=50 training.weights.dipole=0.1".split()
+    steps = ["training.num_steps=4", "training.evaluation_interval=2"]
+    config = str(ROOT / "configs/dimenet_pp_forces.yaml")
+    printed = run("run_train.py", "with", config, *TINY, *data, *steps, cwd=tmp_path)
+    assert re.search(r"^dipole +e\*Ang +[\d.]+", printed, re.MULTILINE) and "Traceback" not in printed, printed
+    assert "validation MAE energy" in printed
+    assert (tmp_path / "runs/1/plots/test_dipole.png").exists()
+    predicted = dimenet_tf.load(tmp_path / "runs/1").predict([Atoms("CHO", [[0, 0, 0], [0, 0, 1.1], [0, 1.1, 0]])])
+    assert predicted["dipole"].shape == (1, 3) and predicted["forces"].shape == (1, 3, 3)
 
 
 def test_a_force_field_of_own_data(tmp_path):
