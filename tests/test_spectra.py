@@ -380,6 +380,16 @@ def test_frequencies_are_those_of_ase(command, tmp_path):
     np.testing.assert_allclose(read_csv(tmp_path / "spectra/harmonic.csv")["wavenumber / cm^-1"], free, atol=0.5)
 
 
+def test_a_symmetric_geometry_does_not_end_on_a_saddle_point():
+    """The hydroxyl group in the plane of the carbons, above them: a maximum between two gauche conformers."""
+    predictor, atoms = load_once(FORCES), molecule("CH3CH2OH")
+    atoms.set_dihedral(0, 1, 2, 3, 0, indices=[3])
+    saddle = harmonic.analyse(predictor, harmonic.relax(predictor, atoms))
+    assert saddle.wavenumbers[0] < -100
+    relaxed, modes = harmonic.find_minimum(predictor, atoms)
+    assert modes.wavenumbers[0] > 20 and relaxed.get_dihedral(0, 1, 2, 3) % 180 > 20
+
+
 def test_mistakes_are_one_line(command, tmp_path):
     molecule("H").write("hydrogen.xyz")
     for arguments, message in (

@@ -18,6 +18,8 @@ from dimenet_tf.md.velocities import count_vibrations
 from dimenet_tf.predictor import Predictor
 
 FMAX = 1e-3  # eV/Ang
+IMAGINARY = 10.0  # cm^-1; what is less may come from the last digits of a flat direction
+ASIDE = 0.1  # Ang that the atom moves which moves most, down from a saddle point
 STEP = 0.005  # Ang that the atom moves which moves most, either way
 
 
@@ -105,6 +107,27 @@ def _changes(predictor: Predictor, atoms: Atoms, modes: np.ndarray) -> dict[str,
         plus, minus = np.split(values[name].astype(np.float64), 2)
         changes[name] = (plus - minus) / (2 * steps).reshape(-1, *[1] * (plus.ndim - 1))
     return changes
+
+
+def find_minimum(predictor: Predictor, atoms: Atoms, attempts: int = 5) -> tuple[Atoms, Harmonic]:
+    """Relax a molecule, off saddle points too, where symmetric geometries end; return it with its normal modes.
+
+    Raises
+    ------
+    UserError
+        As `relax` and `analyse`, and if there are imaginary modes after the last attempt.
+    """
+    for _ in range(attempts):
+        relaxed = relax(predictor, atoms)
+        harmonic = analyse(predictor, relaxed)
+        if not len(harmonic.wavenumbers) or harmonic.wavenumbers[0] > -IMAGINARY:
+            return relaxed, harmonic
+        lowest = harmonic.modes[0]
+        atoms = Atoms(relaxed.numbers, relaxed.positions + lowest * ASIDE / np.linalg.norm(lowest, axis=1).max())
+    raise UserError(
+        f"relaxed {attempts} times, the molecule is still at a saddle point ({harmonic.wavenumbers[0]:.0f} cm^-1): "
+        "start from another geometry, or the model knows no minimum there"
+    )
 
 
 def columns(harmonic: Harmonic) -> dict[str, np.ndarray]:

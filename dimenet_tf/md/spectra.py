@@ -89,11 +89,10 @@ def main() -> None:
     predictor, atoms = load(args.model), read_molecule(args.structure)
     if predictor.energy is None:
         raise UserError(f"{args.model} has no forces: dynamics needs a model that was trained with them")
-    relaxed = normal_modes.relax(predictor, atoms)
-    vibrations = count_vibrations(relaxed)
-    if vibrations < 1:
+    if len(atoms) < 2:
         raise UserError(f"{args.structure} holds a single atom, which does not vibrate")
-    modes = normal_modes.analyse(predictor, relaxed)
+    relaxed, modes = normal_modes.find_minimum(predictor, atoms)
+    vibrations = count_vibrations(relaxed)
     folder = args.output
     folder.mkdir(parents=True, exist_ok=True)
     relaxed.write(folder / "relaxed.xyz", format="extxyz")

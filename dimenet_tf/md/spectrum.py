@@ -112,7 +112,7 @@ def compute(
 
     Returns
     -------
-    dict from names with units to (points,)
+    dict from names with units to (points,); cross sections below the resolution are NaN
     """
     wavenumbers, density = vibrational_density_of_states(velocities, masses, interval, resolution, degrees)
     true, slope = undo_verlet(wavenumbers, timestep)
@@ -131,7 +131,9 @@ def compute(
         activity = RamanActivity(change(isotropic(polarizability)), change(anisotropic(polarizability)))
         table[ISOTROPIC], table[ANISOTROPIC] = activity.isotropic, activity.anisotropic
         for name, part in ((PARALLEL, activity.parallel), (PERPENDICULAR, activity.perpendicular)):
-            table[name] = raman_cross_section(part, table[WAVENUMBER], temperature, laser)
+            cross_section = raman_cross_section(part, table[WAVENUMBER], temperature, laser)
+            # its 1 / v^2 would blow up what the window leaves beside v = 0
+            table[name] = np.where(table[WAVENUMBER] < resolution, np.nan, cross_section)
     return table
 
 
@@ -157,7 +159,8 @@ def draw(table: dict[str, np.ndarray], harmonic: Harmonic | None, temperature: f
     temperature : K
     path : of a picture
     """
-    panels = [("density of states", [VDOS], None)]
+    modes = np.empty(0) if harmonic is None else harmonic.wavenumbers
+    panels = [("density of states", [VDOS], np.ones(len(modes)))]
     if INFRARED in table:
         panels.append(("infrared", [INFRARED], None if harmonic is None else harmonic.infrared))
     if ISOTROPIC in table:
@@ -176,10 +179,9 @@ def draw(table: dict[str, np.ndarray], harmonic: Harmonic | None, temperature: f
             axes.legend(fontsize=8)
         axes.axhline(0, color="gray", linewidth=0.5)
         axes.grid(alpha=0.3)
-        if harmonic is not None:
-            heights = np.ones(len(harmonic.wavenumbers)) if sticks is None else sticks
+        if sticks is not None and len(modes):
             depth = 0.3 * max(table[name].max() for name in names)
-            axes.vlines(harmonic.wavenumbers, -depth * heights / heights.max(), 0, color="tab:red", linewidth=1)
+            axes.vlines(modes, -depth * sticks / sticks.max(), 0, color="tab:red", linewidth=1)
     visible = wavenumbers[table[VDOS] > 1e-3 * table[VDOS].max()]
     rows[-1].set(xlabel="wavenumber / cm$^{-1}$", xlim=(0, min(HIGHEST, 1.1 * visible.max())))
     beneath = "" if harmonic is None else "; beneath, upside down: harmonic analysis, relative heights"
