@@ -19,6 +19,7 @@ from dimenet_tf.cli import one_line_errors, quiet_tensorflow
 quiet_tensorflow()
 
 import numpy as np  # noqa: E402
+from ase import units  # noqa: E402
 
 import dimenet_tf  # noqa: E402
 from dimenet_tf.data.inputs import read_molecule  # noqa: E402
@@ -124,6 +125,13 @@ def main() -> None:
     )
     slope = drift(recording, interval, len(relaxed))
     mean = float(recording.temperatures.mean())
+    kinetic = 0.5 * vibrations * units.kB * recording.temperatures
+    below = relaxed.get_potential_energy() - float((recording.energies - kinetic).min())
+    if below > 1e-3:
+        print(
+            f"the trajectories come to energies {1000 * below:.0f} meV below the relaxed molecule's: "
+            "to another conformer, which harmonic analysis does not show"
+        )
     print(f"mean temperature {mean:.0f} K, largest drift of the energy {slope:.3g} meV/atom/ps")
     about = {
         "model": str(args.model),
@@ -133,6 +141,7 @@ def main() -> None:
         "units": {"temperature": "K", "timestep": "fs", "equilibration": "ps", "resolution": "cm^-1", "laser": "nm"},
         "mean temperature / K": mean,
         "largest drift / meV/atom/ps": slope,
+        "relaxed above lowest potential energy / meV": 1000 * below,
     }
     write(table, modes, settings.temperature, about, folder)
 
