@@ -2,6 +2,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+PIMD = ["ipi>=3.3,<4; python_version >= '3.10'"]  # one package in Python, of which only the tests need anything
+
 setup(
     name="dimenet-tf",
     version="0.1.0",
@@ -33,7 +35,8 @@ setup(
         "filelock>=3.12",
     ],
     extras_require={
-        "dev": ["pytest>=7.4", "pytest-xdist>=3.3", "ruff==0.17.5", "pre-commit>=3.5"],
+        "dev": ["pytest>=7.4", "pytest-xdist>=3.3", "ruff==0.17.5", "pre-commit>=3.5", *PIMD],
+        "pimd": PIMD,
         # makes dimenet_tf/data/sample; never needed to use it
         "sample": ["rdkit==2026.9.1", "tblite==0.8.0"],
         "mongo": ["pymongo>=4"],

@@ -27,7 +27,7 @@ ALLOWED = {
     "__main__": {"bulk", "cli", "elements", "errors", "predictor", "serving"},
     "interop": {"data", "heads", "predictor", "weights", "errors"},
     "plots": {"errors", "cli", "predictor", "training"},
-    "md": {"cli", "data", "errors", "folders", "graph", "predictor", "training", "weights"},
+    "md": {"cli", "data", "errors", "files", "folders", "graph", "predictor", "training", "weights"},
     "training": {"data", "files", "graph", "heads", "layers", "models", "predictor", "weights"}
     | {"errors", "plots", "config"},
     "config": {"data", "graph", "models", "heads", "predictor", "training", "errors"},

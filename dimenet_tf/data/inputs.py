@@ -93,3 +93,14 @@ def read_frames(path: str | Path) -> Iterator:
     with open_stream(path) as stream:
         while some := stream.take(100):
             yield from some
+
+
+def read_molecule(path: str | Path):
+    """Return the only molecule of a file as `ase.Atoms`; formats as `open_stream`."""
+    with open_stream(path) as stream:
+        molecules = stream.take(2)
+    if len(molecules) != 1:
+        raise UserError(f"{path} must hold one molecule, it holds {'several' if molecules else 'none'}")
+    if molecules[0].pbc.any():
+        raise UserError(f"the molecule of {path} {PERIODIC}")
+    return molecules[0]

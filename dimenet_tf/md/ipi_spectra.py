@@ -1,0 +1,174 @@
+"""Vibrational spectra from a simulation with i-PI whose driver was `dimenet_tf.md.ipi`: ring polymers, any ensemble.
+
+python -m dimenet_tf.md.ipi_spectra input.xml                     # beside i-PI's output; into the folder spectra/
+
+input.xml, i-PI's own, must have written `v_centroid` (format xyz), and may have written `extras` with extra_type
+'dipole' and 'polarizability', all with the same stride. Of the beads' dipoles and polarizabilities the mean is taken.
+What is computed: docs/spectra.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from dimenet_tf.cli import one_line_errors, quiet_tensorflow
+
+quiet_tensorflow()
+
+import ase.io  # noqa: E402
+import numpy as np  # noqa: E402
+from ase import units  # noqa: E402
+
+from dimenet_tf.data.readers import reading_with_ase  # noqa: E402
+from dimenet_tf.errors import UserError  # noqa: E402
+from dimenet_tf.md import spectrum  # noqa: E402
+from dimenet_tf.md.spectra import add_analysis_options, write  # noqa: E402
+
+FEMTOSECONDS = {"femtosecond": 1.0, "picosecond": 1e3, "atomic_unit": 0.02418884326586}
+KELVIN = {"kelvin": 1.0, "atomic_unit": units.Ha / units.kB}
+
+
+class Simulation(NamedTuple):
+    """What i-PI wrote."""
+
+    velocities: np.ndarray
+    """(times, 1, atoms, 3) of the centroids, in i-PI's unit."""
+    masses: np.ndarray
+    """(atoms,), amu, the elements' own."""
+    dipole: np.ndarray | None
+    """(times, 1, 3), e*Ang, mean over beads."""
+    polarizability: np.ndarray | None
+    """(times, 1, 3, 3), a0^3, mean over beads."""
+    degrees: int
+    """Of freedom."""
+    timestep: float
+    """fs."""
+    stride: int
+    """Steps between records."""
+    temperature: float
+    """K."""
+
+
+def read(path: Path) -> Simulation:
+    """Read input.xml and the output beside it.
+
+    Raises
+    ------
+    UserError
+        For what is missing or cannot be read.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise UserError(f"{path} cannot be read as i-PI's input: {error}") from None
+    timestep = _quantity(root, path, "timestep", FEMTOSECONDS, "atomic_unit")
+    temperature = _quantity(root, path, "ensemble/temperature", KELVIN, "atomic_unit")
+    output = root.find("output")
+    written = {} if output is None else {_content(node): node for node in output.findall("trajectory")}
+    if "v_centroid" not in written:
+        raise UserError(
+            f"{path} has no centroids' velocities written: add <trajectory filename='velocities' stride='...'> "
+            "v_centroid </trajectory> to its output and run i-PI again"
+        )
+    strides = {
+        name: int(written[name].get("stride", 1)) for name in ("v_centroid", *spectrum.PROPERTIES) if name in written
+    }
+    if len(set(strides.values())) > 1:
+        raise UserError(f"{path} writes with different strides: {strides}")
+    prefix = path.with_name(output.get("prefix", "i-pi"))
+    files = {name: prefix.with_name(f"{prefix.name}.{written[name].get('filename', 'out')}") for name in strides}
+    velocities = Path(f"{files['v_centroid']}.xyz")
+    if not velocities.exists():
+        raise UserError(f"no such file: {velocities}")
+    with reading_with_ase(velocities):
+        frames = ase.io.read(velocities, index=":", format="xyz")
+    beads = {name: _mean_of_beads(files[name], size) for name, size in spectrum.PROPERTIES.items() if name in files}
+    times = min(len(frames), *(len(values) for values in beads.values())) if beads else len(frames)  # stopped: one less
+    if "dipole" in beads:
+        beads["dipole"] = beads["dipole"] * units.Bohr
+    fixed = (root.findtext(".//motion/fixcom") or "True").strip() == "True"  # i-PI's default
+    return Simulation(
+        np.array([frame.positions for frame in frames])[:times, None],
+        frames[0].get_masses(),
+        *(beads[name][:times, None] if name in beads else None for name in spectrum.PROPERTIES),
+        3 * len(frames[0]) - (3 if fixed else 0),
+        timestep,
+        strides["v_centroid"],
+        temperature,
+    )
+
+
+def _content(node: ElementTree.Element) -> str:
+    """Return what a trajectory holds: i-PI's name, or of extras their type."""
+    name = (node.text or "").strip().split("{")[0]
+    return node.get("extra_type", "raw") if name == "extras" else name
+
+
+def _quantity(root: ElementTree.Element, path: Path, name: str, known: dict[str, float], default: str) -> float:
+    node = root.find(f".//{name}")
+    unit = default if node is None else node.get("units", default)
+    if node is None or unit not in known:
+        raise UserError(f"{path}: <{name.split('/')[-1]}> must be there, in one of the units {', '.join(known)}")
+    return float(node.text) * known[unit]
+
+
+def _mean_of_beads(stem: Path, size: tuple[int, ...]) -> np.ndarray:
+    """Return the mean over the beads' files, (times, *size)."""
+    paths = sorted(stem.parent.glob(f"{stem.name}_[0-9]*"))
+    if not paths:
+        raise UserError(f"no such files: {stem}_0 ...")
+    try:
+        beads = [np.loadtxt(path, comments="#").reshape(-1, *size) for path in paths]
+    except ValueError as error:
+        raise UserError(f"{stem}_*: {error}") from None
+    times = min(map(len, beads))
+    return np.mean([values[:times] for values in beads], axis=0)
+
+
+@one_line_errors()
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m dimenet_tf.md.ipi_spectra",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("input", type=Path, help="i-PI's input file, with its output beside it")
+    parser.add_argument("output", nargs="?", type=Path, default=Path("spectra"), help="folder (default spectra)")
+    add_analysis_options(parser)
+    args = parser.parse_args()
+    found = read(args.input)
+    interval = found.timestep * found.stride
+    spectrum.check(args.resolution, args.laser, len(found.velocities) * interval, interval)
+    has = [name for name in spectrum.PROPERTIES if getattr(found, name) is not None]
+    missing = spectrum.without(has, "i-PI wrote")
+    if missing:
+        print(missing)
+    table = spectrum.compute(
+        found.velocities,
+        found.masses,
+        found.dipole,
+        found.polarizability,
+        found.degrees,
+        interval,
+        found.timestep,
+        found.temperature,
+        args.resolution,
+        args.laser,
+    )
+    args.output.mkdir(parents=True, exist_ok=True)
+    about = {
+        "i-PI": str(args.input),
+        "temperature / K": found.temperature,
+        "time / ps": len(found.velocities) * interval / 1000,
+        "interval / fs": interval,
+        "resolution / cm^-1": args.resolution,
+        "laser / nm": args.laser,
+    }
+    write(table, None, found.temperature, about, args.output)
+
+
+if __name__ == "__main__":
+    main()

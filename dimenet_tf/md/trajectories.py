@@ -1,0 +1,300 @@
+"""Several trajectories of one molecule at once, in pieces that survive being killed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import Calculator, all_changes
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import Stationary, ZeroRotation
+from ase.md.verlet import VelocityVerlet
+from tqdm import tqdm
+
+from dimenet_tf.errors import UserError
+from dimenet_tf.files import file_to_disk, replace_text
+from dimenet_tf.md.velocities import count_vibrations, thermalize
+
+FRICTION = 0.01  # 1/fs
+PIECE = 500  # records between two checkpoints
+JOB = "job.json"
+
+
+class Replicas(Calculator):
+    """Calculator of several copies of a molecule that do not feel each other.
+
+    ASE's integrators move the copies as if they were one system, `copies(atoms, n)`, while every step evaluates them as
+    one batch, which costs far less than one after the other.
+
+    Parameters
+    ----------
+    predictor : with forces
+    count : of copies
+
+    Attributes
+    ----------
+    predicted : what the predictor said last: energies (copies,), forces (copies, atoms, 3), all that it knows
+    """
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012  (ASE's type)
+
+    def __init__(self, predictor, count: int) -> None:
+        super().__init__()
+        self.predictor, self.count = predictor, count
+        self.predicted = None
+
+    def calculate(self, atoms: Atoms | None = None, properties=("energy",), system_changes=all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        R = self.atoms.positions.reshape(self.count, -1, 3)
+        R = R - R.mean(axis=1, keepdims=True)  # float32 would lose digits far from the origin
+        Z = self.atoms.numbers.reshape(self.count, -1)
+        self.predicted = self.predictor.predict({"Z": Z, "R": R}, batch_size=self.count)
+        self.results = {
+            "energy": float(self.predicted[self.predictor.energy].sum()),
+            "forces": self.predicted["forces"].astype(np.float64).reshape(-1, 3),
+        }
+
+
+def copies(atoms: Atoms, count: int) -> Atoms:
+    """Return copies of a molecule behind each other, at the same place."""
+    return Atoms(np.tile(atoms.numbers, count), np.tile(atoms.positions, (count, 1)))
+
+
+class Settings(NamedTuple):
+    """Of the dynamics; together with model and molecule they determine every number."""
+
+    temperature: float = 300.0
+    """K."""
+    picoseconds: float = 20.0
+    """Of every trajectory at constant energy."""
+    timestep: float = 0.5
+    """fs."""
+    stride: int = 2
+    """Steps from record to record."""
+    trajectories: int = 8
+    equilibration: float = 2.0
+    """ps of Langevin dynamics before."""
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise a UserError for values that make no sense."""
+        for name in ("temperature", "picoseconds", "timestep"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"--{name} {getattr(self, name):g} must be greater than 0")
+        for name in ("stride", "trajectories"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)} must be at least 1")
+        if self.equilibration < 0 or self.seed < 0:
+            raise UserError("--equilibration and --seed must not be negative")
+
+    @property
+    def records(self) -> int:
+        return max(1, round(1000 * self.picoseconds / (self.timestep * self.stride)))
+
+
+class Recording(NamedTuple):
+    """What was recorded at constant energy, every `stride` steps."""
+
+    energies: np.ndarray
+    """(records, trajectories) float64, eV: potential and kinetic."""
+    temperatures: np.ndarray
+    """(records, trajectories), K, of the vibrations."""
+    velocities: np.ndarray
+    """(records, trajectories, atoms, 3) float32, Ang/fs."""
+    dipole: np.ndarray | None
+    """(records, trajectories, 3), e*Ang; None for a model without."""
+    polarizability: np.ndarray | None
+    """(records, trajectories, 3, 3), a0^3; None for a model without."""
+
+
+class Piece(NamedTuple):
+    """A part of the run, from one checkpoint to the next."""
+
+    number: int
+    steps: int
+    stride: int
+    thermostat: bool
+
+
+def pieces(settings: Settings) -> Iterator[Piece]:
+    """Yield the parts of a run in order."""
+    number = 0
+    for records, thermostat in (
+        (round(1000 * settings.equilibration / (settings.timestep * settings.stride)), True),
+        (settings.records, False),
+    ):
+        for start in range(0, records, PIECE):
+            some = min(PIECE, records - start)
+            yield Piece(number, some * settings.stride, settings.stride, thermostat)
+            number += 1
+
+
+def run(predictor, atoms: Atoms, settings: Settings, folder: Path, job: dict, show: bool = True) -> Recording:
+    """Run trajectories at constant energy, each from an own thermalised start without translation and rotation.
+
+    Every piece begins from the numbers that the piece before left in its file, with random numbers of its own: the same
+    call goes on where it was stopped, with the same result.
+
+    Parameters
+    ----------
+    predictor : with forces
+    atoms : relaxed molecule; a run that goes on keeps the positions that it began with, since relaxing again gives them
+        to some digits only
+    settings : of the dynamics
+    folder : for the pieces
+    job : what else determines the numbers, the model and the molecule; JSON
+    show : a progress bar
+
+    Raises
+    ------
+    UserError
+        If the folder holds another run, or a trajectory flies apart.
+    """
+    settings.check()
+    folder.mkdir(parents=True, exist_ok=True)
+    atoms = Atoms(atoms.numbers, _claim(folder, {**job, **settings._asdict()}, atoms.positions))
+    todo = list(pieces(settings))
+    done = 0
+    while done < len(todo) and _path(folder, done).exists():
+        done += 1
+    steps = [piece.steps for piece in todo]
+    with tqdm(
+        total=sum(steps), initial=sum(steps[:done]), desc="dynamics", unit="step", dynamic_ncols=True, disable=not show
+    ) as bar:
+        for piece in todo[done:]:
+            _run_piece(predictor, atoms, settings, piece, todo, folder, bar)
+    recorded = [np.load(_path(folder, piece.number)) for piece in todo if not piece.thermostat]
+    return Recording(
+        *(
+            np.concatenate([part[name] for part in recorded]) if name in recorded[0].files else None
+            for name in Recording._fields
+        )
+    )
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.npz"
+
+
+def _claim(folder: Path, job: dict, start: np.ndarray) -> np.ndarray:
+    """Write what the folder is for, or see that it is for the same; return the positions that all starts from."""
+    path = folder / JOB
+    job = json.loads(json.dumps(job))
+    if not path.exists():
+        replace_text(path, json.dumps({**job, "start": start.tolist()}, indent=1))
+        return start
+    found = json.loads(path.read_text())
+    start = np.array(found.pop("start"))
+    other = [key for key in {**found, **job} if found.get(key) != job.get(key)]
+    if other:
+        raise UserError(
+            f"{folder} holds a run with other {', '.join(sorted(other))}: remove that folder, or choose another output"
+        )
+    return start
+
+
+def _start(atoms: Atoms, settings: Settings) -> Atoms:
+    """Return the copies with velocities of their own; half of their kinetic energy will go into the potential."""
+    system = copies(atoms, settings.trajectories)
+    rng = np.random.default_rng([settings.seed, 0])
+    momenta = []
+    for _ in range(settings.trajectories):
+        one = Atoms(atoms.numbers, atoms.positions)
+        thermalize(one, 2 * settings.temperature, rng)
+        momenta.append(one.get_momenta())
+    system.set_momenta(np.concatenate(momenta))
+    return system
+
+
+def remove_rigid_motion(system: Atoms, count: int) -> None:
+    """Stop translation and rotation of every copy."""
+    momenta = []
+    for one in range(count):
+        copy = system[one * (len(system) // count) : (one + 1) * (len(system) // count)]
+        Stationary(copy, preserve_temperature=False)
+        ZeroRotation(copy, preserve_temperature=False)
+        momenta.append(copy.get_momenta())
+    system.set_momenta(np.concatenate(momenta))
+
+
+def _run_piece(
+    predictor, atoms: Atoms, settings: Settings, piece: Piece, todo: list[Piece], folder: Path, bar: tqdm
+) -> None:
+    count = settings.trajectories
+    if piece.number == 0:
+        system = _start(atoms, settings)
+    else:
+        system = copies(atoms, count)
+        with np.load(_path(folder, piece.number - 1)) as before:
+            system.positions = before["positions"]
+            system.set_momenta(before["momenta"])
+    system.calc = Replicas(predictor, count)
+    dt = settings.timestep * units.fs
+    if piece.thermostat:
+        rng = np.random.default_rng([settings.seed, 1 + piece.number])
+        dynamics = Langevin(
+            system, dt, temperature_K=settings.temperature, friction=FRICTION / units.fs, fixcm=False, rng=rng
+        )
+    else:
+        if piece.number == 0 or todo[piece.number - 1].thermostat:
+            remove_rigid_motion(system, count)
+        dynamics = VelocityVerlet(system, dt)
+    rows = []
+    for _ in range(piece.steps // piece.stride):
+        try:
+            dynamics.run(piece.stride)
+        except UserError as error:  # positions are no numbers any more, or atoms fell together
+            raise UserError(
+                f"a trajectory has flown apart ({error}, counted from 0): "
+                "a shorter --timestep or a lower --temperature may help, or the model is not fit for dynamics"
+            ) from None
+        if not piece.thermostat:
+            rows.append(_record(system, count, count_vibrations(atoms)))
+        bar.update(piece.stride)
+    recorded = {name: np.array(values) for name, values in zip(Recording._fields, zip(*rows)) if values[0] is not None}
+    _write(_path(folder, piece.number), positions=system.positions, momenta=system.get_momenta(), **recorded)
+
+
+def _record(system: Atoms, count: int, vibrations: int) -> tuple:
+    """Return one row of a `Recording`."""
+    predicted = system.calc.predicted
+    velocities = system.get_velocities().reshape(count, -1, 3)
+    masses = system.get_masses().reshape(count, -1, 1)
+    kinetic = 0.5 * (masses * velocities**2).sum(axis=(1, 2))
+    return (
+        predicted[system.calc.predictor.energy] + kinetic,
+        2 * kinetic / (vibrations * units.kB),
+        (velocities * units.fs).astype(np.float32),
+        predicted.get("dipole"),
+        predicted.get("polarizability"),
+    )
+
+
+def _write(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays so that the file is whole or not there."""
+    new = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    try:
+        np.savez(new, **arrays)
+        file_to_disk(new)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def drift(recording: Recording, interval: float, atoms: int) -> float:
+    """Return the slope of the total energy against time of the trajectory where it is largest, meV/atom/ps.
+
+    Parameters
+    ----------
+    interval : fs between records
+    atoms : of the molecule
+    """
+    times = np.arange(len(recording.energies)) * interval / 1000
+    if len(times) < 2:
+        return 0.0
+    return float(1000 * np.abs(np.polyfit(times, recording.energies, 1)[0]).max() / atoms)
