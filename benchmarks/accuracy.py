@@ -31,7 +31,8 @@ def configuration(file: str, data: str) -> dict:
     given = yaml.safe_load(Path(file).read_text())
     if data:
         units = {"energy": "kcal/mol", "forces": "kcal/mol/Ang"}
-        given["data"] = {"name": None, "path": data, "target": ["energy", "forces"], "units": units}
+        counts = {key: given["data"][key] for key in ("num_train", "num_valid") if key in given["data"]}
+        given["data"] = {"name": None, "path": data, "target": ["energy", "forces"], "units": units, **counts}
     return given
 
 
