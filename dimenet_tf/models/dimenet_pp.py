@@ -12,6 +12,7 @@ from dimenet_tf.layers.embedding import EmbeddingBlock
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.initializers import seed_stream
 from dimenet_tf.layers.interaction import SkipUpdate
+from dimenet_tf.layers.kept import kept_by_directional_blocks
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, SeparateOutputBlocks, atom_outputs
 from dimenet_tf.layers.recompute import run
 from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
@@ -197,3 +198,6 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
             m = interaction(m, rbf, radial, y, pairs)
             outputs += output(m, rbf, graph)
         return atom_outputs(outputs)
+
+    def kept_per_edge(self, neighbors: float) -> float:
+        return kept_by_directional_blocks(self, neighbors)

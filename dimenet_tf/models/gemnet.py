@@ -16,6 +16,7 @@ from dimenet_tf.layers.embedding import AtomEmbedding
 from dimenet_tf.layers.gathers import gather, reverse_edges, segment_sum
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm, unit_vectors
 from dimenet_tf.layers.initializers import HeOrthogonal, output_initializer, seed_stream
+from dimenet_tf.layers.kept import kept_by_dense
 from dimenet_tf.layers.messages import (
     QuadrupletBasis,
     QuadrupletInteraction,
@@ -316,3 +317,12 @@ class GemNet(Hyperparameters, tf.keras.Model):
             of_blocks += [self.mlp_rbf4, self.mlp_cbf4, self.mlp_sbf4]
         shared = [(layer.kernel, self.num_blocks) for layer in of_blocks]
         return [*shared, (self.mlp_rbf_out.kernel, self.num_blocks + 1)]
+
+    def kept_per_edge(self, neighbors: float) -> float:
+        triplets = 3 * neighbors * self.emb_size_cbf + 3 * self.emb_size_cbf * self.emb_size_trip
+        if self.triplets_only:
+            return kept_by_dense(self) + self.num_blocks * triplets
+        harmonics, messages = self.num_spherical**2, self.emb_size_quad
+        quadruplets = (2 * harmonics + 3 * self.emb_size_sbf + 4 * neighbors) * messages
+        of_blocks = self.num_blocks * (triplets + quadruplets)
+        return kept_by_dense(self) + of_blocks + 3 * harmonics * neighbors**2  # a and b are taken to be neighbors

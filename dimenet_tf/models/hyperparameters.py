@@ -31,6 +31,15 @@ class Hyperparameters:
         """Return weights that several blocks use, and how many do: their gradients are divided by it in training."""
         return []
 
+    def kept_per_edge(self, neighbors: float) -> float:
+        """Return about how many numbers a training step without forces keeps of each edge, for the memory forecast.
+
+        Parameters
+        ----------
+        neighbors : of an atom, on average
+        """
+        raise NotImplementedError
+
     def make_weights(self) -> None:
         """Make the model's weights: Keras does when a model sees its first input, here water."""
         positions = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])

@@ -11,6 +11,7 @@ from dimenet_tf.layers.equivariant import GatedEquivariantBlock, output_dense, s
 from dimenet_tf.layers.gathers import NeighborSlots, gather, segment_sum
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm, unit_vectors
 from dimenet_tf.layers.initializers import seed_stream
+from dimenet_tf.layers.kept import dense_layers
 from dimenet_tf.layers.output import AtomOutputs, atom_outputs
 from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
 
@@ -254,3 +255,10 @@ class PaiNN(Hyperparameters, tf.keras.Model):
             vectors.append(vector)
         vectors = tf.transpose(tf.concat(vectors, axis=-1), [0, 2, 1]) if vectors else None
         return atom_outputs(tf.concat(scalars, axis=-1), vectors)
+
+    def kept_per_edge(self, neighbors: float) -> float:
+        vectors = {1: 0, 2: 1, 3: 4}[self.kinds]  # arrays of the size of a filter that are summed into vectors
+        of_edges = self.num_blocks * (self.kinds + 1 + vectors) * self.emb_size
+        # those without bias mix vectors, which have three components
+        of_atoms = sum(3 * layer.units * (1 if layer.use_bias else 3) for layer in dense_layers(self))
+        return of_edges + of_atoms / max(neighbors, 1.0)
