@@ -71,14 +71,14 @@ def training_step(predictor):
     from dimenet_tf.graph import graph_signature
     from dimenet_tf.training.losses import Loss
     from dimenet_tf.training.optimizer import create_optimizer_weights, make_optimizer
-    from dimenet_tf.training.schedules import WarmupExponentialDecay
+    from dimenet_tf.training.schedules import WarmupDecay
     from dimenet_tf.training.step import TrainingModel
 
     forces = predictor.energy is not None
     rate, stop = tf.Variable(1.0, trainable=False), tf.Variable(0, trainable=False)
     loss = Loss("dimenet", None, predictor.head, "energy" if forces else None)
     training = TrainingModel(predictor, loss, 1000.0, None, rate, stop)
-    optimizer = make_optimizer(WarmupExponentialDecay(1e-3, 100, 1000, 0.1, rate), 0.999)
+    optimizer = make_optimizer(WarmupDecay(1e-3, 100, 1000, 0.1, rate), 0.999)
     training.compile(optimizer=optimizer)
     create_optimizer_weights(optimizer, predictor.trainable_variables)
 

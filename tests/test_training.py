@@ -17,7 +17,7 @@ from dimenet_tf.training.folder import RunFolder
 from dimenet_tf.training.metrics import error_table, format_table
 from dimenet_tf.training.optimizer import averaged_values, create_optimizer_weights, make_optimizer
 from dimenet_tf.training.report import report
-from dimenet_tf.training.schedules import WarmupExponentialDecay
+from dimenet_tf.training.schedules import WarmupDecay
 from dimenet_tf.training.state import RunState
 from dimenet_tf.training.step import clip_by_weights
 from dimenet_tf.training.trainer import Trainer
@@ -51,17 +51,22 @@ def assert_equal_weights(a, b, **tolerance):
 
 
 def test_schedule():
-    schedule = WarmupExponentialDecay(1e-3, warmup_steps=3000, decay_steps=4_000_000, decay_rate=0.01)
+    schedule = WarmupDecay(1e-3, warmup_steps=3000, decay_steps=4_000_000, decay_rate=0.01)
     assert float(schedule(0)) == pytest.approx(1e-3 / 3000)
     assert float(schedule(1499)) == pytest.approx(0.5e-3, rel=1e-2)
     # 0.1 in 2 000 000 steps, as DimeNet's App. B puts it
     assert float(schedule(2_000_000)) == pytest.approx(1e-4, rel=1e-5)
-    assert WarmupExponentialDecay(**schedule.get_config()).get_config() == schedule.get_config()
+    cosine = WarmupDecay(1e-3, warmup_steps=0, decay_steps=100, decay_rate=0.01, decay="cosine")
+    np.testing.assert_allclose([cosine(s) for s in (0, 50, 100, 900)], [1e-3, 0.505e-3, 1e-5, 1e-5], rtol=1e-5)
+    for one in (schedule, cosine):
+        assert WarmupDecay(**one.get_config()).get_config() == one.get_config()
+    with pytest.raises(UserError, match="training.decay: 'linear' is none of exponential, cosine"):
+        WarmupDecay(1e-3, 0, 100, 0.01, decay="linear")
 
 
 def test_optimizer_is_amsgrad_with_a_moving_average():
     variable = tf.Variable([1.0, 2.0])
-    optimizer = make_optimizer(WarmupExponentialDecay(0.1, 0, 100, 1.0), ema_decay=0.5)
+    optimizer = make_optimizer(WarmupDecay(0.1, 0, 100, 1.0), ema_decay=0.5)
     create_optimizer_weights(optimizer, [variable])
     expected, m, v, v_max = np.array([1.0, 2.0]), 0, 0, 0
     average = expected.copy()
@@ -83,8 +88,8 @@ def test_weight_decay_spares_embeddings_biases_and_frequencies():
     variables = [
         tf.Variable([1.0, 2.0], name=n) for n in ("a/kernel", "b/bilinear", "c/embeddings", "bias", "frequencies")
     ]
-    decay = WarmupExponentialDecay(0.1, warmup_steps=2, decay_steps=100, decay_rate=0.5)
-    optimizer = make_optimizer(WarmupExponentialDecay(1e-3, 0, 100, 1.0), 0.5, decay)
+    decay = WarmupDecay(0.1, warmup_steps=2, decay_steps=100, decay_rate=0.5)
+    optimizer = make_optimizer(WarmupDecay(1e-3, 0, 100, 1.0), 0.5, decay)
     create_optimizer_weights(optimizer, variables)
     expected = np.array([1.0, 2.0])
     for step in range(3):

@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
+from dimenet_tf.errors import UserError
 
-class WarmupExponentialDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
-    """learning_rate * min(1, (step + 1) / warmup_steps) * decay_rate^(step / decay_steps) (DimeNet, App. B).
+DECAYS = ("exponential", "cosine")
 
-    `factor`, a number or variable, multiplies all of it.
+
+class WarmupDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
+    """learning_rate * min(1, (step + 1) / warmup_steps) * decay(step / decay_steps).
+
+    Parameters
+    ----------
+    learning_rate, warmup_steps, decay_steps, decay_rate
+    factor : number or variable that multiplies all of it
+    decay : "exponential", decay_rate^x (DimeNet, App. B), or "cosine", half a wave from 1 down to decay_rate at x = 1,
+        where it stays
     """
 
     def __init__(
-        self, learning_rate: float, warmup_steps: int, decay_steps: int, decay_rate: float, factor=1.0
+        self,
+        learning_rate: float,
+        warmup_steps: int,
+        decay_steps: int,
+        decay_rate: float,
+        factor=1.0,
+        decay: str = "exponential",
     ) -> None:
+        if decay not in DECAYS:
+            raise UserError(f"training.decay: '{decay}' is none of {', '.join(DECAYS)}")
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
         self.decay_steps = decay_steps
         self.decay_rate = decay_rate
         self.factor = factor
+        self.decay = decay
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         step = tf.cast(step, tf.float32)
         warmup = tf.minimum(1.0, (step + 1) / max(self.warmup_steps, 1))
-        return self.factor * self.learning_rate * warmup * self.decay_rate ** (step / self.decay_steps)
+        x = step / self.decay_steps
+        if self.decay == "exponential":
+            decay = self.decay_rate**x
+        else:
+            wave = 0.5 * (1 + tf.cos(math.pi * tf.minimum(x, 1.0)))
+            decay = self.decay_rate + (1 - self.decay_rate) * wave
+        return self.factor * self.learning_rate * warmup * decay
 
     def get_config(self) -> dict:
         return {
@@ -32,4 +58,5 @@ class WarmupExponentialDecay(tf.keras.optimizers.schedules.LearningRateSchedule)
             "decay_steps": self.decay_steps,
             "decay_rate": self.decay_rate,
             "factor": float(self.factor),
+            "decay": self.decay,
         }

@@ -15,7 +15,7 @@ class TrainingConfig:
     num_steps : training steps
     batch_size : molecules in a step; None with a budget
     budget : instead, at most so many atoms, edges or triplets in a step, by name: {"edges": 10000}
-    learning_rate, warmup_steps, decay_steps, decay_rate : see `WarmupExponentialDecay`
+    learning_rate, warmup_steps, decay, decay_steps, decay_rate : see `WarmupDecay`
     loss : "dimenet" (Eq. 2), "gemnet" (GemNet's Eq. 21, which differs from it for forces only) or "mse" (squared
         errors, PaiNN); see `Loss`
     rho_force : weight of the forces; None for the paper's: 100 (dimenet), 0.999 (gemnet), 0.95 (mse)
@@ -46,6 +46,7 @@ class TrainingConfig:
     budget: Mapping[str, int] | None = None
     learning_rate: float = 1e-3
     warmup_steps: int = 3000
+    decay: str = "exponential"
     decay_steps: int = 4_000_000
     decay_rate: float = 0.01
     loss: str = "dimenet"

@@ -39,7 +39,7 @@ from dimenet_tf.training.optimizer import (
     make_optimizer,
     steps_made,
 )
-from dimenet_tf.training.schedules import WarmupExponentialDecay
+from dimenet_tf.training.schedules import WarmupDecay
 from dimenet_tf.training.settings import TrainingConfig
 from dimenet_tf.training.state import RunState
 from dimenet_tf.training.step import TrainingModel
@@ -105,9 +105,9 @@ class Trainer:
                 self.predictor, self.loss, config.max_grad_norm, config.max_grad_ratio, self.rate, self.interrupt.flag
             )
 
-            def schedule(start: float) -> WarmupExponentialDecay:
-                return WarmupExponentialDecay(
-                    start, config.warmup_steps, config.decay_steps, config.decay_rate, self.rate
+            def schedule(start: float) -> WarmupDecay:
+                return WarmupDecay(
+                    start, config.warmup_steps, config.decay_steps, config.decay_rate, self.rate, config.decay
                 )
 
             weight_decay = schedule(config.weight_decay) if config.weight_decay else None
