@@ -1,7 +1,7 @@
 """Make a pretrained model of a finished run: `python tools/publish_run.py RUN NAME "one sentence about it"`.
 
 Copies the run's best model, its configuration, split, test errors and learning curve into pretrained/NAME and writes
-the model card.
+the model card, with the certificate (RUN/certificate.json) and spectra (RUN/spectra) where there are any.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dimenet_tf.md.certify import fingerprint, format_certificate
 from dimenet_tf.predictor import load
 from dimenet_tf.training.folder import RunFolder
 
+SPECTRA = ("temperature", "trajectories", "picoseconds", "equilibration")
 ADVICE = "Neutral closed-shell molecules near their equilibrium geometries"
 CARD = """# {name}
 
@@ -94,6 +95,19 @@ def main() -> None:
             raise SystemExit(f"{certificate} is of other weights: run python -m dimenet_tf.md.certify {run} again")
         table = format_certificate(content["measured"])
         card += f"\n## Certificate\n\n`python -m dimenet_tf.md.certify {name}`\n\n```\n{table}\n```\n"
+    spectra = folder.path / "spectra"
+    if spectra.exists():
+        about = json.loads((spectra / "spectra.json").read_text())
+        if about["weights"] != fingerprint(load(target)):
+            raise SystemExit(f"{spectra} are of other weights: run python -m dimenet_tf.md.spectra {run} again")
+        for file in ("spectrum.csv", "spectrum.png", "harmonic.csv"):
+            shutil.copy(spectra / file, target)
+        options = " ".join(f"--{key} {about['settings'][key]:g}" for key in SPECTRA)
+        card += (
+            f"\n## Spectra\n\n`python -m dimenet_tf.md.spectra {name} structure.xyz {options}`; "
+            f"largest drift of the energy {about['largest drift / meV/atom/ps']:.2g} meV/atom/ps.\n\n"
+            "![Spectra](spectrum.png)\n"
+        )
     (target / "README.md").write_text(card)
     print(target)
 
