@@ -3,8 +3,9 @@
     python benchmarks/accuracy.py FOLDER CONFIG.yaml ... --minutes 10 [--data FILE.npz] [--side-by-side]
 
 Every configuration is trained on the same frames (of a file in MD17's layout: its own split) for as many steps as fit
-into the minutes of CPU time, as timed before; the learning rate decays over that length. Runs are made below FOLDER:
-the same command goes on with those that were stopped. Prints a table and draws the learning curves (FOLDER/curves.png).
+into the minutes of CPU time, as timed before; start-up and validations come on top. The learning rate decays over that
+length. Runs are made below FOLDER: the same command goes on with those that were stopped. Prints a table and draws the
+learning curves (FOLDER/curves.png).
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ def planned(folder: Path, options: dict) -> dict:
     """Return what `measure` found when the run was planned."""
     plan = folder.with_suffix(".json")
     if not plan.exists():
-        plan.write_text(json.dumps(in_its_own_process(__file__, options)))
+        measured = in_its_own_process(__file__, options)
+        if not measured:
+            sys.exit(f"{options['config']}: no step could be made")
+        plan.write_text(json.dumps(measured))
     return json.loads(plan.read_text())
 
 
@@ -136,7 +140,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--worker":
+    if sys.argv[1:2] == ["--worker"]:
         set_threads(1)
         print(json.dumps(measure(json.loads(sys.argv[2]))))
     else:

@@ -17,6 +17,8 @@ from dimenet_tf.heads import Dipole, DipoleMagnitude, Head, choose_heads
 from dimenet_tf.models import MODELS
 from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.predictor import Predictor
+from dimenet_tf.training.losses import RHO_FORCE
+from dimenet_tf.training.schedules import DECAYS
 from dimenet_tf.training.settings import TrainingConfig
 
 PRECISIONS = ("float32", "float64", "mixed_bfloat16")
@@ -139,14 +141,21 @@ def _check_values(config: dict) -> None:
         for name, value in config["data"][section].items():
             if not isinstance(value, str):
                 raise UserError(f"data.{section}.{name} = {value!r} must be a text")
-    for name, value in config["training"]["weights"].items():
+    weights = config["training"]["weights"]
+    for name, value in weights.items():
+        if isinstance(value, str):
+            value = weights[name] = _checked(f"training.weights.{name}", value, 1.0)  # YAML reads 1e-2 as text
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise UserError(f"training.weights.{name} = {value!r} must be a number, at least 0")
     for key in ("ema_decay", "weight_decay"):
         if not 0 <= config["training"][key] < 1:
             raise UserError(f"training.{key} = {config['training'][key]} must be in [0, 1)")
-    if config["training"]["plateau_factor"] > 1:
-        raise UserError(f"training.plateau_factor = {config['training']['plateau_factor']} must be at most 1")
+    for key in ("plateau_factor", "decay_rate"):
+        if config["training"][key] > 1:
+            raise UserError(f"training.{key} = {config['training'][key]} must be at most 1")
+    for key, choices in (("loss", tuple(RHO_FORCE)), ("decay", DECAYS)):
+        if config["training"][key] not in choices:
+            raise UserError(f"training.{key}: '{config['training'][key]}' is none of {', '.join(choices)}")
 
 
 def data_config(config: Mapping) -> DataConfig:
@@ -181,8 +190,8 @@ def build_head(model: Mapping, dataset: Dataset) -> Head:
     """Make the head of a model (its section of a resolved configuration) for the targets of a data set."""
     vectors = has_vectors(model)
     heads = choose_heads(dataset.columns.shapes, dataset.config.heads, model.get("extensive", True), vectors)
-    if isinstance(dataset.config.references, Mapping) and not any(head.additive for head in heads.values()):
-        raise UserError(f"data.references: nothing is added to {', '.join(heads)}")
+    if dataset.config.references not in ("auto", "none") and not any(head.additive for head in heads.values()):
+        raise UserError(f"data.references = {dataset.config.references}: nothing is added to {', '.join(heads)}")
     parts = []
     for (name, head), unit in zip(heads.items(), dataset.units):
         if head.needs_vector and not vectors:

@@ -220,15 +220,18 @@ def test_references_and_scales():
 def test_a_magnitude_has_no_reference():
     N, Z, R = molecules("CH3CH2OH", "H2O", "HCN", "NH3", "CO")
     data = DataContainer(N, Z, R, {"mu": [1.7, 1.9, 3.0, 1.5, 0.1]})
-    config = DataConfig(target="mu", heads={"mu": "dipole_magnitude"}, references="mean")
+    config = DataConfig(target="mu", heads={"mu": "dipole_magnitude"})
     split = Split(np.arange(3), np.array([3]), np.array([4]))
     part = build_head(resolve({})["model"], load_dataset(config, split, data))["mu"]
     assert part.scale == pytest.approx(np.std([1.7, 1.9, 3.0])) and not part.vector and not part.additive
     given = DataConfig(target="mu", heads={"mu": "dipole_magnitude"}, references=dict.fromkeys("HCNO", 1.0))
+    mean = DataConfig(target="mu", heads={"mu": "dipole_magnitude"}, references="mean")
+    with pytest.raises(UserError, match="data.references = mean: nothing is added to mu"):
+        build_head(resolve({})["model"], load_dataset(mean, split, data))
     zeros = resolve({"model": {"output_init": "zeros"}})["model"]
     with pytest.raises(UserError, match="model.output_init: zeros: a length of zero has no slope, mu would never"):
         build_head(zeros, load_dataset(config, split, data))
-    with pytest.raises(UserError, match="data.references: nothing is added to mu"):
+    with pytest.raises(UserError, match="nothing is added to mu"):
         build_head(resolve({})["model"], load_dataset(given, split, data))
 
 

@@ -133,11 +133,15 @@ def test_dipoles_and_polarizabilities_come_back_and_give_spectra(start, tmp_path
     assert {spectrum.VDOS, spectrum.INFRARED, spectrum.PARALLEL} < set(table)
     assert 0 < trapezoid(table[spectrum.VDOS], table[spectrum.WAVENUMBER]) < 6.01
     assert json.loads((tmp_path / "spectra/spectra.json").read_text())["interval / fs"] == 0.25
-    (tmp_path / "run.dipole_1").unlink()
+    file = tmp_path / "run.dipole_1"
+    (tmp_path / "run.dipole_00").write_text("of a run with other beads")
     assert len(ipi_spectra.read(tmp_path / "input.xml").dipole) == 251
-    for path in tmp_path.glob("run.dipole_*"):
-        path.unlink()
-    with pytest.raises(UserError, match="no such files: .*run.dipole_0"):
+    whole = file.read_text()
+    file.write_text(whole + "".join(whole.splitlines(keepends=True)[-2:]))
+    with pytest.raises(UserError, match="run.dipole_1: after step 250 comes 250 instead of 251"):
+        ipi_spectra.read(tmp_path / "input.xml")
+    file.unlink()
+    with pytest.raises(UserError, match=r"no such file: .*run.dipole_1 \(1 of 3 beads"):
         ipi_spectra.read(tmp_path / "input.xml")
 
 
@@ -208,6 +212,7 @@ def test_what_input_xml_must_have(tmp_path):
             "<ensemble><temperature units='kelvin'> 3 </temperature></ensemble></simulation>",
             "has no centroids' velocities written",
         ),
+        ("<simulation><timestep units='femtosecond'> one </timestep></simulation>", "must be a number greater than 0"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=message):

@@ -164,6 +164,26 @@ def test_invariants_of_the_polarizability():
     np.testing.assert_allclose(activity.parallel + activity.perpendicular, activity.total)
 
 
+def test_a_bent_linear_molecule_keeps_all_its_vibrations():
+    """Stopping the rotation of CO2 about its axis would take a half of a bend's energy."""
+    bent = molecule("CO2")
+    bent.positions[0, 1] += 0.05
+    motions = []
+    for momentum in np.eye(9).reshape(9, 3, 3):
+        system = copies(bent, 1)
+        system.set_momenta(momentum)
+        trajectories.remove_rigid_motion(system, 1, vibrations=4)
+        np.testing.assert_allclose(system.get_momenta().sum(axis=0), 0, atol=1e-12)
+        motions.append(system.get_momenta().ravel())
+    assert np.linalg.matrix_rank(motions, tol=1e-8) == 4
+
+
+def test_isotopes_keep_their_masses():
+    water = molecule("H2O")
+    water.set_masses([15.999, 2.014, 1.008])
+    assert copies(water, 2).get_masses().tolist() == [15.999, 2.014, 1.008] * 2
+
+
 def test_a_diatomic_through_all_of_it(tmp_path):
     """Harmonic analysis is exact; dynamics, with steps so long that the integrator's shift is large, agrees with it."""
     model = Diatomic()
@@ -290,7 +310,7 @@ def test_normal_modes_and_intensities_from_finite_differences(predictor):
     values = predictor.predict({"Z": Z, "R": atoms.positions + np.concatenate([shifts, -shifts])})
     slope = {name: (array[:size] - array[size:]) / (2 * step) for name, array in values.items()}
     hessian = -slope["forces"].reshape(size, size)
-    rigid = harmonic.rigid_motions(atoms)
+    rigid = harmonic.rigid_motions(atoms, 6)
     np.testing.assert_allclose(rigid @ rigid.T, np.eye(6), atol=1e-12)
     weights = np.repeat(atoms.get_masses(), 3) ** 0.5
     inside = np.linalg.svd(rigid)[2][6:]  # what is orthogonal to them

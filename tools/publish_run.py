@@ -18,7 +18,6 @@ from dimenet_tf.md.certify import fingerprint, format_certificate
 from dimenet_tf.predictor import load
 from dimenet_tf.training.folder import RunFolder
 
-SPECTRA = ("temperature", "trajectories", "picoseconds", "equilibration")
 ADVICE = "Neutral closed-shell molecules near their equilibrium geometries"
 CARD = """# {name}
 
@@ -51,6 +50,13 @@ def main() -> None:
     folder, target = RunFolder(run), Path("pretrained") / name
     if not (folder.path / "test.json").exists():
         raise SystemExit(f"{run} is no finished run")
+    weights = fingerprint(load(folder.best))
+    for file, command in (
+        (folder.path / "certificate.json", "certify"),
+        (folder.path / "spectra/spectra.json", "spectra"),
+    ):
+        if file.exists() and json.loads(file.read_text())["weights"] != weights:
+            raise SystemExit(f"{file} is of other weights: run python -m dimenet_tf.md.{command} {run} again")
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(folder.best, target)
     copied = [folder.split_file, folder.data_file, folder.path / "test.json", folder.plots / "learning_curve.png"]
@@ -91,20 +97,16 @@ def main() -> None:
     )
     if certificate.exists():
         content = json.loads(certificate.read_text())
-        if content["weights"] != fingerprint(load(target)):
-            raise SystemExit(f"{certificate} is of other weights: run python -m dimenet_tf.md.certify {run} again")
         table = format_certificate(content["measured"])
         card += f"\n## Certificate\n\n`python -m dimenet_tf.md.certify {name}`\n\n```\n{table}\n```\n"
     spectra = folder.path / "spectra"
     if spectra.exists():
         about = json.loads((spectra / "spectra.json").read_text())
-        if about["weights"] != fingerprint(load(target)):
-            raise SystemExit(f"{spectra} are of other weights: run python -m dimenet_tf.md.spectra {run} again")
-        for file in ("spectrum.csv", "spectrum.png", "harmonic.csv"):
+        for file in ("spectrum.csv", "spectrum.png", "harmonic.csv", "spectra.json", "relaxed.xyz"):
             shutil.copy(spectra / file, target)
-        options = " ".join(f"--{key} {about['settings'][key]:g}" for key in SPECTRA)
+        options = " ".join(f"--{key} {value:g}" for key, value in about["settings"].items())
         card += (
-            f"\n## Spectra\n\n`python -m dimenet_tf.md.spectra {name} structure.xyz {options}`; "
+            f"\n## Spectra\n\n`python -m dimenet_tf.md.spectra {name} relaxed.xyz {options}`; "
             f"largest drift of the energy {about['largest drift / meV/atom/ps']:.2g} meV/atom/ps.\n\n"
             "![Spectra](spectrum.png)\n"
         )

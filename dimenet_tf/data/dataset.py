@@ -210,7 +210,13 @@ def load_dataset(config: DataConfig, split: Split | None = None, container: Data
     if not names or len(set(names)) < len(names):
         raise UserError(f"data.target = {config.target}: name at least one target, and each only once")
     kinds = [find_property(name, config.units.get(name)) for name in names]
-    for name in names:
+    for name, kind in zip(names, kinds):
+        if kind.shape == (3, 3):
+            tensors = container.target(name)
+            skew = np.abs(tensors - tensors.transpose(0, 2, 1)).max(axis=(1, 2))
+            worst = int(skew.argmax())
+            if skew[worst] > 1e-2 * np.abs(tensors[worst]).max():
+                raise UserError(f"{container.source}: '{name}' of molecule {worst} is not symmetric")
         if container.target(name).std() == 0:
             raise UserError(f"{container.source}: all molecules have the same '{name}'; there is nothing to learn")
     if split is None:

@@ -14,7 +14,7 @@ from ase.vibrations import VibrationsData
 from dimenet_tf.errors import UserError
 from dimenet_tf.md.calculator import DimeNetCalculator
 from dimenet_tf.md.intensities import RamanActivity, anisotropic, infrared_intensity, isotropic
-from dimenet_tf.md.velocities import count_vibrations
+from dimenet_tf.md.velocities import at, count_vibrations
 from dimenet_tf.predictor import Predictor
 
 FMAX = 1e-3  # eV/Ang
@@ -46,7 +46,8 @@ def relax(predictor: Predictor, atoms: Atoms) -> Atoms:
     UserError
         If there is none within 1000 steps.
     """
-    relaxed = Atoms(atoms.numbers, atoms.positions, pbc=atoms.pbc)
+    relaxed = at(atoms, atoms.positions)
+    relaxed.pbc = atoms.pbc
     relaxed.calc = DimeNetCalculator(predictor)
     if not BFGS(relaxed, logfile=None).run(fmax=FMAX, steps=1000):
         largest = np.linalg.norm(relaxed.get_forces(), axis=1).max()
@@ -54,13 +55,16 @@ def relax(predictor: Predictor, atoms: Atoms) -> Atoms:
     return relaxed
 
 
-def rigid_motions(atoms: Atoms) -> np.ndarray:
-    """Return an orthonormal basis of the mass-weighted translations and rotations, (6 or 5, 3 atoms)."""
+def rigid_motions(atoms: Atoms, count: int) -> np.ndarray:
+    """Return an orthonormal basis of the mass-weighted translations and rotations, (count, 3 atoms).
+
+    `count` is 6, or 5 for a molecule that is linear when it does not vibrate: the smallest is left out, the rotation
+    about its axis.
+    """
     arms = atoms.positions - atoms.get_center_of_mass()
     axes = np.eye(3)
     motions = np.array([np.broadcast_to(axis, arms.shape) for axis in axes] + [np.cross(axis, arms) for axis in axes])
     motions = (motions * np.sqrt(atoms.get_masses())[:, None]).reshape(6, -1)
-    count = 3 * len(atoms) - count_vibrations(atoms)
     return np.linalg.svd(motions, full_matrices=False)[2][:count]
 
 
@@ -75,11 +79,11 @@ def analyse(predictor: Predictor, atoms: Atoms) -> Harmonic:
     UserError
         As `Predictor.hessian`.
     """
-    rigid = rigid_motions(atoms)
+    rigid = rigid_motions(atoms, 3 * len(atoms) - count_vibrations(atoms))
     projector = np.eye(3 * len(atoms)) - rigid.T @ rigid
     weights = np.repeat(np.sqrt(atoms.get_masses()), 3)
     weighted = projector @ (predictor.hessian(atoms) / np.outer(weights, weights)) @ projector
-    vibrations = VibrationsData.from_2d(Atoms(atoms.numbers, atoms.positions), weighted * np.outer(weights, weights))
+    vibrations = VibrationsData.from_2d(at(atoms, atoms.positions), weighted * np.outer(weights, weights))
     energies, modes = vibrations.get_energies_and_modes()
     vibrating = np.sort(np.argsort(np.abs(energies))[len(rigid) :])  # the others are zero
     wavenumbers = (energies.real - energies.imag)[vibrating] / units.invcm
@@ -123,7 +127,7 @@ def find_minimum(predictor: Predictor, atoms: Atoms, attempts: int = 5) -> tuple
         if not len(harmonic.wavenumbers) or harmonic.wavenumbers[0] > -IMAGINARY:
             return relaxed, harmonic
         lowest = harmonic.modes[0]
-        atoms = Atoms(relaxed.numbers, relaxed.positions + lowest * ASIDE / np.linalg.norm(lowest, axis=1).max())
+        atoms = at(relaxed, relaxed.positions + lowest * ASIDE / np.linalg.norm(lowest, axis=1).max())
     raise UserError(
         f"relaxed {attempts} times, the molecule is still at a saddle point ({harmonic.wavenumbers[0]:.0f} cm^-1): "
         "start from another geometry, or the model knows no minimum there"

@@ -10,6 +10,7 @@ What is computed: docs/spectra.md.
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -73,9 +74,8 @@ def read(path: Path) -> Simulation:
             f"{path} has no centroids' velocities written: add <trajectory filename='velocities' stride='...'> "
             "v_centroid </trajectory> to its output and run i-PI again"
         )
-    strides = {
-        name: int(written[name].get("stride", 1)) for name in ("v_centroid", *spectrum.PROPERTIES) if name in written
-    }
+    names = [name for name in ("v_centroid", *spectrum.PROPERTIES) if name in written]
+    strides = {name: _integer(written[name].get("stride", "1"), f"{path}: stride of {name}") for name in names}
     if len(set(strides.values())) > 1:
         raise UserError(f"{path} writes with different strides: {strides}")
     prefix = path.with_name(output.get("prefix", "i-pi"))
@@ -85,7 +85,12 @@ def read(path: Path) -> Simulation:
         raise UserError(f"no such file: {velocities}")
     with reading_with_ase(velocities):
         frames = ase.io.read(velocities, index=":", format="xyz")
-    beads = {name: _mean_of_beads(files[name], size) for name, size in spectrum.PROPERTIES.items() if name in files}
+    first = _first_step(velocities, strides["v_centroid"])
+    beads = {
+        name: _mean_of_beads(_bead_files(files[name], root, path), size, strides[name], first)
+        for name, size in spectrum.PROPERTIES.items()
+        if name in files
+    }
     times = min(len(frames), *(len(values) for values in beads.values())) if beads else len(frames)  # stopped: one less
     if "dipole" in beads:
         beads["dipole"] = beads["dipole"] * units.Bohr
@@ -112,18 +117,59 @@ def _quantity(root: ElementTree.Element, path: Path, name: str, known: dict[str,
     unit = default if node is None else node.get("units", default)
     if node is None or unit not in known:
         raise UserError(f"{path}: <{name.split('/')[-1]}> must be there, in one of the units {', '.join(known)}")
-    return float(node.text) * known[unit]
-
-
-def _mean_of_beads(stem: Path, size: tuple[int, ...]) -> np.ndarray:
-    """Return the mean over the beads' files, (times, *size)."""
-    paths = sorted(stem.parent.glob(f"{stem.name}_[0-9]*"))
-    if not paths:
-        raise UserError(f"no such files: {stem}_0 ...")
     try:
-        beads = [np.loadtxt(path, comments="#").reshape(-1, *size) for path in paths]
-    except ValueError as error:
-        raise UserError(f"{stem}_*: {error}") from None
+        value = float(node.text or "")
+    except ValueError:
+        value = 0.0
+    if not 0 < value < np.inf:
+        raise UserError(f"{path}: <{name.split('/')[-1]}> {node.text} must be a number greater than 0")
+    return value * known[unit]
+
+
+def _integer(text: str, what: str) -> int:
+    if not text.strip().isdigit() or int(text) < 1:
+        raise UserError(f"{what}: '{text}' must be an integer greater than 0")
+    return int(text)
+
+
+def _first_step(path: Path, stride: int) -> int:
+    """Return the step of a file's first record; raise a UserError unless the others follow it, one every `stride`."""
+    with path.open() as file:
+        steps = [int(found[1]) for line in file if (found := re.search(r"Step:\s*(\d+)", line))]
+    if not steps:
+        raise UserError(f"{path} names no steps: it is no output of i-PI")
+    for before, after in zip(steps, steps[1:]):
+        if after != before + stride:
+            raise UserError(
+                f"{path}: after step {before} comes {after} instead of {before + stride}: records are missing, or "
+                "a run that was restarted has written some twice"
+            )
+    return steps[0]
+
+
+def _bead_files(stem: Path, root: ElementTree.Element, path: Path) -> list[Path]:
+    """Return the files of all beads; there may be others, of a run with another number of beads."""
+    node = next((node for name in ("initialize", "beads") for node in root.iter(name) if node.get("nbeads")), None)
+    if node is None:
+        raise UserError(f"{path} does not say the number of beads: <initialize nbeads='...'>")
+    count = _integer(node.get("nbeads"), f"{path}: nbeads")
+    found = [stem.with_name(f"{stem.name}_{bead:0{len(str(count))}d}") for bead in range(count)]
+    missing = [str(file) for file in found if not file.exists()]
+    if missing:
+        raise UserError(f"no such file: {missing[0]} ({len(missing)} of {count} beads' files are missing)")
+    return found
+
+
+def _mean_of_beads(paths: list[Path], size: tuple[int, ...], stride: int, first: int) -> np.ndarray:
+    """Return the mean over the beads' files, (times, *size)."""
+    beads = []
+    for path in paths:
+        if _first_step(path, stride) != first:
+            raise UserError(f"{path} does not begin with step {first}, as the velocities do")
+        try:
+            beads.append(np.loadtxt(path, comments="#").reshape(-1, *size))
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from None
     times = min(map(len, beads))
     return np.mean([values[:times] for values in beads], axis=0)
 

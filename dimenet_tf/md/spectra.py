@@ -109,6 +109,7 @@ def main() -> None:
         return
     weights = fingerprint(predictor)
     job = {"weights": weights, "atoms": atoms.numbers.tolist(), "structure": atoms.positions.tolist()}
+    job["masses"] = atoms.get_masses().tolist()
     recording = run(predictor, relaxed, settings, folder / "pieces", job)
     save_recording(recording, interval, folder / "recording.npz")
     table = spectrum.compute(

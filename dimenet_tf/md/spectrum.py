@@ -181,7 +181,7 @@ def draw(table: dict[str, np.ndarray], harmonic: Harmonic | None, temperature: f
         axes.grid(alpha=0.3)
         if sticks is not None and len(modes):
             depth = 0.3 * max(table[name].max() for name in names)
-            axes.vlines(modes, -depth * sticks / sticks.max(), 0, color="tab:red", linewidth=1)
+            axes.vlines(modes, -depth * sticks / (sticks.max() or 1.0), 0, color="tab:red", linewidth=1)
     visible = wavenumbers[table[VDOS] > 1e-3 * table[VDOS].max()]
     rows[-1].set(xlabel="wavenumber / cm$^{-1}$", xlim=(0, min(HIGHEST, 1.1 * visible.max())))
     beneath = "" if harmonic is None else "; beneath, upside down: harmonic analysis, relative heights"

@@ -12,13 +12,13 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from tqdm import tqdm
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.files import file_to_disk, replace_text
-from dimenet_tf.md.velocities import count_vibrations, thermalize
+from dimenet_tf.md.harmonic import rigid_motions
+from dimenet_tf.md.velocities import at, count_vibrations, thermalize
 
 FRICTION = 0.01  # 1/fs
 PIECE = 500  # records between two checkpoints
@@ -62,7 +62,8 @@ class Replicas(Calculator):
 
 def copies(atoms: Atoms, count: int) -> Atoms:
     """Return copies of a molecule behind each other, at the same place."""
-    return Atoms(np.tile(atoms.numbers, count), np.tile(atoms.positions, (count, 1)))
+    masses = np.tile(atoms.get_masses(), count)
+    return Atoms(np.tile(atoms.numbers, count), np.tile(atoms.positions, (count, 1)), masses=masses)
 
 
 class Settings(NamedTuple):
@@ -157,7 +158,7 @@ def run(predictor, atoms: Atoms, settings: Settings, folder: Path, job: dict, sh
     """
     settings.check()
     folder.mkdir(parents=True, exist_ok=True)
-    atoms = Atoms(atoms.numbers, _claim(folder, {**job, **settings._asdict()}, atoms.positions))
+    atoms = at(atoms, _claim(folder, {**job, **settings._asdict()}, atoms.positions))
     todo = list(pieces(settings))
     done = 0
     while done < len(todo) and _path(folder, done).exists():
@@ -204,21 +205,25 @@ def _start(atoms: Atoms, settings: Settings) -> Atoms:
     rng = np.random.default_rng([settings.seed, 0])
     momenta = []
     for _ in range(settings.trajectories):
-        one = Atoms(atoms.numbers, atoms.positions)
+        one = at(atoms, atoms.positions)
         thermalize(one, 2 * settings.temperature, rng)
         momenta.append(one.get_momenta())
     system.set_momenta(np.concatenate(momenta))
     return system
 
 
-def remove_rigid_motion(system: Atoms, count: int) -> None:
-    """Stop translation and rotation of every copy."""
+def remove_rigid_motion(system: Atoms, count: int, vibrations: int) -> None:
+    """Stop translation and rotation of every copy, which leaves so many degrees of freedom.
+
+    The rotation of a linear molecule about its axis is none: bent for a moment, it turns as it vibrates.
+    """
     momenta = []
     for one in range(count):
         copy = system[one * (len(system) // count) : (one + 1) * (len(system) // count)]
-        Stationary(copy, preserve_temperature=False)
-        ZeroRotation(copy, preserve_temperature=False)
-        momenta.append(copy.get_momenta())
+        rigid = rigid_motions(copy, 3 * len(copy) - vibrations)
+        weights = np.sqrt(copy.get_masses())[:, None]
+        weighted = (copy.get_momenta() / weights).ravel()
+        momenta.append((weighted - rigid.T @ (rigid @ weighted)).reshape(-1, 3) * weights)
     system.set_momenta(np.concatenate(momenta))
 
 
@@ -242,7 +247,7 @@ def _run_piece(
         )
     else:
         if piece.number == 0 or todo[piece.number - 1].thermostat:
-            remove_rigid_motion(system, count)
+            remove_rigid_motion(system, count, count_vibrations(atoms))
         dynamics = VelocityVerlet(system, dt)
     rows = []
     for _ in range(piece.steps // piece.stride):

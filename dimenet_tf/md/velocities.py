@@ -7,6 +7,11 @@ from ase import Atoms, units
 from ase.md.velocitydistribution import Stationary, ZeroRotation
 
 
+def at(atoms: Atoms, positions: np.ndarray) -> Atoms:
+    """Return a molecule's atoms, with their masses (isotopes) and nothing else, at other positions."""
+    return Atoms(atoms.numbers, positions, masses=atoms.get_masses())
+
+
 def thermalize(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
     """Draw velocities from the Boltzmann distribution at a temperature (K), without translation and rotation.
 

@@ -19,6 +19,8 @@ from dimenet_tf.training.report import report
 from dimenet_tf.training.trainer import Trainer
 from dimenet_tf.weights import named_variables
 
+WITH_FACTORS = ("gemnet",)  # models that have scaling factors
+
 
 def open_dataset(config: dict, folder: RunFolder) -> Dataset:
     """Load a run's data: with the split that the run has stored, if they are the data it was started with."""
@@ -86,12 +88,14 @@ def fit_session(config: dict, folder: RunFolder) -> None:
     UserError
         For a model that has none.
     """
+    if config["model"]["name"] not in WITH_FACTORS:
+        raise UserError(f"model.name: {config['model']['name']} has no scaling factors")
+    if config["training"]["strategy"] == "multi_worker":
+        raise UserError("scaling factors are fitted by one process: training.strategy=none")
     with folder.locked():
         trainer = open_trainer(config, folder)
         named = named_variables(trainer.predictor.model).items()
         factors = {name: float(variable) for name, variable in named if name.endswith("scale_factor")}
-        if not factors:
-            raise UserError(f"model.name: {config['model']['name']} has no scaling factors")
         trainer.save_first()
         width = max(map(len, factors))
         print("\n".join(f"{name:{width}}  {factor:.4f}" for name, factor in factors.items()))

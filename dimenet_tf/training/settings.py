@@ -28,12 +28,13 @@ class TrainingConfig:
         see `clip_by_weights`); None for not at all
     plateau_factor : the learning rate is multiplied by it when the validation loss has not improved any more; 1 for not
     plateau_patience : after so many validations without improvement
-    plateau_cooldown : validations after such a decay that do not count
+    plateau_cooldown : validations until they are counted again after such a decay, as Keras' `ReduceLROnPlateau` counts
     evaluation_interval : steps between validations; each is followed by a checkpoint
     checkpoint_minutes : there is another checkpoint whenever so many minutes have gone by
     on_nan : what follows a step whose loss is not finite, or a million times the mean: "stop", or "rollback" (back to
         the last checkpoint and on with half of the learning rate, up to ten times)
-    patience : validations without improvement after which training ends; None for never
+    patience : validations without improvement, of the loss with forces and of the mean std. MAE without, after which
+        training ends; None for never
     init_from : run or model whose weights training starts from (fine-tuning)
     strategy : "auto" (all GPUs if there are several), "none", "mirrored" or "multi_worker"; see `make_strategy`
     logdir : where run folders are made

@@ -49,7 +49,7 @@ from dimenet_tf.weights import assign_weights, named_variables
 ON_NAN = ("stop", "rollback")
 MAX_ROLLBACKS = 10
 # hyperparameters that change what weights mean, but not their shapes
-MEANING = "cutoff int_cutoff envelope_exponent conventions radial_basis extensive forces_coupled".split()
+MEANING = "cutoff int_cutoff envelope_exponent envelope conventions radial_basis extensive forces_coupled".split()
 FITTED_BATCHES = 4  # whose variances GemNet's scaling factors are chosen by
 
 
@@ -330,5 +330,9 @@ def initialize_from(predictor: Predictor, source: str) -> None:
     for key in MEANING:
         if key in mine and key in theirs and mine[key] != theirs[key]:
             raise UserError(f"training.init_from = {source}: its model.{key} is {theirs[key]}, here it is {mine[key]}")
+    vectors = predictor.head.with_vector, other.head.with_vector
+    if len(vectors[0]) == len(vectors[1]) and vectors[0] != vectors[1]:  # each has read-out weights of its own
+        names = [", ".join(targets) for targets in vectors]
+        raise UserError(f"training.init_from = {source}: its vectors are for {names[1]}, here they are for {names[0]}")
     weights = {name: variable.numpy() for name, variable in named_variables(other.model).items()}
     assign_weights(predictor.model, weights, f"training.init_from = {source}")
