@@ -176,6 +176,11 @@ def orders(num_spherical: int) -> np.ndarray:
     return np.arange(num_spherical**2) - degree**2 - degree + num_spherical - 1
 
 
+def official_order(num_spherical: int) -> list[int]:
+    """Return where each harmonic stands in the releases of GemNet and SphereNet: m = 0 ... l, -l ... -1 of each degree."""
+    return [l**2 + m % (2 * l + 1) for l in range(num_spherical) for m in range(-l, l + 1)]  # noqa: E741
+
+
 def azimuthal_factors(num_spherical: int, x: tf.Tensor, y: tf.Tensor, axis: int) -> tf.Tensor:
     """Return what of the harmonics depends on x and y, stacked on an axis of 2 num_spherical - 1 orders m.
 
