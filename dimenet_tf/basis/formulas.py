@@ -177,7 +177,7 @@ def orders(num_spherical: int) -> np.ndarray:
 
 
 def official_order(num_spherical: int) -> list[int]:
-    """Return where each harmonic stands in the releases of GemNet and SphereNet: m = 0 ... l, -l ... -1 of each degree."""
+    """Return the harmonics' places in GemNet's and SphereNet's releases, of every degree m = 0 ... l, -l ... -1."""
     return [l**2 + m % (2 * l + 1) for l in range(num_spherical) for m in range(-l, l + 1)]  # noqa: E741
 
 

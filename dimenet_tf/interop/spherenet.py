@@ -106,7 +106,7 @@ def load_dig_spherenet(
 
 
 def from_dig(arrays: Mapping[str, np.ndarray], source: str) -> tuple[dict[str, np.ndarray], dict]:
-    """Return the weights under this library's names and in its layout, and the hyperparameters that follow from them."""
+    """Return the weights under this library's names and in its layout, and the hyperparameters."""
     ours: dict[str, np.ndarray] = {}
     for theirs, array in arrays.items():
         name = next((re.sub(f"^{a}$", b, theirs) for a, b in NAMES if re.fullmatch(a, theirs)), None)

@@ -20,9 +20,9 @@ COPLANAR = 1e-4  # radians; rounding in float32 stays below it
 class SphericalSums(SumFirst):
     """Pairs of edges k -> j -> i in padded slots, and what their geometry gives all interaction blocks.
 
-    Around the axis j -> i every neighbor has a place x + iy = sin(theta) exp(i azimuth), two scalar products with a frame
-    perpendicular to the axis. The torsion basis of k needs cos and sin of differences of azimuths only, as products of
-    such numbers: no angle is differentiated, and nothing is singular where k, j and i are in line.
+    Around the axis j -> i every neighbor has a place x + iy = sin(theta) exp(i azimuth): two scalar products with a
+    frame perpendicular to the axis. The torsion basis of k needs cosines and sines of differences of azimuths, which
+    are products of such numbers: no angle is differentiated, nothing is singular where k, j and i are in line.
 
     Parameters
     ----------
@@ -81,10 +81,10 @@ class SphericalSums(SumFirst):
 
 
 def next_neighbors(x: tf.Tensor, y: tf.Tensor, used: tf.Tensor, backwards: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """sin(theta_k) times cosine and sine of the torsion from k anticlockwise to the next neighbor q, (atoms, k, i) each.
+    """Return sin(theta_k) times cosine and sine of the torsion of k about the axis j -> i, (atoms, k, i) each.
 
-    The rule of the released SphereNet; backwards, of the paper's Fig. 4: from the neighbor q before k to k. Either way
-    the torsions of all k about an axis add up to 2 pi.
+    It is measured anticlockwise from k to the next neighbor q, the rule of the released SphereNet; backwards, from the
+    neighbor q before k to k, that of the paper's Fig. 4. Either way the torsions of all k about an axis add up to 2 pi.
 
     The rule leaves open what rounding would decide, and is made definite here. A neighbor q = k, or with k in one
     half-plane, is a full turn away; with no other neighbor the torsion is 2 pi. If several neighbors are next, in one
@@ -116,15 +116,15 @@ def next_neighbors(x: tf.Tensor, y: tf.Tensor, used: tf.Tensor, backwards: bool)
 
 
 def smooth_torsions(num_spherical: int, x: tf.Tensor, y: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Replace cos(m torsion) sin(theta_k)^m by its mean over all q, (atoms, k, i, num_spherical), m = 0, 1, ...
+    """Return the mean over all q of sin(theta_k)^m cos(m torsion_kq), m = 0, 1, ..., (atoms, k, i, num_spherical).
 
-    sum_q w_q sin(theta_q)^m cos(m torsion_kq) sin(theta_k)^m / (1 + sum_q w_q), where q runs over all neighbors of j
-    but i and k. Weights w_q are envelopes of the distances, so q comes and goes smoothly; with sin(theta_q)^m, q matters
-    less the less its half-plane is defined, and every term is a polynomial in the places x + iy. The 1 stands for a
-    neighbor on the axis: without any other q the mean is zero for m > 0. Sines of the torsion change their sign in a
-    mirror and are left out.
+    For m > 0: sum_q w_q sin(theta_q)^m sin(theta_k)^m cos(m torsion_kq) / (1 + sum_q w_q), where q runs over all
+    neighbors of j but i and k. Weights w_q are envelopes of the distances, so q comes and goes smoothly. With
+    sin(theta_q)^m a neighbor matters less the less its half-plane is defined, and every term is a polynomial in the
+    places x + iy. The 1 stands for a neighbor on the axis: without any other q the mean is zero. Sines of torsions
+    change their sign in a mirror and are left out.
 
-    The sum over q is Re(conj(c_k) sum_q w_q c_q) with c = (x + iy)^m: one sum for all k.
+    The sum over q is Re(conj(c_k) sum_q w_q c_q) with c = (x + iy)^m: one sum serves all k.
 
     Parameters
     ----------

@@ -82,8 +82,8 @@ class InteractionBlock(SkipUpdate):
 class SphereNet(Hyperparameters, tf.keras.Model):
     """SphereNet. `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets).
 
-    The published torsion of k about j -> i is measured to the next neighbor of j. Where two neighbors change their order,
-    the energy jumps, and a mirror image has another energy: for forces choose `torsion: smooth`.
+    The published torsion of k about j -> i is measured to the next neighbor of j. Where two neighbors change their
+    order, the energy jumps, and a mirror image has another energy: for forces choose `torsion: smooth`.
 
     Parameters
     ----------
@@ -115,9 +115,9 @@ class SphereNet(Hyperparameters, tf.keras.Model):
         What released weights expect, or the paper: Bessel functions of the harmonics' degree (Eq. 4), torsions as in
         Fig. 4; and the envelope on all bases.
     torsion : "published", "smooth" or "none"
-        Torsion to one neighbor; a mean over all, continuous and the same for mirror images
-        (`dimenet_tf.layers.torsions.smooth_torsions`); none, the ablation of Table 4 ("w/o phi"; with `num_spherical: 1`
-        "w/o (theta, phi)").
+        Torsion to one neighbor; a mean over all, continuous and the same for mirror images (see
+        `dimenet_tf.layers.torsions.smooth_torsions`); none, the ablations of Table 4: "w/o phi", and with
+        `num_spherical: 1` "w/o (theta, phi)".
     seed : int
     """
 
