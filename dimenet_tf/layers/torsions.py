@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.basis import Envelope, SphericalBasis
-from dimenet_tf.basis.formulas import azimuthal_factors, orders, polar_factors
+from dimenet_tf.basis.formulas import azimuthal_factors, by_harmonic, orders, polar_factors
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.aggregation import SumFirst
 from dimenet_tf.layers.geometry import perpendicular_frame, safe_norm, unit_vectors
@@ -55,11 +55,11 @@ class SphericalSums(SumFirst):
             even = np.flatnonzero(order >= num_spherical - 1)  # m >= 0
             weights = tf.cast(self.slots.used, z.dtype) * self._weights(vectors, basis)
             around = smooth_torsions(num_spherical, x, y, weights)
-            polar, order = tf.gather(polar, even, axis=-1), order[even] - num_spherical + 1
+            polar, order = by_harmonic(polar, even), order[even] - num_spherical + 1
         else:
             cosine, sine = next_neighbors(x, y, self.slots.used, backwards=torsion == "previous")
             around = azimuthal_factors(num_spherical, cosine, sine, axis=-1)
-        self.harmonics = polar * tf.gather(around, order, axis=-1)
+        self.harmonics = polar * by_harmonic(around, order)
 
     def _weights(self, vectors: tf.Tensor, basis: SphericalBasis) -> tf.Tensor:
         """Envelope of every neighbor's distance, (atoms, k)."""
