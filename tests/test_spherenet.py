@@ -111,6 +111,20 @@ def test_intermediates(reference):
         assert error(reference.rows(key, np.asarray(ours)), reference[f"mid64/{key}"]) < 1e-9, key
 
 
+def test_conventions_of_the_bases():
+    """Released: no envelope; the degree of a Bessel function is its harmonic's place in the list modulo the degrees."""
+    options = {**SMALL["spherenet"], "num_spherical": 3}
+    official, corrected = (
+        build_model("spherenet", dtype="float64", conventions=c, **options) for c in ("official", "corrected")
+    )
+    d = tf.constant([0.7, 1.5, 2.9], tf.float64)
+    enveloped = official.sbf_layer.radial(d) * corrected.sbf_layer.envelope(d / 3.0)[:, None, None]
+    np.testing.assert_allclose(enveloped, corrected.sbf_layer.radial(d), rtol=1e-12)
+    assert np.abs(official.sbf_layer.radial(d)[-1]).max() > 100 * np.abs(corrected.sbf_layer.radial(d)[-1]).max()
+    assert official.bessel_degrees.tolist() == [0, 0, 1, 2, 1, 2, 1, 2, 0]
+    assert corrected.bessel_degrees.tolist() == [0, 1, 1, 1, 2, 2, 2, 2, 2]
+
+
 def test_published_sizes():
     for options, parameters in (({}, 1_898_566), ({"num_spherical": 3}, 1_890_118)):
         assert build_model("spherenet", **options).count_params() == parameters
