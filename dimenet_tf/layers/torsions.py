@@ -34,7 +34,7 @@ class SphericalSums(SumFirst):
 
     Attributes
     ----------
-    angular : (atoms, k, i, num_spherical)
+    zonal : (atoms, k, i, num_spherical)
         Y_l0, zero where there is no pair.
     harmonics : (atoms, k, i, num_harmonics)
         Y_lm of the angle and the torsion.
@@ -42,7 +42,7 @@ class SphericalSums(SumFirst):
 
     def __init__(self, graph: Graph, vectors: tf.Tensor, basis: SphericalBasis, torsion: str) -> None:
         super().__init__(graph, "interior")
-        self.angular = super().angular(vectors, basis)
+        self.zonal = self.angular(vectors, basis)
         if torsion == "none":
             return
         num_spherical = basis.num_spherical

@@ -71,7 +71,7 @@ class InteractionBlock(SkipUpdate):
         x_ji = self.dense_ji(m)  # (edges, emb_size)
         x_kj = self.dense_kj(m) * tf.cast(self.dense_rbf2(self.dense_rbf1(rbf)), x_ji.dtype)
         x_kj = tf.cast(self.down_projection(x_kj), rbf.dtype)  # (edges, int_emb_size)
-        gates = [(sums.angular, self.dense_sbf1(sbf), self.dense_sbf2.kernel)]
+        gates = [(sums.zonal, self.dense_sbf1(sbf), self.dense_sbf2.kernel)]
         if self.torsion:
             gates.append((sums.harmonics, self.dense_tbf1(tbf), self.dense_tbf2.kernel))
         x_kj = sums.sum_gated(x_kj, gates)  # sum over k
