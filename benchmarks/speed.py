@@ -3,8 +3,8 @@
 Every column in a process of its own, one after another: import, construction, first steps, medians of later ones, peak
 memory. A batch is the first 32 molecules of the file (of the embedded sample where none is given). "floor" is the time
 of the dense layers' matrix products alone, with the same shapes. GemNet's columns are `--columns
-gemnet_t:sum_first,gemnet_q:sum_first`. `--against` adds PyTorch Geometric's models, if torch
-and torch_geometric are installed.
+gemnet_t:sum_first,gemnet_q:sum_first`, SphereNet's `spherenet:published,spherenet:smooth`. `--against` adds PyTorch
+Geometric's models, if torch and torch_geometric are installed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def measure(options: dict) -> dict:
     start = time.perf_counter()
     head = scalar_head(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
     aggregation = "auto" if way == "floor" else way
-    hyperparameters = {"aggregation": aggregation, **GEMNETS.get(model, {})}
+    key = "torsion" if model == "spherenet" else "aggregation"
+    hyperparameters = {key: aggregation, **GEMNETS.get(model, {})}
     name = "gemnet" if model in GEMNETS else model
     predictor = Predictor(name, hyperparameters, head, range(1, 95), options["precision"])
     result["construction / s"] = time.perf_counter() - start

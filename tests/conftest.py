@@ -40,6 +40,19 @@ SMALL = {
         "int_cutoff": 4.0,
     },
     "painn": {"emb_size": 16, "num_blocks": 2, "num_radial": 8, "cutoff": 3.0},
+    "spherenet": {
+        "num_spherical": 4,
+        "num_radial": 4,
+        "num_blocks": 2,
+        "emb_size": 16,
+        "out_emb_size": 24,
+        "int_emb_size": 8,
+        "basis_emb_size_dist": 4,
+        "basis_emb_size_angle": 5,
+        "basis_emb_size_torsion": 6,
+        "num_dense_output": 2,
+        "cutoff": 3.0,
+    },
 }
 DIMENETS = ("dimenet", "dimenet_pp")
 

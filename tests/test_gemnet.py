@@ -11,12 +11,13 @@ from scipy.special import lpmv
 from test_training import configuration, trainer_of
 from test_training_forces import force_dataset
 
+from dimenet_tf.basis.formulas import official_order
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
 from dimenet_tf.heads import scalar_head
 from dimenet_tf.interop import load_gemnet_checkpoint, load_gemnet_state_dict
 from dimenet_tf.interop.dimenet import SUFFIX
-from dimenet_tf.interop.gemnet import from_official, official_order
+from dimenet_tf.interop.gemnet import from_official
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.quadruplets import STRAIGHT, Quadruplets
 from dimenet_tf.layers.scaled import ScaleFactor, fit_scale_factors

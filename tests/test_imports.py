@@ -25,7 +25,7 @@ ALLOWED = {
     "serving": {"elements", "errors", "folders", "graph", "predictor"},
     "bulk": {"data", "errors", "files", "folders", "predictor"},
     "__main__": {"bulk", "cli", "elements", "errors", "predictor", "serving"},
-    "interop": {"data", "heads", "predictor", "weights", "errors"},
+    "interop": {"basis", "data", "heads", "predictor", "weights", "errors"},
     "plots": {"errors", "cli", "predictor", "training"},
     "md": {"cli", "data", "errors", "files", "folders", "graph", "predictor", "training", "weights"},
     "training": {"data", "files", "graph", "heads", "layers", "models", "predictor", "weights"}

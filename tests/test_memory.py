@@ -63,6 +63,7 @@ STEP = """
         ("gemnet", {"triplets_only": True}, True, 120),
         ("gemnet", {}, True, 24),
         ("painn", {}, True, 120),
+        ("spherenet", {}, True, 60),
     ],
 )
 def test_forecast_is_what_a_step_needs(name, model, forces, molecules):

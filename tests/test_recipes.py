@@ -91,6 +91,24 @@ def test_recipes_of_painn():
         assert training["decay_rate"] == 1 and training["plateau_factor"] == 0.5
 
 
+def test_recipes_of_spherenet_are_the_documented_ones():
+    """One model of the published size; epochs of 110 000 / 32 and 1000 / 4 steps."""
+    qm9, md17 = (read(ROOT / f"configs/paper/{name}_spherenet.yaml") for name in ("qm9", "md17"))
+    assert qm9["model"] == md17["model"]
+    model = build_model(**qm9["model"])
+    assert sum(int(tf.size(weight)) for weight in model.trainable_weights) == 1_898_566
+    section = (ROOT / "docs/recipes.md").read_text().split("## SphereNet\n")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "| `" in line]
+    assert len(rows) == 10
+    for key, *shown, _ in rows:
+        part, option = key.strip("`").split(".")
+        for config, value in zip((qm9, md17), shown):
+            assert value in ("", str(config[part][option])), key
+    for config, epoch, epochs in ((qm9, 3438, (300, 50, 3)), (md17, 250, (2000, 200, 3))):
+        of_training = (config["training"][key] for key in ("num_steps", "decay_steps", "warmup_steps"))
+        assert [steps / epoch for steps in of_training] == list(epochs)
+
+
 def test_painn_has_the_published_size():
     model = build_model(**read(ROOT / "configs/paper/qm9_painn.yaml")["model"])
     assert sum(int(tf.size(weight)) for weight in model.trainable_weights) == 589_057

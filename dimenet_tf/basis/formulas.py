@@ -176,6 +176,11 @@ def orders(num_spherical: int) -> np.ndarray:
     return np.arange(num_spherical**2) - degree**2 - degree + num_spherical - 1
 
 
+def official_order(num_spherical: int) -> list[int]:
+    """Return the harmonics' places in GemNet's and SphereNet's releases, of every degree m = 0 ... l, -l ... -1."""
+    return [l**2 + m % (2 * l + 1) for l in range(num_spherical) for m in range(-l, l + 1)]  # noqa: E741
+
+
 def azimuthal_factors(num_spherical: int, x: tf.Tensor, y: tf.Tensor, axis: int) -> tf.Tensor:
     """Return what of the harmonics depends on x and y, stacked on an axis of 2 num_spherical - 1 orders m.
 
@@ -190,24 +195,28 @@ def azimuthal_factors(num_spherical: int, x: tf.Tensor, y: tf.Tensor, axis: int)
 
 
 def polar_factors(num_spherical: int, z: tf.Tensor) -> tf.Tensor:
-    """Return what of the harmonics depends on z, N_l|m| Q_l|m|(z), (...) -> (..., num_spherical^2)."""
-    z = z[..., None]
-    last, before = None, None  # Q of the two degrees below, (..., l)
-    factors = []
+    """Return what of the harmonics depends on z, N_l|m| Q_l|m|(z), (...) -> (..., num_spherical^2).
+
+    Derivatives of Legendre polynomials are sums of such: one product with constants.
+    """
+    return legendre(num_spherical, z) @ tf.constant(polar_coefficients(num_spherical), z.dtype)
+
+
+@functools.cache
+def polar_coefficients(num_spherical: int) -> np.ndarray:
+    """Return the coefficients of N_l|m| Q_l|m| in Legendre polynomials, (num_spherical, num_spherical^2)."""
+    columns = []
     for degree in range(num_spherical):
-        q = top = tf.ones_like(z) * math.prod(range(1, 2 * degree, 2))  # Q_ll
-        if degree > 0:
-            m = np.arange(degree)
-            q = z * last * tf.constant((2 * degree - 1) / (degree - m), z.dtype)
-            if degree > 1:
-                lower = before * tf.constant(((degree + m - 1) / (degree - m))[:-1], z.dtype)
-                q = tf.concat([q[..., :-1] - lower, q[..., -1:]], axis=-1)
-            q = tf.concat([q, top], axis=-1)
-        norms = [
-            math.sqrt((2 if m else 1) * (2 * degree + 1) / (4 * math.pi * math.perm(degree + m, 2 * m)))
-            for m in range(degree + 1)
-        ]
-        q_normed = q * tf.constant(norms, z.dtype)  # m = 0 ... l
-        factors += [q_normed[..., :0:-1], q_normed]
-        last, before = q, last
-    return tf.concat(factors, axis=-1)
+        for m in np.abs(np.arange(-degree, degree + 1)):
+            norm = (2 if m else 1) * (2 * degree + 1) / (4 * math.pi * math.perm(degree + m, 2 * m))
+            derivative = np.polynomial.legendre.legder(np.eye(num_spherical)[degree], m)
+            columns.append(np.pad(math.sqrt(norm) * derivative, (0, m)))
+    return np.stack(columns, axis=1)
+
+
+def by_harmonic(around: tf.Tensor, order: np.ndarray) -> tf.Tensor:
+    """Take `order` of the last axis, (..., orders) -> (..., harmonics), for large arrays.
+
+    A product with zeros and ones, whose gradient is a product too; that of a gather is a slow sum over rows.
+    """
+    return around @ tf.constant(np.eye(around.shape[-1])[:, order], around.dtype)

@@ -26,6 +26,8 @@ class SphericalBasis(tf.keras.layers.Layer):
     radial_basis : "bessel" or "gaussian" (the comparison of DimeNet, Table 3: Gaussians instead of u(x) B_ln(x))
     over_x : bool
         Multiply by a further 1/x, as the released DimeNet does.
+    enveloped : bool
+        False: the Bessel functions alone, as in the released SphereNet. Their slope at the cutoff is not zero.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class SphericalBasis(tf.keras.layers.Layer):
         envelope_exponent: int = 5,
         radial_basis: str = "bessel",
         over_x: bool = False,
+        enveloped: bool = True,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
@@ -45,6 +48,7 @@ class SphericalBasis(tf.keras.layers.Layer):
         self.envelope_exponent = envelope_exponent
         self.radial_basis = radial_basis
         self.over_x = over_x
+        self.enveloped = enveloped
         self.built = True  # no weights; models use its factors without calling it
         if radial_basis == "gaussian":
             self.gaussians = GaussianBasis(num_radial, cutoff, envelope_exponent, dtype=self.dtype)
@@ -58,7 +62,7 @@ class SphericalBasis(tf.keras.layers.Layer):
             return tf.repeat(self.gaussians(distance)[:, None], self.num_spherical, axis=1)
         x = tf.minimum(distance / self.cutoff, 1)  # the series ends there, and the envelope is zero beyond
         bessel = chebyshev(self.series.reshape(len(self.series), -1), x)  # (edges, num_spherical * num_radial)
-        product = self.envelope(x)[:, None] * bessel
+        product = self.envelope(x)[:, None] * bessel if self.enveloped else bessel
         return tf.reshape(product, [-1, self.num_spherical, self.num_radial])
 
     def angular(self, cos_angle: tf.Tensor) -> tf.Tensor:
@@ -84,4 +88,5 @@ class SphericalBasis(tf.keras.layers.Layer):
             "envelope_exponent": self.envelope_exponent,
             "radial_basis": self.radial_basis,
             "over_x": self.over_x,
+            "enveloped": self.enveloped,
         }

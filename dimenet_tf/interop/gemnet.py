@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dimenet_tf.basis.formulas import official_order
 from dimenet_tf.data.readers import load_npz
 from dimenet_tf.heads import scalar_head
 from dimenet_tf.interop.dimenet import read_checkpoint
@@ -108,8 +109,3 @@ def from_official(weights: Mapping[str, np.ndarray], num_spherical: int) -> dict
             value = value.reshape(-1, value.shape[-1])
         ours[name] = value
     return ours
-
-
-def official_order(num_spherical: int) -> list[int]:
-    """Return where each harmonic, m = -l ... l, stands among the authors', m = 0 ... l, -l ... -1 of each degree."""
-    return [l**2 + m % (2 * l + 1) for l in range(num_spherical) for m in range(-l, l + 1)]  # noqa: E741

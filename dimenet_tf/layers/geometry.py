@@ -35,6 +35,20 @@ def unit_vectors(vectors: tf.Tensor) -> tf.Tensor:
     return tf.where(zero, tf.zeros_like(vectors), vectors / tf.where(zero, tf.ones_like(length), length))
 
 
+def perpendicular_frame(directions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Two vectors that make a right-handed frame with unit vectors, (..., 3) -> (..., 3), (..., 3).
+
+    Duff et al., "Building an Orthonormal Basis, Revisited", 2017: nothing is singular, but the frame jumps where z = 0.
+    What is made of it must not depend on how the frame is turned about its axis.
+    """
+    x, y, z = tf.unstack(directions, axis=-1)
+    sign = tf.where(z < 0, -tf.ones_like(z), tf.ones_like(z))
+    a = -1 / (sign + z)
+    b = x * y * a
+    first = tf.stack([1 + sign * x * x * a, sign * b, -sign * x], axis=-1)
+    return first, tf.stack([b, sign + y * y * a, -y], axis=-1)
+
+
 def cos_angle(angle: str, v_kj: tf.Tensor, v_ji: tf.Tensor) -> tf.Tensor:
     """Cosine between two edges k -> j -> i, given their vectors (target to source). Broadcasts; (..., 3) -> (...).
 

@@ -45,6 +45,8 @@ class OutputBlock(tf.keras.layers.Layer):
     seed : int
     out_emb_size : int or None
         Width of the dense layers where it differs from `emb_size`, reached by a linear projection (DimeNet++).
+    up_bias : bool
+        That projection has a bias (SphereNet).
     recompute : bool, see `dimenet_tf.layers.recompute`
     """
 
@@ -56,6 +58,7 @@ class OutputBlock(tf.keras.layers.Layer):
         output_init: str,
         seed: int,
         out_emb_size: int | None = None,
+        up_bias: bool = False,
         recompute: bool = False,
         **kwargs,
     ) -> None:
@@ -66,12 +69,14 @@ class OutputBlock(tf.keras.layers.Layer):
         self.output_init = output_init
         self.seed = seed
         self.out_emb_size = out_emb_size
+        self.up_bias = up_bias
         self.recompute = recompute
         seeds = seed_stream(seed)
         self.dense_rbf = linear(emb_size, next(seeds), dtype=self.dtype_policy)
         self.up_projection = None
         if out_emb_size is not None:
-            self.up_projection = linear(out_emb_size, next(seeds), dtype=self.dtype_policy)
+            up = {"activation": None, "use_bias": up_bias, "dtype": self.dtype_policy}
+            self.up_projection = dense(out_emb_size, next(seeds), **up)
         width = out_emb_size or emb_size
         self.dense_layers = [dense(width, next(seeds), dtype=self.dtype_policy) for _ in range(num_dense_output)]
         self.dense_final = tf.keras.layers.Dense(
@@ -102,6 +107,7 @@ class OutputBlock(tf.keras.layers.Layer):
             "output_init": self.output_init,
             "seed": self.seed,
             "out_emb_size": self.out_emb_size,
+            "up_bias": self.up_bias,
             "recompute": self.recompute,
         }
 

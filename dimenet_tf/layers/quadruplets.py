@@ -13,7 +13,7 @@ STRAIGHT = 0.01  # sine of an angle, about half a degree
 
 
 def fade_in(across: tf.Tensor) -> tf.Tensor:
-    """1 for vectors (..., 3) longer than `STRAIGHT`, smoothly down to 0 for shorter ones, (..., 1)."""
+    """1 for vectors (..., n) longer than `STRAIGHT`, smoothly down to 0 for shorter ones, (..., 1)."""
     t = tf.minimum(tf.reduce_sum(across * across, axis=-1, keepdims=True) / STRAIGHT**2, 1)
     return t * t * t * (10 - 15 * t + 6 * t * t)  # value and two derivatives are those of 0 and 1 at the ends
 

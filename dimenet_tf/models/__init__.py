@@ -8,12 +8,14 @@ from dimenet_tf.models.dimenet import DimeNet
 from dimenet_tf.models.dimenet_pp import DimeNetPP
 from dimenet_tf.models.gemnet import GemNet
 from dimenet_tf.models.painn import PaiNN
+from dimenet_tf.models.spherenet import SphereNet
 
 MODELS: dict[str, type[tf.keras.Model]] = {
     "dimenet": DimeNet,
     "dimenet_pp": DimeNetPP,
     "gemnet": GemNet,
     "painn": PaiNN,
+    "spherenet": SphereNet,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from dimenet_tf.cli import one_line_errors, quiet_tensorflow
@@ -14,24 +15,30 @@ def draw(kind: str, source: str, folder: Path) -> list[Path]:
     """Draw one kind of picture of a run or model into a folder; return the files."""
     from dimenet_tf.errors import UserError
     from dimenet_tf.plots.architecture import architecture, painn_architecture
-    from dimenet_tf.plots.models import basis, filters, painn_basis, painn_filters
+    from dimenet_tf.plots.models import basis, filters, painn_basis, painn_filters, torsion_filters
     from dimenet_tf.plots.runs import learning_curve
     from dimenet_tf.predictor import load
     from dimenet_tf.training.folder import RunFolder
 
     predictor = load(source)
-    painn = predictor.model_name == "painn"
-    if kind != "curves" and not painn and not predictor.model_name.startswith("dimenet"):
-        raise UserError(f"{kind}: pictures are of DimeNet, DimeNet++ and PaiNN, not of {predictor.model_name}")
+    drawn = {
+        "dimenet": (basis, filters, architecture),
+        "dimenet_pp": (basis, filters, architecture),
+        "painn": (painn_basis, painn_filters, painn_architecture),
+        "spherenet": (basis, torsion_filters, partial(architecture, angles="angle, torsion\n(SBF, TBF)")),
+    }
+    if kind != "curves" and predictor.model_name not in drawn:
+        raise UserError(f"{kind}: pictures are of {', '.join(drawn)}, not of {predictor.model_name}")
+    of_basis, of_filters, of_architecture = drawn.get(predictor.model_name, (None, None, None))
     folder.mkdir(parents=True, exist_ok=True)
     if kind == "basis":
-        return (painn_basis if painn else basis)(predictor.model, folder)
+        return of_basis(predictor.model, folder)
     if kind == "filters":
-        return (painn_filters if painn else filters)(predictor.model, folder)
+        return of_filters(predictor.model, folder)
     path = folder / f"{kind}.png"
     if kind == "architecture":
         title = f"{predictor.model_name}, {predictor.model.count_params():,} parameters"
-        (painn_architecture if painn else architecture)(path, str(predictor.model.num_blocks), title)
+        of_architecture(path, str(predictor.model.num_blocks), title)
     else:
         metrics = RunFolder(source).read_metrics()
         if not metrics:

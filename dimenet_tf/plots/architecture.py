@@ -58,13 +58,13 @@ def painn_architecture(path: str | Path, last_block: str = "n", title: str = "")
     figure.savefig(path, dpi=110)
 
 
-def architecture(path: str | Path, last_block: str = "n", title: str = "") -> None:
-    """Draw how graph, bases and blocks of DimeNet and DimeNet++ hang together (DimeNet, Fig. 4)."""
+def architecture(path: str | Path, last_block: str = "n", title: str = "", angles: str = "angle (SBF)") -> None:
+    """Draw how graph, bases and blocks of DimeNet, DimeNet++ and SphereNet hang together (DimeNet, Fig. 4)."""
     figure, axes, box, arrow = _canvas(5.2, 10.4, title)
     box(0.2, 6.3, 3.0, 1.6, "atoms\n$Z$, $R$", "input")
     box(0.2, 2.3, 3.0, 1.6, "graph\nedges within\nthe cutoff", "input")
     box(4.4, 6.3, 3.6, 1.6, "radial Bessel basis\nof $d_{ji}$ (RBF)", "basis")
-    box(4.4, 2.3, 3.6, 1.6, "spherical Fourier-Bessel\nbasis of $d_{kj}$, angle (SBF)", "basis")
+    box(4.4, 2.3, 3.6, 1.6, f"spherical Fourier-Bessel\nbasis of $d_{{kj}}$, {angles}", "basis")
     columns = [(9.2, "embedding\nblock"), (12.2, "interaction\nblock 1"), (16.0, f"interaction\nblock {last_block}")]
     for x, text in columns:
         box(x, 6.3, 2.4, 1.6, text, "block")

@@ -15,6 +15,7 @@ from dimenet_tf.errors import UserError
 matplotlib.use("Agg")
 
 NUM_FILTERS = 15  # as in DimeNet, Fig. 5
+NUM_TORSION_FILTERS = 6  # as in SphereNet, Fig. 8
 
 
 def _polar_grid(cutoff: float, size: int = 181) -> tuple[np.ndarray, np.ndarray, tuple[tf.Tensor, tf.Tensor]]:
@@ -113,4 +114,33 @@ def filters(model: tf.keras.Model, folder: str | Path) -> list[Path]:
         paths.append(Path(folder) / f"filters_{b}.png")
         titles = [f"element {i + 1}" for i in range(len(values))]
         _disks(values, angle, distance, (-(-len(values) // 5), 5), titles, paths[-1])
+    return paths
+
+
+def torsion_filters(model: tf.keras.Model, folder: str | Path) -> list[Path]:
+    """Draw the first learned filters of the torsion in every block (SphereNet, Fig. 6), angle 0 at the top.
+
+    A row is a filter W_2 W_1 t_BF of distance and angle, at torsions 0, pi/2, pi and 3 pi/2; opposite angles are half a
+    turn of the torsion apart. Writes `filters_0.png`, ... for each block. Where the torsion is not that to one neighbor
+    (`model.torsion`), the filters of distance and angle are drawn.
+    """
+    if model.torsion != "published":
+        return filters(model, folder)
+    torsions = ("0", "\\pi/2", "\\pi", "3\\pi/2")
+    angle, distance, (flat, _) = _polar_grid(model.cutoff, size=91)
+    radial = tf.gather(model.sbf_layer.radial(flat), model.bessel_degrees, axis=1).numpy()
+    features = []
+    for quarter in range(len(torsions)):
+        phi = quarter * np.pi / 2
+        directions = [np.sin(angle) * np.cos(phi), np.sin(angle) * np.sin(phi), np.cos(angle)]
+        harmonics = model.sbf_layer.harmonics(tf.constant(np.stack(directions, -1).reshape(-1, 3), tf.float32)).numpy()
+        features.append((harmonics[:, :, None] * radial).reshape(len(radial), -1))
+    paths = []
+    for b, block in enumerate(model.int_blocks):
+        kernel = block.dense_tbf1.kernel.numpy() @ block.dense_tbf2.kernel[:, :NUM_TORSION_FILTERS].numpy()
+        values = np.stack([of_torsion @ kernel for of_torsion in features], axis=-1)  # (points, filters, torsions)
+        values = np.moveaxis(values.reshape(*angle.shape, -1), -1, 0)
+        titles = [f"element {i + 1}, $\\varphi = {t}$" for i in range(kernel.shape[1]) for t in torsions]
+        paths.append(Path(folder) / f"filters_{b}.png")
+        _disks(values, angle, distance, (kernel.shape[1], len(torsions)), titles, paths[-1])
     return paths

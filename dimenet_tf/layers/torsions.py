@@ -1,0 +1,142 @@
+"""Sums over the neighbors k of j that are not i, weighted by distance, angle and torsion: spherical message passing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from dimenet_tf.basis import Envelope, SphericalBasis
+from dimenet_tf.basis.formulas import azimuthal_factors, by_harmonic, orders, polar_factors
+from dimenet_tf.graph import Graph
+from dimenet_tf.layers.aggregation import SumFirst
+from dimenet_tf.layers.geometry import perpendicular_frame, safe_norm, unit_vectors
+from dimenet_tf.layers.quadruplets import STRAIGHT, fade_in
+
+COPLANAR = 1e-4  # radians; rounding in float32 stays below it
+
+
+class SphericalSums(SumFirst):
+    """Pairs of edges k -> j -> i in padded slots, and what their geometry gives all interaction blocks.
+
+    Around the axis j -> i every neighbor has a place x + iy = sin(theta) exp(i azimuth): two scalar products with a
+    frame perpendicular to the axis. The torsion basis of k needs cosines and sines of differences of azimuths, which
+    are products of such numbers: no angle is differentiated, nothing is singular where k, j and i are in line.
+
+    Parameters
+    ----------
+    graph : with `atom_edges`
+    vectors : (edges, 3) from each edge's target to its source
+    basis : SphericalBasis
+    torsion : "next", "previous", "smooth" or "none"
+        See `next_neighbors` and `smooth_torsions`; "none": no harmonics.
+
+    Attributes
+    ----------
+    zonal : (atoms, k, i, num_spherical)
+        Y_l0, zero where there is no pair.
+    harmonics : (atoms, k, i, num_harmonics)
+        Y_lm of the angle and the torsion.
+    """
+
+    def __init__(self, graph: Graph, vectors: tf.Tensor, basis: SphericalBasis, torsion: str) -> None:
+        super().__init__(graph, "interior")
+        self.zonal = self.angular(vectors, basis)
+        if torsion == "none":
+            return
+        num_spherical = basis.num_spherical
+        neighbors = self.slots.pad(unit_vectors(vectors))  # (atoms, k, 3)
+        first, second = perpendicular_frame(neighbors)  # of the axes j -> i, (atoms, i, 3)
+        x, y, z = (tf.matmul(neighbors, axis, transpose_b=True) for axis in (first, second, neighbors))  # (atoms, k, i)
+        polar = polar_factors(num_spherical, z)  # (atoms, k, i, num_spherical^2)
+        order = orders(num_spherical)
+        if torsion == "smooth":
+            even = np.flatnonzero(order >= num_spherical - 1)  # m >= 0
+            weights = tf.cast(self.slots.used, z.dtype) * self._weights(vectors, basis)
+            around = smooth_torsions(num_spherical, x, y, weights)
+            polar, order = by_harmonic(polar, even), order[even] - num_spherical + 1
+        else:
+            cosine, sine = next_neighbors(x, y, self.slots.used, backwards=torsion == "previous")
+            around = azimuthal_factors(num_spherical, cosine, sine, axis=-1)
+        self.harmonics = polar * by_harmonic(around, order)
+
+    def _weights(self, vectors: tf.Tensor, basis: SphericalBasis) -> tf.Tensor:
+        """Envelope of every neighbor's distance, (atoms, k)."""
+        envelope = Envelope(basis.envelope_exponent, dtype=basis.dtype)
+        return self.slots.pad(envelope(safe_norm(vectors) / basis.cutoff))
+
+    def sum_gated(self, x: tf.Tensor, gates: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]) -> tf.Tensor:
+        """sum_k x_kj prod_g (Y_g G_g W_g), the gates of angle and torsion; belongs to the edges j -> i, (edges, f).
+
+        Parameters
+        ----------
+        x : (edges, f), messages
+        gates : of each its harmonics (atoms, k, i, h), projected radial part (edges, h, b) and kernel (b, f)
+        """
+        product = self.slots.pad(x)[:, :, None]  # (atoms, k, 1, f)
+        for y, radial, kernel in gates:
+            product *= tf.matmul(y, self.slots.pad(radial)) @ kernel  # (atoms, k, i, f)
+        return self.turned(self.slots.unpad(tf.reduce_sum(product, axis=1)))
+
+
+def next_neighbors(x: tf.Tensor, y: tf.Tensor, used: tf.Tensor, backwards: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return sin(theta_k) times cosine and sine of the torsion of k about the axis j -> i, (atoms, k, i) each.
+
+    It is measured anticlockwise from k to the next neighbor q, the rule of the released SphereNet; backwards, from the
+    neighbor q before k to k, that of the paper's Fig. 4. Either way the torsions of all k about an axis add up to 2 pi.
+
+    The rule leaves open what rounding would decide, and is made definite here. A neighbor q = k, or with k in one
+    half-plane, is a full turn away; with no other neighbor the torsion is 2 pi. If several neighbors are next, in one
+    half-plane, it is their mean. A neighbor q in line with the axis (`STRAIGHT`) has no half-plane and is passed by;
+    for such a k both numbers fade out.
+
+    Parameters
+    ----------
+    x, y : (atoms, k, i), place of k around the axis j -> i
+    used : (atoms, k), whether there is a neighbor in the slot
+    backwards : bool
+    """
+    place = tf.transpose(tf.stack([x, y], axis=-1), [0, 2, 1, 3])  # (atoms, i, k, 2)
+    azimuth = tf.stop_gradient(tf.atan2(place[..., 1], place[..., 0]))
+    turn = azimuth[:, :, None] - azimuth[..., None]  # (atoms, i, k, q)
+    turn = tf.math.floormod(-turn if backwards else turn, 2 * math.pi)
+    bent = tf.reduce_sum(place * place, axis=-1) > STRAIGHT**2  # no for q = i: it is on the axis
+    other = (used[:, None] & bent)[:, :, None] & (turn > COPLANAR) & (turn < 2 * math.pi - COPLANAR)
+    turn = tf.where(other, turn, 2 * math.pi)
+    nearest = other & (turn <= tf.reduce_min(turn, axis=-1, keepdims=True) + COPLANAR)
+    alone = ~tf.reduce_any(nearest, axis=-1, keepdims=True)
+    chosen = tf.cast(nearest | (alone & tf.eye(tf.shape(turn)[-1], dtype=tf.bool)), x.dtype)
+    chosen /= tf.reduce_sum(chosen, axis=-1, keepdims=True)
+    direction = tf.matmul(chosen, unit_vectors(place)) * fade_in(place)  # of q, (atoms, i, k, 2)
+    cosine = tf.reduce_sum(place * direction, axis=-1)
+    sine = place[..., 0] * direction[..., 1] - place[..., 1] * direction[..., 0]
+    cosine, sine = tf.transpose(cosine, [0, 2, 1]), tf.transpose(sine, [0, 2, 1])
+    return cosine, -sine if backwards else sine
+
+
+def smooth_torsions(num_spherical: int, x: tf.Tensor, y: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Return the mean over all q of sin(theta_k)^m cos(m torsion_kq), m = 0, 1, ..., (atoms, k, i, num_spherical).
+
+    For m > 0: sum_q w_q sin(theta_q)^m sin(theta_k)^m cos(m torsion_kq) / (1 + sum_q w_q), where q runs over all
+    neighbors of j but i and k. Weights w_q are envelopes of the distances, so q comes and goes smoothly. With
+    sin(theta_q)^m a neighbor matters less the less its half-plane is defined, and every term is a polynomial in the
+    places x + iy. The 1 stands for a neighbor on the axis: without any other q the mean is zero. Sines of torsions
+    change their sign in a mirror and are left out.
+
+    The sum over q is Re(conj(c_k) sum_q w_q c_q) with c = (x + iy)^m: one sum serves all k.
+
+    Parameters
+    ----------
+    x, y : (atoms, k, i), place of k around the axis j -> i
+    weights : (atoms, k), zero in unused slots
+    """
+    powers = azimuthal_factors(num_spherical, x, y, axis=-1)  # sines and cosines, (atoms, k, i, 2 num_spherical - 1)
+    w = weights[:, :, None]  # (atoms, k, 1)
+    weighted = w[..., None] * powers
+    product = powers * (tf.reduce_sum(weighted, axis=1, keepdims=True) - weighted)  # q = k is taken out
+    sines, cosines = product[..., num_spherical - 2 :: -1], product[..., num_spherical:]
+    rest = tf.reduce_sum(w, axis=1, keepdims=True) - w - tf.transpose(w, [0, 2, 1])  # q is neither k nor i
+    # k = i is no pair; what stands in its place must be finite only
+    total = tf.maximum(rest, 0)[..., None] + 1
+    return tf.concat([tf.ones_like(product[..., :1]), (sines + cosines) / total], axis=-1)
