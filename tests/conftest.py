@@ -57,6 +57,11 @@ SMALL = {
 DIMENETS = ("dimenet", "dimenet_pp")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first: at the end one process would wait for the other."""
+    items.sort(key=lambda item: item.path.parent.name != "integration")
+
+
 def molecules(*names: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """N, Z, R of molecules of ASE's collection."""
     atoms = [molecule(name) for name in names]
