@@ -65,8 +65,9 @@ def merge(old: dict, new: dict) -> dict:
 @experiment.main
 def train(seed, precision, run, model, data, training, _run):
     """Train until the last step, and print the errors on the test molecules."""
-    config = {"seed": seed, "precision": precision, "run": run, "model": model, "data": data, "training": training}
+    given = {"seed": seed, "precision": precision, "run": run, "model": model, "data": data, "training": training}
     with one_line_errors():
+        from dimenet_tf.config import resolve
         from dimenet_tf.training.folder import RunFolder
         from dimenet_tf.training.session import run_session
 
@@ -74,7 +75,8 @@ def train(seed, precision, run, model, data, training, _run):
             for name, value in row.items():
                 _run.log_scalar(name, value, int(row["step"]))
 
-        stopped = run_session(config, RunFolder(run), log)
+        # of what files and command line give, Sacred takes its own reading: 2e-6 is a text in YAML
+        stopped = run_session(resolve(given), RunFolder(run), log)
     if stopped is not None:
         sys.exit(EXIT_CODES[stopped])
 
@@ -82,12 +84,13 @@ def train(seed, precision, run, model, data, training, _run):
 @experiment.command
 def fit_scale_factors(seed, precision, run, model, data, training):
     """Fit the scaling factors of a new run to batches of its data, and print them; training goes on from there."""
-    config = {"seed": seed, "precision": precision, "run": run, "model": model, "data": data, "training": training}
+    given = {"seed": seed, "precision": precision, "run": run, "model": model, "data": data, "training": training}
     with one_line_errors():
+        from dimenet_tf.config import resolve
         from dimenet_tf.training.folder import RunFolder
         from dimenet_tf.training.session import fit_session
 
-        fit_session(config, RunFolder(run))
+        fit_session(resolve(given), RunFolder(run))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,15 @@ def test_training_prints_its_progress_and_a_test_table(finished_run):
     assert "Traceback" not in printed and "WARNING" not in printed
 
 
+def test_numbers_that_yaml_takes_for_texts(tmp_path):
+    """1e-4 without a dot is a text in YAML, and Sacred would hand it on as one."""
+    training = "{learning_rate: 1e-3, weight_decay: 1e-4, num_steps: 1, evaluation_interval: 1}"
+    (tmp_path / "own.yaml").write_text(f"model: {{name: dimenet_pp}}\ntraining: {training}\n")
+    run("run_train.py", "with", "own.yaml", *TINY, "data.num_train=20", "data.num_valid=5", cwd=tmp_path)
+    config = yaml.safe_load((tmp_path / "runs/1/config.yaml").read_text())
+    assert (config["training"]["learning_rate"], config["training"]["weight_decay"]) == (1e-3, 1e-4)
+
+
 def test_the_run_folder_explains_itself(finished_run):
     folder, _ = finished_run
     config = yaml.safe_load((folder / "config.yaml").read_text())
