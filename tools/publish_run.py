@@ -102,8 +102,10 @@ def main() -> None:
     spectra = folder.path / "spectra"
     if spectra.exists():
         about = json.loads((spectra / "spectra.json").read_text())
-        for file in ("spectrum.csv", "spectrum.png", "harmonic.csv", "spectra.json", "relaxed.xyz"):
+        for file in ("spectrum.csv", "spectrum.png", "harmonic.csv", "relaxed.xyz"):
             shutil.copy(spectra / file, target)
+        about |= {"model": name, "structure": "relaxed.xyz"}
+        (target / "spectra.json").write_text(json.dumps(about, indent=1))
         options = " ".join(f"--{key} {value:g}" for key, value in about["settings"].items())
         card += (
             f"\n## Spectra\n\n`python -m dimenet_tf.md.spectra {name} relaxed.xyz {options}`; "
