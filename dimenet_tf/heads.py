@@ -296,3 +296,13 @@ def choose_heads(
             raise UserError(f"data.heads.{target} = {name} is none of {', '.join(fitting)}")
         chosen[target] = HEADS[name]
     return chosen
+
+
+def check_energy(head: Head, energy: str) -> None:
+    """Raise a UserError if a target is no energy, whose negative gradient would be forces in eV/Angstrom."""
+    if energy not in head.targets:
+        raise UserError(f"forces need an energy: '{energy}' is none of {', '.join(head.targets)}")
+    part = head[energy]
+    if part.name not in ("sum", "mean") or part.unit not in ("eV", ""):  # a target of the user's own may have no unit
+        unit = f" in {part.unit}" if part.unit else ""
+        raise UserError(f"forces need an energy in eV: '{energy}' is a {part.name}{unit}")

@@ -16,7 +16,7 @@ from dimenet_tf.elements import symbols
 from dimenet_tf.errors import UserError
 from dimenet_tf.folders import DESCRIPTION, WEIGHTS, find_predictor, read_description
 from dimenet_tf.graph import Graph, GraphStore, graph_signature, ingraph
-from dimenet_tf.heads import Head
+from dimenet_tf.heads import Head, check_energy
 from dimenet_tf.models import MODELS, build_model
 from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.weights import load_weights, save_weights
@@ -343,16 +343,6 @@ class Predictor(tf.keras.Model):
         twin = self.from_config({**self.get_config(), "dtype": dtype, "energy": energy})
         twin.set_weights(self.get_weights())
         return twin
-
-
-def check_energy(head: Head, energy: str) -> None:
-    """Raise a UserError if a target is no energy, whose negative gradient would be forces in eV/Angstrom."""
-    if energy not in head.targets:
-        raise UserError(f"forces need an energy: '{energy}' is none of {', '.join(head.targets)}")
-    part = head[energy]
-    if part.name not in ("sum", "mean") or part.unit not in ("eV", ""):  # a target of the user's own may have no unit
-        unit = f" in {part.unit}" if part.unit else ""
-        raise UserError(f"forces need an energy in eV: '{energy}' is a {part.name}{unit}")
 
 
 def load(path: str | Path, **options) -> Predictor:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from ase.build import molecule
 
-from dimenet_tf.graph import GraphStore
+from dimenet_tf.graph import Graph, GraphStore
 from dimenet_tf.models import build_model
 from dimenet_tf.weights import assign_weights, named_variables
 
@@ -75,6 +75,14 @@ def molecules(*names: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def graph_of(N, Z, R, model):
     store = GraphStore(N, Z, R, model.cutoff, model.needs, model.dtype)
     return store.batch(range(len(N)))
+
+
+def tensors(graph: Graph) -> Graph:
+    return Graph(*map(tf.constant, graph))
+
+
+def error(ours, theirs) -> float:
+    return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
 
 
 def energies(model, N, Z, R) -> np.ndarray:

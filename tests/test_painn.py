@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ase.build import molecule
-from conftest import DATA, SMALL, Reference, graph_of, molecules, randomize
+from conftest import DATA, SMALL, Reference, error, graph_of, molecules, randomize, tensors
 from test_training import configuration, trainer_of
 from test_training_forces import force_dataset
 
 from dimenet_tf.data.properties import conversion
 from dimenet_tf.errors import UserError
-from dimenet_tf.graph import Graph
 from dimenet_tf.interop import load_schnetpack_painn
 from dimenet_tf.interop.painn import from_schnetpack
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm, unit_vectors
@@ -36,14 +35,6 @@ class PaiNNReference(Reference):
 @pytest.fixture(params=["small", "bessel"])
 def reference(request) -> PaiNNReference:
     return PaiNNReference(request.param)
-
-
-def tensors(graph: Graph) -> Graph:
-    return Graph(*map(tf.constant, graph))
-
-
-def error(ours, theirs) -> float:
-    return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
 
 
 def test_hyperparameters_follow_from_the_arrays(reference):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ase.build import molecule
-from conftest import SMALL, Reference, energies, graph_of, molecules, randomize
+from conftest import SMALL, Reference, energies, error, graph_of, molecules, randomize, tensors
 from scipy.spatial.transform import Rotation
 from test_gemnet import real_harmonic
 
@@ -49,14 +49,6 @@ class SphereNetReference(Reference):
 @pytest.fixture(params=["small", "basis36"])
 def reference(request) -> SphereNetReference:
     return SphereNetReference(request.param)
-
-
-def tensors(graph: Graph) -> Graph:
-    return Graph(*map(tf.constant, graph))
-
-
-def error(ours, theirs) -> float:
-    return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-9), ("float32", 1e-5)])

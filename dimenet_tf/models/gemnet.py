@@ -193,6 +193,8 @@ class GemNet(Hyperparameters, tf.keras.Model):
     seed : int
     """
 
+    has_scale_factors = True
+
     def __init__(
         self,
         triplets_only: bool = False,

@@ -20,6 +20,7 @@ class Hyperparameters:
     """Keeps a model's constructor arguments as attributes and as its Keras configuration."""
 
     direct_forces = False  # whether `AtomOutputs.forces` are there
+    has_scale_factors = False  # whether there are `ScaleFactor` layers, which are fitted before training
 
     def set_hyperparameters(self, arguments: dict) -> None:
         """Store the named arguments of the constructor; `arguments` is its `locals()`."""

@@ -12,14 +12,13 @@ from dimenet_tf.data.checks import summary
 from dimenet_tf.data.dataset import Dataset, describe, load_container, load_dataset
 from dimenet_tf.data.splits import Split
 from dimenet_tf.errors import UserError
+from dimenet_tf.models import MODELS
 from dimenet_tf.predictor import load
 from dimenet_tf.training.distribution import Workers, make_strategy
 from dimenet_tf.training.folder import RunFolder
 from dimenet_tf.training.report import report
 from dimenet_tf.training.trainer import Trainer
 from dimenet_tf.weights import named_variables
-
-WITH_FACTORS = ("gemnet",)  # models that have scaling factors
 
 
 def open_dataset(config: dict, folder: RunFolder) -> Dataset:
@@ -40,7 +39,7 @@ def check_continuation(config: dict, folder: RunFolder) -> None:
     now = {f"{section}.{key}": value for section in ("model", "data") for key, value in config[section].items()}
     for key in ("cache", "on_bad", "max_atoms"):  # what they change in the data, their checksum shows
         del now[f"data.{key}"]
-    # the best model is the one of the smallest loss, whose meaning must stay
+    # what decides over the best model and the learning rate's decay must keep its meaning
     now |= {f"training.{key}": config["training"][key] for key in ("loss", "rho_force", "weights")}
     for path, value in {**now, "precision": config["precision"], "seed": config["seed"]}.items():
         section, _, key = path.rpartition(".")
@@ -88,7 +87,7 @@ def fit_session(config: dict, folder: RunFolder) -> None:
     UserError
         For a model that has none.
     """
-    if config["model"]["name"] not in WITH_FACTORS:
+    if not MODELS[config["model"]["name"]].has_scale_factors:
         raise UserError(f"model.name: {config['model']['name']} has no scaling factors")
     if config["training"]["strategy"] == "multi_worker":
         raise UserError("scaling factors are fitted by one process: training.strategy=none")
