@@ -123,7 +123,7 @@ def _names(types: tuple) -> str:
 _MAY_BE_ZERO = (
     "model.envelope_exponent model.num_before_skip model.num_after_skip model.num_dense_output "
     "training.warmup_steps training.ema_decay training.histogram_interval "
-    "training.weight_decay training.plateau_cooldown"
+    "training.weight_decay training.plateau_cooldown training.plateau_smoothing"
 ).split()
 
 
@@ -147,7 +147,7 @@ def _check_values(config: dict) -> None:
             value = weights[name] = _checked(f"training.weights.{name}", value, 1.0)  # YAML reads 1e-2 as text
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise UserError(f"training.weights.{name} = {value!r} must be a number, at least 0")
-    for key in ("ema_decay", "weight_decay"):
+    for key in ("ema_decay", "weight_decay", "plateau_smoothing"):
         if not 0 <= config["training"][key] < 1:
             raise UserError(f"training.{key} = {config['training'][key]} must be in [0, 1)")
     for key in ("plateau_factor", "decay_rate"):

@@ -114,6 +114,18 @@ def test_learning_rate_decays_on_a_plateau_as_keras_does():
     assert 0.5**15 < rate < 0.5**5
 
 
+def test_a_smoothed_loss_is_what_the_plateau_is_judged_by():
+    losses = 2.0 - 0.01 * np.arange(40)
+    losses[22::4] += 0.04
+    losses[23::4] += 0.04
+    smooth, plain = RunState(), RunState()
+    assert any([plain.on_plateau(loss, patience=2, cooldown=0) for loss in losses])
+    assert not any([smooth.on_plateau(loss, patience=2, cooldown=0, smoothing=0.9) for loss in losses])
+    weights = 0.1 * 0.9 ** np.arange(39, -1, -1)
+    weights[0] /= 0.1  # the first loss stands for all before it
+    assert smooth.smooth_loss == pytest.approx(weights @ losses)
+
+
 def test_adaptive_clipping_of_units():
     rng = np.random.default_rng(0)
     weights, gradient = rng.normal(size=(4, 3)), rng.normal(size=(4, 3)) * [1e-3, 1, 10]

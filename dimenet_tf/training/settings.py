@@ -29,6 +29,7 @@ class TrainingConfig:
     plateau_factor : the learning rate is multiplied by it when the validation loss has not improved any more; 1 for not
     plateau_patience : after so many validations without improvement
     plateau_cooldown : validations until they are counted again after such a decay, as Keras' `ReduceLROnPlateau` counts
+    plateau_smoothing : how much the former validation losses count in the one that is looked at (PaiNN, Sec. 5)
     evaluation_interval : steps between validations; each is followed by a checkpoint
     checkpoint_minutes : there is another checkpoint whenever so many minutes have gone by
     on_nan : what follows a step whose loss is not finite, or a million times the mean: "stop", or "rollback" (back to
@@ -60,6 +61,7 @@ class TrainingConfig:
     plateau_factor: float = 1.0
     plateau_patience: int = 10
     plateau_cooldown: int = 0
+    plateau_smoothing: float = 0.0
     evaluation_interval: int = 10_000
     checkpoint_minutes: float = 10.0
     on_nan: str = "stop"

@@ -14,7 +14,8 @@ class RunState(tf.train.experimental.PythonState):
     def __init__(self) -> None:
         self.best_error = math.inf
         self.stale = 0  # validations since the best one
-        self.best_loss = math.inf  # what the learning rate's decay looks at
+        self.smooth_loss = None  # of validations, and the best of it: what the learning rate's decay looks at
+        self.best_loss = math.inf
         self.plateau = 0  # validations since the best loss, or since the last decay's cooldown
         self.cooldown = 0  # validations that are left of it
         self.validated = 0  # step of the last validation
@@ -23,11 +24,16 @@ class RunState(tf.train.experimental.PythonState):
         self.loss_count = 0
         self.mean_before = math.inf  # of those before it
 
-    def on_plateau(self, loss: float, patience: int, cooldown: int) -> bool:
-        """Return whether the learning rate decays after a validation of this loss, as Keras' `ReduceLROnPlateau`."""
+    def on_plateau(self, loss: float, patience: int, cooldown: int, smoothing: float = 0.0) -> bool:
+        """Return whether the learning rate decays after a validation of this loss, as Keras' `ReduceLROnPlateau`.
+
+        It looks at the exponentially smoothed loss: `smoothing` is what the former ones count (PaiNN, Sec. 5).
+        """
+        before = loss if self.smooth_loss is None else self.smooth_loss
+        self.smooth_loss = smoothing * before + (1 - smoothing) * loss
         self.cooldown = max(self.cooldown - 1, 0)
-        improved = loss < self.best_loss
-        self.best_loss = min(loss, self.best_loss)
+        improved = self.smooth_loss < self.best_loss
+        self.best_loss = min(self.smooth_loss, self.best_loss)
         self.plateau = 0 if improved or self.cooldown else self.plateau + 1
         if self.plateau < patience:
             return False

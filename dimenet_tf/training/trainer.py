@@ -319,7 +319,8 @@ class Trainer:
         else:
             self.state.stale += 1
         loss = self.workers.of_chief(errors.loss)
-        if self.state.on_plateau(loss, config.plateau_patience, config.plateau_cooldown):
+        plateau = config.plateau_patience, config.plateau_cooldown, config.plateau_smoothing
+        if self.state.on_plateau(loss, *plateau):
             self.rate.assign(self.rate * config.plateau_factor)
         self.state.validated = self.step
         self.state.forget_losses()
