@@ -17,12 +17,12 @@ from dimenet_tf.training.losses import Loss
 
 
 def force_field(
-    name="dimenet_pp", dtype="float64", seed=0, energy="energy", targets=("energy",), randomized=True
+    name="dimenet_pp", dtype="float64", seed=0, energy="energy", targets=("energy",), randomized=True, **options
 ) -> Predictor:
     references = np.zeros((len(targets), 95))
     references[0, [1, 6, 8]] = [-13.0, -1000.0, -2000.0]
     head = scalar_head(targets, ["eV"] * len(targets), references, np.zeros(len(targets)), [0.5] * len(targets))
-    hyperparameters = {**SMALL[name], "num_blocks": 1, "num_targets": len(targets), "seed": seed}
+    hyperparameters = {**SMALL[name], "num_blocks": 1, "num_targets": len(targets), "seed": seed, **options}
     predictor = Predictor(name, hyperparameters, head, [1, 6, 8], dtype, energy)
     if randomized:
         randomize(predictor.model, seed)

@@ -6,24 +6,23 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ase.build import molecule
-from conftest import SMALL, Reference, graph_of, molecules, randomize
+from conftest import SMALL, Reference, graph_of, molecules
 from scipy.special import lpmv
+from test_forces import force_field
 from test_training import configuration, trainer_of
 from test_training_forces import force_dataset
 
 from dimenet_tf.basis.formulas import official_order
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
-from dimenet_tf.heads import scalar_head
 from dimenet_tf.interop import load_gemnet_checkpoint, load_gemnet_state_dict
 from dimenet_tf.interop.dimenet import SUFFIX
 from dimenet_tf.interop.gemnet import from_official
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.quadruplets import STRAIGHT, Quadruplets
 from dimenet_tf.layers.scaled import ScaleFactor, fit_scale_factors
-from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.models import build_model
-from dimenet_tf.predictor import Predictor, load
+from dimenet_tf.predictor import load
 from dimenet_tf.weights import assign_weights, named_variables
 
 FILES = [(f"gemnet_{variant}", "small") for variant in ("q", "t", "dq", "dt")] + [("gemnet_q", "basis76")]
@@ -251,16 +250,9 @@ def test_training_fits_factors_and_keeps_them(tmp_path, options):
     assert np.isfinite(losses).all()
 
 
-def force_field(**options) -> Predictor:
-    head = scalar_head(["energy"], ["eV"], np.full((1, 95), 2.0), [0.0], [0.5])
-    predictor = Predictor("gemnet", {**SMALL["gemnet"], **options}, head, [1, 6, 8], "float64", energy="energy")
-    randomize(predictor.model)
-    return predictor
-
-
 @pytest.mark.parametrize("coupled", [False, True])
 def test_direct_forces_turn_with_the_molecule(coupled):
-    predictor, atoms = force_field(direct_forces=True, forces_coupled=coupled), molecule("CH3CH2OH")
+    predictor, atoms = force_field("gemnet", direct_forces=True, forces_coupled=coupled), molecule("CH3CH2OH")
     before = predictor.predict([atoms])["forces"][0]
     turned = atoms.copy()
     turned.rotate(50, (1, 2, 3))
@@ -272,19 +264,6 @@ def test_direct_forces_turn_with_the_molecule(coupled):
     assert total < 1e-12 * largest if coupled else total > 1e-3 * largest
     with pytest.raises(UserError, match="no gradient of an energy"):
         predictor.hessian(atoms)
-
-
-@pytest.mark.parametrize("options", [{}, {"direct_forces": True, "triplets_only": True}], ids=["q", "dt"])
-def test_served_and_moved_by_ase(tmp_path, options):
-    predictor, atoms = force_field(**options), molecule("CH3CH2OH")
-    expected = predictor.predict([atoms])
-    predictor.export(tmp_path / "1")
-    served = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"]
-    answer = served(Z=tf.constant(atoms.numbers[None], tf.int32), R=tf.constant(atoms.positions[None], tf.float64))
-    atoms.calc = DimeNetCalculator(predictor)
-    for name, own in (("energy", atoms.get_potential_energy()), ("forces", atoms.get_forces())):
-        np.testing.assert_allclose(answer[name][0], expected[name][0], rtol=1e-9, atol=1e-9)
-        np.testing.assert_allclose(own, expected[name][0], rtol=1e-9, atol=1e-9)
 
 
 def test_gradients_of_shared_projections_are_divided(tmp_path):

@@ -8,8 +8,10 @@ import tensorflow as tf
 from ase.build import molecule
 from conftest import DIMENETS, SMALL, energies, graph_of, molecules, randomize
 from scipy.spatial.transform import Rotation
+from test_forces import force_field
 
 from dimenet_tf.graph import graph_signature
+from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.models import MODELS, build_model
 from dimenet_tf.models.hyperparameters import hyperparameters
 
@@ -284,8 +286,32 @@ def test_keras_saves_and_loads(variant, tmp_path):
     np.testing.assert_array_equal(loaded(graph).scalars, model(graph).scalars)
 
 
+SERVED = [
+    ("gemnet", {}),
+    ("gemnet", {"direct_forces": True, "triplets_only": True}),
+    ("painn", {}),
+    ("spherenet", {}),
+    ("spherenet", {"conventions": "corrected", "torsion": "smooth"}),
+]  # DimeNet and DimeNet++: tests/test_serving.py
+
+
+@pytest.mark.parametrize("name, options", SERVED, ids=map(name_of, SERVED))
+def test_served_and_moved_by_ase(name, options, tmp_path):
+    """Predictor, SavedModel and ASE's calculator give the same energy and forces."""
+    predictor, atoms = force_field(name, **options), molecule("CH3CH2OH")
+    atoms.rattle(0.1, seed=0)
+    expected = predictor.predict([atoms])
+    predictor.export(tmp_path / "1")
+    served = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"]
+    answer = served(Z=tf.constant(atoms.numbers[None], tf.int32), R=tf.constant(atoms.positions[None], tf.float64))
+    atoms.calc = DimeNetCalculator(predictor)
+    for name, own in (("energy", atoms.get_potential_energy()), ("forces", atoms.get_forces())):
+        np.testing.assert_allclose(answer[name][0], expected[name][0], rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(own, expected[name][0], rtol=1e-9, atol=1e-9)
+
+
 def test_every_model_is_here():
-    assert {name for name, _ in VARIANTS} == set(MODELS)
+    assert {name for name, _ in VARIANTS} == {*DIMENETS, *(name for name, _ in SERVED)} == set(MODELS)
 
 
 def test_wrong_choices_are_named():

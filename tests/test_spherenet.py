@@ -13,15 +13,12 @@ from dimenet_tf.basis.formulas import official_order
 from dimenet_tf.data.properties import conversion
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
-from dimenet_tf.heads import scalar_head
 from dimenet_tf.interop import load_dig_spherenet
 from dimenet_tf.interop.spherenet import from_dig
 from dimenet_tf.layers.aggregation import SumFirst
 from dimenet_tf.layers.geometry import edge_vectors, perpendicular_frame, safe_norm
 from dimenet_tf.layers.torsions import SphericalSums
-from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.models import build_model
-from dimenet_tf.predictor import Predictor
 from dimenet_tf.weights import assign_weights, named_variables
 
 
@@ -330,19 +327,3 @@ def test_mistakes_in_files_name_the_array(tmp_path):
         load({**state, "update_es.1.lin_t1.weight": np.zeros((5, 81))})
     with pytest.raises(UserError, match="unexpected array 'optimizer'"):
         load({**state, "optimizer": np.zeros(3)})
-
-
-def test_served_and_moved_by_ase(tmp_path):
-    head = scalar_head(["energy"], ["eV"], np.full((1, 95), 2.0), [0.0], [0.5])
-    predictor = Predictor("spherenet", SMALL["spherenet"], head, [1, 6, 8], "float64", energy="energy")
-    randomize(predictor.model)
-    atoms = molecule("CH3CH2OH")
-    atoms.rattle(0.1, seed=0)
-    expected = predictor.predict([atoms])
-    predictor.export(tmp_path / "1")
-    served = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"]
-    answer = served(Z=tf.constant(atoms.numbers[None], tf.int32), R=tf.constant(atoms.positions[None], tf.float64))
-    atoms.calc = DimeNetCalculator(predictor)
-    for name, own in (("energy", atoms.get_potential_energy()), ("forces", atoms.get_forces())):
-        np.testing.assert_allclose(answer[name][0], expected[name][0], rtol=1e-9, atol=1e-9)
-        np.testing.assert_allclose(own, expected[name][0], rtol=1e-9, atol=1e-9)
