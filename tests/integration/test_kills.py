@@ -93,6 +93,7 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.slow
 def test_killed_at_the_worst_moments(cwd, undisturbed):
     """Each process ends, as by kill -9, when it calls a function for the third time."""
     for function in MOMENTS:

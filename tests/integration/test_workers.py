@@ -48,6 +48,7 @@ def last_state(run: Path) -> dict[str, np.ndarray]:
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if "VALUE" in name}
 
 
+@pytest.mark.slow
 def test_two_workers_are_one_and_go_on_after_one_is_killed(cwd):
     finish(start(cwd, "training.num_steps=40", "training.strategy=none", "run=runs/alone"), cwd)
     chief, worker = start_workers(cwd, "training.num_steps=40")
