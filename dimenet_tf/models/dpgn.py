@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,9 +12,8 @@ import tensorflow as tf
 from dimenet_tf.basis import BesselBasis, SphericalBasis
 from dimenet_tf.basis.formulas import degrees, orders
 from dimenet_tf.graph import Graph, ingraph
-from dimenet_tf.layers.activation import swish
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
-from dimenet_tf.layers.embedding import AtomEmbedding, EmbeddingBlock
+from dimenet_tf.layers.embedding import EmbeddingBlock
 from dimenet_tf.layers.gathers import gather, segment_sum
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.initializers import seed_stream
@@ -52,12 +52,29 @@ def projections(basis_emb_size: int, units: int, seeds: Iterator[int], dtype) ->
     return [linear(basis_emb_size, next(seeds), dtype=dtype), linear(units, next(seeds), dtype=dtype)]
 
 
-class NonLocalBlock(tf.keras.layers.Layer):
-    """Atoms take up the messages that reach them and exchange what they know over the global edges.
+class Perceptron(tf.keras.layers.Layer):
+    """W2 swish(W1 x + b1) + b2, (n, any) -> (n, units), with as many hidden units."""
 
-    a_i = v_i + sum_j rbf_ji W W * m_ji                        (rho^(e -> v), Eq. 7)
+    def __init__(self, units: int, seed: int, **kwargs) -> None:
+        super().__init__(autocast=False, **kwargs)
+        seeds, policy = seed_stream(seed), self.dtype_policy
+        self.dense_1 = dense(units, next(seeds), dtype=policy)
+        self.dense_2 = dense(units, next(seeds), activation=None, dtype=policy)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.cast(self.dense_2(self.dense_1(x)), x.dtype)
+
+
+class NonLocalBlock(tf.keras.layers.Layer):
+    """Features of the atoms: what reaches them by local edges, unified with what they exchange over the global ones.
+
+    a_i = h_i + sum_j rbf_ji W W * m_ji                        (embedding and rho^(e -> v), Eq. 7)
     g_i = sum_j global rbf_ij W W * swish(W a_j + b)           (over all j up to the global cutoff)
-    v_i <- v_i + W swish(W [a_i, g_i] + b)                     (local and global unified by a perceptron, Sec. II-B)
+    v_i = swish(W [a_i, g_i] + b)
+
+    Returns
+    -------
+    (atoms, int_emb_size)
 
     Parameters
     ----------
@@ -70,15 +87,14 @@ class NonLocalBlock(tf.keras.layers.Layer):
         self.dense_rbf1, self.dense_rbf2 = projections(basis_emb_size, emb_size, seeds, dtype)
         self.dense_global1, self.dense_global2 = projections(basis_emb_size, int_emb_size, seeds, dtype)
         self.down_projection = dense(int_emb_size, next(seeds), dtype=dtype)
-        self.dense_1 = dense(emb_size, next(seeds), dtype=dtype)
-        self.dense_2 = linear(emb_size, next(seeds), dtype=dtype)
+        self.unify = dense(int_emb_size, next(seeds), dtype=dtype)
 
-    def call(self, v: tf.Tensor, m: tf.Tensor, rbf: tf.Tensor, far: GlobalEdges, graph: Graph) -> tf.Tensor:
-        atoms = tf.shape(v)[0]
-        a = v + segment_sum(self.dense_rbf2(self.dense_rbf1(rbf)) * m, graph.edge_target, atoms)  # (atoms, emb_size)
+    def call(self, h: tf.Tensor, m: tf.Tensor, rbf: tf.Tensor, far: GlobalEdges, graph: Graph) -> tf.Tensor:
+        atoms = tf.shape(h)[0]
+        a = h + segment_sum(self.dense_rbf2(self.dense_rbf1(rbf)) * m, graph.edge_target, atoms)  # (atoms, emb_size)
         a_j = gather(self.down_projection(a), far.source)  # (global edges, int_emb_size)
         g = segment_sum(self.dense_global2(self.dense_global1(far.rbf)) * a_j, far.target, atoms)
-        return v + self.dense_2(self.dense_1(tf.concat([a, g], axis=-1)))
+        return self.unify(tf.concat([a, g], axis=-1))
 
 
 class PBlock(tf.keras.layers.Layer):
@@ -91,16 +107,13 @@ class PBlock(tf.keras.layers.Layer):
 
     def __init__(self, units: int, seed: int, **kwargs) -> None:
         super().__init__(autocast=False, **kwargs)
-        seeds, policy = seed_stream(seed), self.dtype_policy
-        half = units // 2
-        self.perceptrons = [
-            [dense(size, next(seeds), dtype=policy), dense(size, next(seeds), activation=None, dtype=policy)]
-            for size in (half, half, units - half)
-        ]
+        seeds, policy, half = seed_stream(seed), self.dtype_policy, units // 2
+        self.m1 = Perceptron(half, next(seeds), dtype=policy)
+        self.m2 = Perceptron(half, next(seeds), dtype=policy)
+        self.m3 = Perceptron(units - half, next(seeds), dtype=policy)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        m1, m2, m3 = (tf.cast(second(first(x)), x.dtype) for first, second in self.perceptrons)
-        return tf.concat([m1 * m2, m3], axis=-1)
+        return tf.concat([self.m1(x) * self.m2(x), self.m3(x)], axis=-1)
 
 
 class InteractionBlock(SkipUpdate):
@@ -149,9 +162,7 @@ class InteractionBlock(SkipUpdate):
             self.dense_sbf1 = BasisProjection(basis_emb_size, next(seeds), dtype=dtype)
             self.dense_sbf2 = linear(int_emb_size, next(seeds), dtype=dtype)
         self.down_projection = dense(int_emb_size, next(seeds), use_bias=False, dtype=policy)
-        self.up_projection = linear(emb_size, next(seeds), dtype=policy)
-        self.dense_source = linear(emb_size, next(seeds), dtype=dtype)
-        self.dense_target = linear(emb_size, next(seeds), dtype=dtype)
+        self.up_projection = dense(emb_size, next(seeds), use_bias=False, dtype=policy)
         self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
         self.p_block = PBlock(emb_size, next(seeds), dtype=policy) if p_block else None
 
@@ -173,10 +184,9 @@ class InteractionBlock(SkipUpdate):
         x_ji = self.dense_ji(m)  # (edges, emb_size)
         x_kj = self.dense_kj(m) * tf.cast(self.dense_rbf2(self.dense_rbf1(bases.rbf)), x_ji.dtype)
         x_kj = tf.cast(self.down_projection(x_kj), m.dtype)  # (edges, int_emb_size)
-        local = self.up_projection(self.sum_over_neighbors(x_kj, bases, sums))  # (edges, emb_size)
-        # W [local, v_j, v_i] in three parts: those of atoms are computed once for each atom
-        v_j, v_i = gather(self.dense_source(v), graph.edge_source), gather(self.dense_target(v), graph.edge_target)
-        unified = swish(local + tf.cast(v_j + v_i, local.dtype))
+        local = self.sum_over_neighbors(x_kj, bases, sums)  # (edges, int_emb_size)
+        v_j, v_i = gather(v, graph.edge_source), gather(v, graph.edge_target)
+        unified = self.up_projection(tf.concat([local, v_j, v_i], axis=-1))  # (edges, emb_size)
         m = self.update(m, x_ji + unified)
         return m if self.p_block is None else self.p_block(m)
 
@@ -289,7 +299,6 @@ class DPGN(Hyperparameters, tf.keras.Model):
         self.sbf_layer = SphericalBasis(num_spherical, num_radial, cutoff, envelope_exponent, dtype=dtype)
         self.bessel_degrees = self.degrees_of_harmonics()
         self.emb_block = EmbeddingBlock(emb_size, activate_rbf=False, seed=next(seeds), dtype=policy)
-        self.atom_emb = AtomEmbedding(emb_size, next(seeds), dtype=dtype)
         self.nonlocal_blocks = [
             NonLocalBlock(emb_size, int_emb_size, basis_emb_size, next(seeds), dtype=dtype) for _ in range(num_blocks)
         ]
@@ -333,12 +342,12 @@ class DPGN(Hyperparameters, tf.keras.Model):
         bases, far = self.bases(distance), self.global_edges(graph)
         sums = SphericalSums(graph, vectors, self.sbf_layer, self.torsion_rule)
 
-        first = [bases.rbf, self.global_rbf_layer(distance)] if self.global_embedding else [bases.rbf]
+        first = [bases.rbf, self.radial(self.global_rbf_layer, distance)] if self.global_embedding else [bases.rbf]
         m = self.emb_block(tf.concat(first, axis=-1), graph)  # (edges, emb_size)
-        v = self.atom_emb(graph.atomic_numbers)  # (atoms, emb_size)
+        h = tf.gather(self.emb_block.embeddings, graph.atomic_numbers)  # (atoms, emb_size)
         outputs = self.output_blocks[0](m, bases.rbf, graph)  # (atoms, num_targets)
         for exchange, interaction, output in zip(self.nonlocal_blocks, self.int_blocks, self.output_blocks[1:]):
-            v = exchange(v, m, bases.rbf, far, graph)
+            v = exchange(h, m, bases.rbf, far, graph)  # (atoms, int_emb_size)
             m = interaction(m, v, bases, sums, graph)
             outputs += output(m, bases.rbf, graph)
         return atom_outputs(outputs + self.nonlocal_output(v, None, graph))
@@ -346,12 +355,17 @@ class DPGN(Hyperparameters, tf.keras.Model):
     def bases(self, distance: tf.Tensor) -> Bases:
         radial = self.sbf_layer.radial(distance)  # (edges, num_spherical, num_radial)
         sbf = None if self.torsion == "none" else tf.gather(radial, self.bessel_degrees, axis=1)
-        return Bases(self.rbf_layer(distance), radial, sbf)
+        return Bases(self.radial(self.rbf_layer, distance), radial, sbf)
 
     def global_edges(self, graph: Graph) -> GlobalEdges:
         source, target, _ = ingraph.find_edges(graph.positions, graph.num_atoms, self.global_cutoff)
         distance = safe_norm(gather(graph.positions, source) - gather(graph.positions, target))
-        return GlobalEdges(source, target, self.global_rbf_layer(distance))
+        return GlobalEdges(source, target, self.radial(self.global_rbf_layer, distance))
+
+    @staticmethod
+    def radial(layer: BesselBasis, distance: tf.Tensor) -> tf.Tensor:
+        """Radial basis with the constant factor of Eq. 4, without which features grow from block to block."""
+        return layer(distance) * (math.sqrt(2 / layer.cutoff) / layer.cutoff)
 
     def kept_per_edge(self, neighbors: float) -> float:
         harmonics = 0 if self.torsion == "none" else len(self.bessel_degrees)
