@@ -119,9 +119,9 @@ class PBlock(tf.keras.layers.Layer):
 class InteractionBlock(SkipUpdate):
     """Geometric message passing (Sec. V-A), unified with what the atoms know, residual layers and P-block.
 
-    y_ji = swish(W m_ji + b) + swish(W sum_k [...] + W v_j + W v_i), then `SkipUpdate`, then `PBlock`.
-    [...] = sum_b sbf_b W_b (cbf W W * x_kj), or sbf W W * cbf W W * x_kj without bilinear layer, with
-    x_kj = swish(W (rbf W W * swish(W m_kj + b))).
+    x_kj = swish(W (rbf_kj W W * swish(W m_kj + b)))
+    s_ji = sum_k sum_b sbf_b W_b (cbf W W * x_kj)              (without bilinear layer: sbf W W * cbf W W * x_kj)
+    y_ji = swish(W m_ji + b) + swish(W [s_ji, v_j, v_i]), then `SkipUpdate`, then `PBlock`
 
     Parameters
     ----------
@@ -367,8 +367,17 @@ class DPGN(Hyperparameters, tf.keras.Model):
         """Radial basis with the constant factor of Eq. 4, without which features grow from block to block."""
         return layer(distance) * (math.sqrt(2 / layer.cutoff) / layer.cutoff)
 
+    @property
+    def cutoffs(self) -> list[float]:
+        return [self.cutoff, self.global_cutoff]
+
     def kept_per_edge(self, neighbors: float) -> float:
         harmonics = 0 if self.torsion == "none" else len(self.bessel_degrees)
-        gates = 1 if self.torsion == "none" else 2
-        of_pairs = 3 * self.num_spherical + 6 * harmonics + self.num_blocks * (3 * gates - 1) * self.int_emb_size
-        return kept_by_dense(self) + neighbors * of_pairs
+        if self.bilinear:
+            of_pair = 2 * self.int_emb_size + 2 * self.num_bilinear
+            of_edge = 2 * self.num_bilinear * self.int_emb_size
+        else:
+            of_pair, of_edge = (2 if self.torsion == "none" else 5) * self.int_emb_size, 0
+        of_geometry = 3 * self.num_spherical + 6 * harmonics
+        of_blocks = self.num_blocks * (of_edge + neighbors * of_pair)
+        return kept_by_dense(self) + of_blocks + neighbors * of_geometry
