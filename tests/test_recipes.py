@@ -7,7 +7,8 @@ import tensorflow as tf
 import yaml
 
 from dimenet_tf.config import resolve
-from dimenet_tf.models import build_model
+from dimenet_tf.models import MODELS, build_model
+from dimenet_tf.models.hyperparameters import hyperparameters
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs/paper").glob("*.yaml"))
@@ -19,7 +20,10 @@ RECIPES |= {"md17_gemnet": (1, GEMNET_Q), "md17_ccsd_gemnet": (2, GEMNET_Q), "co
 
 def documented(file: str) -> list[list[str]]:
     """Rows of the table of the models of a file's family: its name ends with the first of them."""
-    heading = "GemNet" if file.endswith("gemnet") else "DimeNet on QM9"
+    return rows_of_section("GemNet" if file.endswith("gemnet") else "DimeNet on QM9")
+
+
+def rows_of_section(heading: str) -> list[list[str]]:
     section = (ROOT / "docs/recipes.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines()]
     return [row for row in rows if row[0].startswith("`") and len(row) > 3]
@@ -97,8 +101,7 @@ def test_recipes_of_spherenet_are_the_documented_ones():
     assert qm9["model"] == md17["model"]
     model = build_model(**qm9["model"])
     assert sum(int(tf.size(weight)) for weight in model.trainable_weights) == 1_898_566
-    section = (ROOT / "docs/recipes.md").read_text().split("## SphereNet\n")[1].split("\n## ")[0]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "| `" in line]
+    rows = rows_of_section("SphereNet")
     assert len(rows) == 10
     for key, *shown, _ in rows:
         part, option = key.strip("`").split(".")
@@ -107,6 +110,19 @@ def test_recipes_of_spherenet_are_the_documented_ones():
     for config, epoch, epochs in ((qm9, 3438, (300, 50, 3)), (md17, 250, (2000, 200, 3))):
         of_training = (config["training"][key] for key in ("num_steps", "decay_steps", "warmup_steps"))
         assert [steps / epoch for steps in of_training] == list(epochs)
+
+
+def test_recipes_of_dpgn_are_the_documented_ones():
+    """One model of the library's defaults, which are the published size; every key of the files is in the table."""
+    qm9, md17 = (yaml.safe_load((ROOT / f"configs/paper/{name}_dpgn.yaml").read_text()) for name in ("qm9", "md17"))
+    assert qm9["model"] == md17["model"]
+    assert qm9["model"].items() - {("name", "dpgn")} <= hyperparameters(MODELS["dpgn"]).items()
+    rows = rows_of_section("DPGN")
+    for config, column in ((qm9, 1), (md17, 2)):
+        shown = {row[0].strip("`"): row[column] for row in rows if row[column]}
+        keys = {f"{part}.{key}": value for part, options in config.items() for key, value in options.items()}
+        of_name = {"model.name", "data.name", "data.target", "data.molecule"}
+        assert shown == {key: str(value) for key, value in keys.items() if key not in of_name}
 
 
 def test_painn_has_the_published_size():
