@@ -100,7 +100,10 @@ def test_exchange_is_a_sum_over_all_pairs_up_to_the_global_cutoff():
 
 def test_p_block():
     block = PBlock(5, seed=1, dtype="float64")
-    x = np.random.default_rng(0).standard_normal((3, 5))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 5))
+    np.testing.assert_array_equal(block(tf.constant(x)), x)  # at the start
+    block.dense_out.kernel.assign(rng.standard_normal((5, 5)))
     found = block(tf.constant(x)).numpy()
 
     def perceptron(layer):
@@ -109,7 +112,8 @@ def test_p_block():
 
     m1, m2, m3 = map(perceptron, (block.m1, block.m2, block.m3))
     assert m1.shape == m2.shape == (3, 2) and m3.shape == (3, 3)
-    np.testing.assert_allclose(found, np.concatenate([m1 * m2, m3], axis=1), rtol=1e-12)
+    features = np.concatenate([m1 * m2, m3], axis=1)
+    np.testing.assert_allclose(found, x + projected(features, block.dense_out), rtol=1e-12)
 
 
 def test_atoms_without_neighbors_interact_up_to_the_global_cutoff():
@@ -153,11 +157,11 @@ def test_table_3():
     assert options.items() >= {key: hyperparameters(DPGN)[key] for key in mpnet}.items()
     per_block = [(after - before) / 2 for before, after in zip(sizes, sizes[1:])]
     torsion, bilinear = 16 * 4 * 4 + 4 * 8, 16 * 4 * (6 - 4) + 6 * 8 * 8 - 4 * 8
-    assert per_block == [-4 * 16 / 2, torsion, bilinear, 3 * ((16 + 1) * 8 + (8 + 1) * 8)]
+    assert per_block == [-4 * 16 / 2, torsion, bilinear, 3 * ((16 + 1) * 8 + (8 + 1) * 8) + 16 * 16]
 
 
 def test_published_size():
-    assert build_model("dpgn").count_params() == 2_899_596
+    assert build_model("dpgn").count_params() == 2_965_132
 
 
 def test_impossible_combinations_are_refused():

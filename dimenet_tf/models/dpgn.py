@@ -62,7 +62,7 @@ class Perceptron(tf.keras.layers.Layer):
         self.dense_2 = dense(units, next(seeds), activation=None, dtype=policy)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.cast(self.dense_2(self.dense_1(x)), x.dtype)
+        return self.dense_2(self.dense_1(x))
 
 
 class NonLocalBlock(tf.keras.layers.Layer):
@@ -98,7 +98,7 @@ class NonLocalBlock(tf.keras.layers.Layer):
 
 
 class PBlock(tf.keras.layers.Layer):
-    """[m1(x) * m2(x), m3(x)] with perceptrons m1, m2, m3 of two layers, (n, units) -> (n, units) (Sec. VI).
+    """x + W [m1(x) * m2(x), m3(x)] with perceptrons m1, m2, m3, (n, units) -> (n, units) (Sec. VI).
 
     Parameters
     ----------
@@ -111,9 +111,12 @@ class PBlock(tf.keras.layers.Layer):
         self.m1 = Perceptron(half, next(seeds), dtype=policy)
         self.m2 = Perceptron(half, next(seeds), dtype=policy)
         self.m3 = Perceptron(units - half, next(seeds), dtype=policy)
+        # products of features of any size: training starts without them
+        self.dense_out = tf.keras.layers.Dense(units, use_bias=False, kernel_initializer="zeros", dtype=policy)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.concat([self.m1(x) * self.m2(x), self.m3(x)], axis=-1)
+        features = tf.concat([self.m1(x) * self.m2(x), self.m3(x)], axis=-1)
+        return x + tf.cast(self.dense_out(features), x.dtype)
 
 
 class InteractionBlock(SkipUpdate):
