@@ -22,6 +22,19 @@ DATA = Path(__file__).parent / "data"
 SMALL = {
     "dimenet": {"emb_size": 16, "num_blocks": 2, "num_bilinear": 4},
     "dimenet_pp": {"emb_size": 16, "out_emb_size": 24, "int_emb_size": 8, "basis_emb_size": 4, "num_blocks": 2},
+    "dpgn": {
+        "num_spherical": 4,
+        "num_radial": 4,
+        "num_blocks": 2,
+        "emb_size": 16,
+        "out_emb_size": 24,
+        "int_emb_size": 8,
+        "basis_emb_size": 4,
+        "num_bilinear": 6,
+        "num_dense_output": 2,
+        "cutoff": 3.0,
+        "global_cutoff": 4.0,
+    },
     "gemnet": {
         "num_spherical": 4,
         "num_radial": 4,

@@ -64,6 +64,7 @@ STEP = """
         ("gemnet", {}, True, 24),
         ("painn", {}, True, 120),
         ("spherenet", {}, True, 60),
+        ("dpgn", {}, True, 24),
     ],
 )
 def test_forecast_is_what_a_step_needs(name, model, forces, molecules):

@@ -54,8 +54,17 @@ VARIANTS += [
         {"conventions": "corrected", "torsion": "none", "num_spherical": 1},
     )
 ]
-# SphereNet's published torsion has a sense of rotation and jumps where the next neighbor changes (docs/conventions.md)
-JUMPING = [variant for variant in VARIANTS if variant[0] == "spherenet" and "torsion" not in variant[1]]
+VARIANTS += [
+    ("dpgn", options)
+    for options in (
+        {},
+        {"torsion": "smooth"},
+        {"torsion": "none", "bilinear": False, "p_blocks": False, "global_embedding": True},
+    )
+]
+# the published torsion has a sense of rotation and jumps where the neighbor it is measured to changes
+# (docs/conventions.md)
+JUMPING = [variant for variant in VARIANTS if variant[0] in ("spherenet", "dpgn") and "torsion" not in variant[1]]
 AGGREGATED = [(name, options) for name, options in VARIANTS if "aggregation" in hyperparameters(MODELS[name])]
 WITH_VECTORS = [(name, options) for name, options in VARIANTS if options.get("num_vectors")]
 
@@ -292,6 +301,7 @@ SERVED = [
     ("painn", {}),
     ("spherenet", {}),
     ("spherenet", {"conventions": "corrected", "torsion": "smooth"}),
+    ("dpgn", {"torsion": "smooth"}),
 ]  # DimeNet and DimeNet++: tests/test_serving.py
 
 

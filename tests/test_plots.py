@@ -9,7 +9,7 @@ from dimenet_tf.plots.__main__ import draw
 from dimenet_tf.predictor import Predictor
 
 
-@pytest.fixture(params=[*DIMENETS, "painn", "spherenet"])
+@pytest.fixture(params=[*DIMENETS, "dpgn", "painn", "spherenet"])
 def folder(tmp_path, request):
     model_name = request.param
     head = scalar_head(["U0"], ["eV"], [[0.0] * 95], [0.0], [1.0])

@@ -7,7 +7,8 @@ import tensorflow as tf
 import yaml
 
 from dimenet_tf.config import resolve
-from dimenet_tf.models import build_model
+from dimenet_tf.models import MODELS, build_model
+from dimenet_tf.models.hyperparameters import hyperparameters
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs/paper").glob("*.yaml"))
@@ -17,7 +18,9 @@ GEMNET_Q = 2_158_470 + 2 * 128  # here the elements 0 and 94 have an embedding t
 RECIPES |= {"md17_gemnet": (1, GEMNET_Q), "md17_ccsd_gemnet": (2, GEMNET_Q), "coll_gemnet": (3, GEMNET_Q)}
 RECIPES |= {"qm9_painn": (1, 589_057), "md17_painn": (2, 589_057)}
 RECIPES |= {"qm9_spherenet": (1, 1_898_566), "md17_spherenet": (2, 1_898_566)}
-HEADINGS = {"gemnet": "GemNet", "painn": "PaiNN", "spherenet": "SphereNet"}
+DPGN = 2_965_132
+RECIPES |= {"qm9_dpgn": (1, DPGN), "md17_dpgn": (2, DPGN)}
+HEADINGS = {"dpgn": "DPGN", "gemnet": "GemNet", "painn": "PaiNN", "spherenet": "SphereNet"}
 
 
 def documented(file: str) -> list[list[str]]:
@@ -74,7 +77,9 @@ def test_recipes_differ_in_what_their_names_say_only(path):
         assert len(config["data"]["target"]) == 11 and "gap" not in config["data"]["target"]
 
 
-@pytest.mark.parametrize("name", ["qm9_dimenet", "qm9_dimenet_pp", "coll_gemnet", "qm9_painn", "qm9_spherenet"])
+@pytest.mark.parametrize(
+    "name", ["qm9_dimenet", "qm9_dimenet_pp", "coll_gemnet", "qm9_painn", "qm9_spherenet", "qm9_dpgn"]
+)
 def test_recipes_have_the_published_sizes(name):
     model = build_model(**read(ROOT / f"configs/paper/{name}.yaml")["model"])
     assert sum(int(tf.size(weight)) for weight in model.trainable_weights) == RECIPES[name][1]
@@ -92,6 +97,13 @@ def test_recipes_of_painn():
         assert training["evaluation_interval"] == config["data"]["num_train"] // training["batch_size"]
         assert training["weight_decay"] == pytest.approx(0.01 * training["learning_rate"])
         assert training["decay_rate"] == 1 and training["plateau_factor"] == 0.5
+
+
+def test_recipes_of_dpgn():
+    """One model, of the library's defaults."""
+    qm9, md17 = (yaml.safe_load((ROOT / f"configs/paper/{name}_dpgn.yaml").read_text()) for name in ("qm9", "md17"))
+    assert qm9["model"] == md17["model"]
+    assert qm9["model"].items() - {("name", "dpgn")} <= hyperparameters(MODELS["dpgn"]).items()
 
 
 def test_recipes_of_spherenet():

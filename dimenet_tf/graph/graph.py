@@ -36,8 +36,8 @@ class Graph(NamedTuple):
     edge_shift: Array
     """(edges, 3) float, Angstrom: what is added to the source's position because it is a periodic image; 0 here."""
     atom_edges: Array
-    """(atoms, max_neighbors) int32: the edges that go to atom i, filled up with -1. For PaiNN and
-    SphereNet, and for `aggregation: sum_first` and `harmonics`."""
+    """(atoms, max_neighbors) int32: the edges that go to atom i, filled up with -1. For PaiNN,
+    SphereNet and DPGN, and for `aggregation: sum_first` and `harmonics`."""
     triplet_kj: Array
     """(triplets,) int32: edge k -> j of triplet t, k -> j -> i with k != i. For `aggregation: triplets`."""
     triplet_ji: Array

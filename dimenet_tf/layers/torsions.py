@@ -79,6 +79,32 @@ class SphericalSums(SumFirst):
             product *= tf.matmul(y, self.slots.pad(radial)) @ kernel  # (atoms, k, i, f)
         return self.turned(self.slots.unpad(tf.reduce_sum(product, axis=1)))
 
+    def sum_bilinear(
+        self, x: tf.Tensor, gate: tuple[tf.Tensor, tf.Tensor, tf.Tensor], radial: tf.Tensor, bilinear: tf.Tensor
+    ) -> tf.Tensor:
+        """sum_k sum_b (Y_lm G)_b W_b ((Y_l0 G W) * x_kj): the angle is a gate, the torsion meets it in a tensor.
+
+        Summed over k before the tensor is applied, whose product is computed in its dtype; belongs to the edges j -> i,
+        (edges, units).
+
+        Parameters
+        ----------
+        x : (edges, f), messages
+        gate : as in `sum_gated`
+        radial : (edges, num_harmonics, b), projected radial part of `harmonics`
+        bilinear : (units, b, f)
+        """
+        y, radial_of_gate, kernel = gate
+        # of both factors the smaller arrays are transposed, before they grow to the size of messages
+        of_gate = tf.transpose(tf.matmul(y, self.slots.pad(radial_of_gate)), [0, 2, 1, 3])  # (atoms, i, k, c)
+        messages = (of_gate @ kernel) * self.slots.pad(x)[:, None]  # (atoms, i, k, f)
+        c = tf.transpose(tf.matmul(self.harmonics, self.slots.pad(radial)), [0, 2, 3, 1])  # (atoms, i, b, k)
+        units, b, f = bilinear.shape
+        total = tf.cast(tf.reshape(tf.matmul(c, messages), [-1, b * f]), bilinear.dtype)
+        total = tf.matmul(total, tf.reshape(bilinear, [units, b * f]), transpose_b=True)
+        total = tf.reshape(tf.cast(total, x.dtype), tf.concat([self.slots.shape, [units]], axis=0))
+        return self.turned(self.slots.unpad(total))
+
 
 def next_neighbors(x: tf.Tensor, y: tf.Tensor, used: tf.Tensor, backwards: bool) -> tuple[tf.Tensor, tf.Tensor]:
     """Return sin(theta_k) times cosine and sine of the torsion of k about the axis j -> i, (atoms, k, i) each.

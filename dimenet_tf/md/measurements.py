@@ -77,11 +77,12 @@ def symmetries(predictor: Predictor, frames: list[Atoms], seed: int = 0) -> dict
 
 
 def cutoff(predictor: Predictor, atoms: Atoms, step: float = 1e-4) -> dict[str, dict]:
-    """Let a copy of the molecule leave: jumps where the closest pair crosses the cutoff, and what is left beyond.
+    """Let a copy of the molecule leave: jumps where the closest pair crosses a cutoff, and what is left beyond all.
 
-    In float64. The jumps are differences over a distance of twice `step`, which a smooth function has too.
+    In float64. The jumps are differences over a distance of twice `step`, which a smooth function has too, less the
+    differences over the same distance farther out: beyond one cutoff atoms may attract each other up to the next.
     """
-    radius = predictor.model.cutoff
+    radii = predictor.model.cutoffs
     x = atoms.positions[:, 0]
 
     def at(distance: float) -> Atoms:
@@ -89,16 +90,20 @@ def cutoff(predictor: Predictor, atoms: Atoms, step: float = 1e-4) -> dict[str, 
         shift = atoms.positions[x.argmax()] - atoms.positions[x.argmin()] + [distance, 0, 0]
         return moved(atoms + atoms, np.concatenate([atoms.positions, atoms.positions + shift]))
 
-    inside, outside, beyond = (predict(predictor, [at(radius + d)]) for d in (-step, step, 1.0))
-    alone = predict(predictor, [atoms])
+    jumps = []  # of energy and forces at each cutoff
+    for radius in radii:
+        points = zip(*(predict(predictor, [at(radius + k * step)]) for k in (-1, 1, 3)))
+        jumps.append([np.abs((outside - inside) - (farther - outside)).max() for inside, outside, farther in points])
+    of_energy, of_forces = np.max(jumps, axis=0)
+    beyond, alone = predict(predictor, [at(radii[-1] + 1.0)]), predict(predictor, [atoms])
     return {
         "cutoff, change of the energy across": {
-            "value": float(abs(inside[0] - outside[0])[0]),
+            "value": float(of_energy),
             "unit": f"eV over {2 * step:g} Ang",
             "bound": 1e-8,
         },
         "cutoff, change of the forces across": {
-            "value": float(np.abs(inside[1] - outside[1]).max()),
+            "value": float(of_forces),
             "unit": f"eV/Ang over {2 * step:g} Ang",
             "bound": 1e-6,
         },

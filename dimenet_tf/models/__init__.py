@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from dimenet_tf.models.dimenet import DimeNet
 from dimenet_tf.models.dimenet_pp import DimeNetPP
+from dimenet_tf.models.dpgn import DPGN
 from dimenet_tf.models.gemnet import GemNet
 from dimenet_tf.models.painn import PaiNN
 from dimenet_tf.models.spherenet import SphereNet
@@ -13,6 +14,7 @@ from dimenet_tf.models.spherenet import SphereNet
 MODELS: dict[str, type[tf.keras.Model]] = {
     "dimenet": DimeNet,
     "dimenet_pp": DimeNetPP,
+    "dpgn": DPGN,
     "gemnet": GemNet,
     "painn": PaiNN,
     "spherenet": SphereNet,

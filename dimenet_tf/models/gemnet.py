@@ -312,6 +312,10 @@ class GemNet(Hyperparameters, tf.keras.Model):
         summed = segment_sum(flat, graph.edge_target, tf.shape(graph.atomic_numbers)[0])
         return tf.reshape(summed, [-1, self.num_targets, 3])
 
+    @property
+    def cutoffs(self) -> list[float]:
+        return [self.cutoff] if self.triplets_only else sorted([self.cutoff, self.int_cutoff])
+
     def shared_weights(self) -> list[tuple[tf.Variable, int]]:
         """The down-projections of the bases (App. F)."""
         of_blocks = [self.mlp_rbf3, self.mlp_cbf3, self.mlp_rbf_h]

@@ -28,6 +28,11 @@ class Hyperparameters:
         for key, value in self._hyperparameters.items():
             setattr(self, key, value)
 
+    @property
+    def cutoffs(self) -> list[float]:
+        """Distances at which two atoms begin to act on each other, Angstrom; the last one is the longest."""
+        return [self.cutoff]
+
     def shared_weights(self) -> list[tuple[tf.Variable, int]]:
         """Return weights that several blocks use, and how many do: their gradients are divided by it in training."""
         return []

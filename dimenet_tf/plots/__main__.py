@@ -24,6 +24,7 @@ def draw(kind: str, source: str, folder: Path) -> list[Path]:
     drawn = {
         "dimenet": (basis, filters, architecture),
         "dimenet_pp": (basis, filters, architecture),
+        "dpgn": (basis, filters, partial(architecture, angles="angle, torsion\n(CBF, SBF)", exchange=True)),
         "painn": (painn_basis, painn_filters, painn_architecture),
         "spherenet": (basis, torsion_filters, partial(architecture, angles="angle, torsion\n(SBF, TBF)")),
     }

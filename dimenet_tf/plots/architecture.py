@@ -58,8 +58,13 @@ def painn_architecture(path: str | Path, last_block: str = "n", title: str = "")
     figure.savefig(path, dpi=110)
 
 
-def architecture(path: str | Path, last_block: str = "n", title: str = "", angles: str = "angle (SBF)") -> None:
-    """Draw how graph, bases and blocks of DimeNet, DimeNet++ and SphereNet hang together (DimeNet, Fig. 4)."""
+def architecture(
+    path: str | Path, last_block: str = "n", title: str = "", angles: str = "angle (SBF)", exchange: bool = False
+) -> None:
+    """Draw how graph, bases and blocks of DimeNet, DimeNet++, SphereNet and DPGN hang together (DimeNet, Fig. 4).
+
+    With `exchange` also DPGN's features of atoms, which are exchanged over global edges.
+    """
     figure, axes, box, arrow = _canvas(5.2, 10.4, title)
     box(0.2, 6.3, 3.0, 1.6, "atoms\n$Z$, $R$", "input")
     box(0.2, 2.3, 3.0, 1.6, "graph\nedges within\nthe cutoff", "input")
@@ -75,6 +80,11 @@ def architecture(path: str | Path, last_block: str = "n", title: str = "", angle
     axes.text(15.3, 7.1, "...", ha="center", fontsize=14)
     box(9.2, 0.1, 9.2, 0.8, "sum over blocks, then over atoms", "head")
     box(19.3, 0.1, 2.4, 0.8, "property", "head")
+    if exchange:
+        text = "atoms exchange features up to the global cutoff,\nbefore every interaction block"
+        box(0.2, 0.1, 7.8, 1.0, text, "block")
+        arrow((1.7, 2.1), (1.7, 1.3))
+        arrow((8.2, 0.5), (9.0, 0.5))
     arrow((18.6, 0.5), (19.1, 0.5))
     arrow((1.7, 6.1), (1.7, 4.1))
     arrow((3.4, 3.6), (4.2, 6.7))

@@ -97,14 +97,17 @@ def painn_filters(model: tf.keras.Model, folder: str | Path) -> list[Path]:
 def filters(model: tf.keras.Model, folder: str | Path) -> list[Path]:
     """Draw the first learned filters of every interaction block (DimeNet, App. D and Fig. 5), angle 0 at the top.
 
-    DimeNet: f_filter2,n(d, angle) = (W_SBF a_SBF)^T W_n, tensor slice n = 1. DimeNet++: W_2 W_1 a_SBF. The angle is the
-    model's own (`model.conventions`). Writes `filters_0.png`, ... for each block.
+    DimeNet: f_filter2,n(d, angle) = (W_SBF a_SBF)^T W_n, tensor slice n = 1. DimeNet++: W_2 W_1 a_SBF, and DPGN's
+    circular representation so. The angle is the model's own (`model.conventions`). Writes `filters_0.png`, ... for each
+    block.
     """
     angle, distance, inputs = _polar_grid(model.cutoff)
     features = model.sbf_layer(inputs).numpy()
     paths = []
     for b, block in enumerate(model.int_blocks):
-        if hasattr(block, "bilinear"):
+        if hasattr(block, "dense_cbf1"):
+            values = features @ block.dense_cbf1.kernel.numpy() @ block.dense_cbf2.kernel.numpy()
+        elif hasattr(block, "bilinear"):
             values = features @ block.dense_sbf.kernel.numpy() @ block.bilinear.numpy()[:, :, 0].T
         elif hasattr(block, "dense_sbf1"):
             values = features @ block.dense_sbf1.kernel.numpy() @ block.dense_sbf2.kernel.numpy()

@@ -1,0 +1,386 @@
+"""DPGN: Svoedstein, "Geometric Message Passing to utilize local and non-local information in 3D Graph Networks"."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from dimenet_tf.basis import BesselBasis, SphericalBasis
+from dimenet_tf.basis.formulas import degrees, orders
+from dimenet_tf.graph import Graph, ingraph
+from dimenet_tf.layers.dense import BasisProjection, dense, linear
+from dimenet_tf.layers.embedding import EmbeddingBlock
+from dimenet_tf.layers.gathers import gather, segment_sum
+from dimenet_tf.layers.geometry import edge_vectors, safe_norm
+from dimenet_tf.layers.initializers import seed_stream
+from dimenet_tf.layers.interaction import SkipUpdate
+from dimenet_tf.layers.kept import kept_by_dense
+from dimenet_tf.layers.nodes import NodeOutputBlock
+from dimenet_tf.layers.output import AtomOutputs, OutputBlock, atom_outputs
+from dimenet_tf.layers.torsions import SphericalSums
+from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
+
+
+class Bases(NamedTuple):
+    """What the distances of edges give all blocks."""
+
+    rbf: tf.Tensor
+    """(edges, num_radial)."""
+    cbf: tf.Tensor
+    """(edges, num_spherical, num_radial), radial part of the circular representation."""
+    sbf: tf.Tensor | None
+    """(edges, num_harmonics, num_radial), radial part of the spherical representation; None without torsions."""
+
+
+class GlobalEdges(NamedTuple):
+    """All pairs of atoms up to the global cutoff."""
+
+    source: tf.Tensor
+    """(global edges,) int32."""
+    target: tf.Tensor
+    """(global edges,) int32."""
+    rbf: tf.Tensor
+    """(global edges, num_radial)."""
+
+
+def projections(basis_emb_size: int, units: int, seeds: Iterator[int], dtype) -> list[tf.keras.layers.Layer]:
+    """Return a linear map down and one up, LB2 of Fig. 4."""
+    return [linear(basis_emb_size, next(seeds), dtype=dtype), linear(units, next(seeds), dtype=dtype)]
+
+
+class Perceptron(tf.keras.layers.Layer):
+    """W2 swish(W1 x + b1) + b2, (n, any) -> (n, units), with as many hidden units."""
+
+    def __init__(self, units: int, seed: int, **kwargs) -> None:
+        super().__init__(autocast=False, **kwargs)
+        seeds, policy = seed_stream(seed), self.dtype_policy
+        self.dense_1 = dense(units, next(seeds), dtype=policy)
+        self.dense_2 = dense(units, next(seeds), activation=None, dtype=policy)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return self.dense_2(self.dense_1(x))
+
+
+class NonLocalBlock(tf.keras.layers.Layer):
+    """Features of the atoms: what reaches them by local edges, unified with what they exchange over the global ones.
+
+    a_i = h_i + sum_j rbf_ji W W * m_ji                        (embedding and rho^(e -> v), Eq. 7)
+    g_i = sum_j global rbf_ij W W * swish(W a_j + b)           (over all j up to the global cutoff)
+    v_i = swish(W [a_i, g_i] + b)
+
+    Returns
+    -------
+    (atoms, int_emb_size)
+
+    Parameters
+    ----------
+    emb_size, int_emb_size, basis_emb_size, seed : int
+    """
+
+    def __init__(self, emb_size: int, int_emb_size: int, basis_emb_size: int, seed: int, **kwargs) -> None:
+        super().__init__(autocast=False, **kwargs)
+        seeds, dtype = seed_stream(seed), self.dtype
+        self.dense_rbf1, self.dense_rbf2 = projections(basis_emb_size, emb_size, seeds, dtype)
+        self.dense_global1, self.dense_global2 = projections(basis_emb_size, int_emb_size, seeds, dtype)
+        self.down_projection = dense(int_emb_size, next(seeds), dtype=dtype)
+        self.unify = dense(int_emb_size, next(seeds), dtype=dtype)
+
+    def call(self, h: tf.Tensor, m: tf.Tensor, rbf: tf.Tensor, far: GlobalEdges, graph: Graph) -> tf.Tensor:
+        atoms = tf.shape(h)[0]
+        a = h + segment_sum(self.dense_rbf2(self.dense_rbf1(rbf)) * m, graph.edge_target, atoms)  # (atoms, emb_size)
+        a_j = gather(self.down_projection(a), far.source)  # (global edges, int_emb_size)
+        g = segment_sum(self.dense_global2(self.dense_global1(far.rbf)) * a_j, far.target, atoms)
+        return self.unify(tf.concat([a, g], axis=-1))
+
+
+class PBlock(tf.keras.layers.Layer):
+    """x + W [m1(x) * m2(x), m3(x)] with perceptrons m1, m2, m3, (n, units) -> (n, units) (Sec. VI).
+
+    Parameters
+    ----------
+    units, seed : int
+    """
+
+    def __init__(self, units: int, seed: int, **kwargs) -> None:
+        super().__init__(autocast=False, **kwargs)
+        seeds, policy, half = seed_stream(seed), self.dtype_policy, units // 2
+        self.m1 = Perceptron(half, next(seeds), dtype=policy)
+        self.m2 = Perceptron(half, next(seeds), dtype=policy)
+        self.m3 = Perceptron(units - half, next(seeds), dtype=policy)
+        # products of features of any size: training starts without them
+        self.dense_out = tf.keras.layers.Dense(units, use_bias=False, kernel_initializer="zeros", dtype=policy)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        features = tf.concat([self.m1(x) * self.m2(x), self.m3(x)], axis=-1)
+        return x + tf.cast(self.dense_out(features), x.dtype)
+
+
+class InteractionBlock(SkipUpdate):
+    """Geometric message passing (Sec. V-A), unified with what the atoms know, residual layers and P-block.
+
+    x_kj = swish(W (rbf_kj W W * swish(W m_kj + b)))
+    s_ji = sum_k sum_b sbf_b W_b (cbf W W * x_kj)              (without bilinear layer: sbf W W * cbf W W * x_kj)
+    y_ji = swish(W m_ji + b) + swish(W [s_ji, v_j, v_i]), then `SkipUpdate`, then `PBlock`
+
+    Parameters
+    ----------
+    emb_size, int_emb_size, basis_emb_size, num_bilinear, num_before_skip, num_after_skip : int
+    torsion, bilinear, p_block : bool
+    seed : int
+    """
+
+    def __init__(
+        self,
+        emb_size: int,
+        int_emb_size: int,
+        basis_emb_size: int,
+        num_bilinear: int,
+        num_before_skip: int,
+        num_after_skip: int,
+        torsion: bool,
+        bilinear: bool,
+        p_block: bool,
+        seed: int,
+        **kwargs,
+    ) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.int_emb_size = int_emb_size
+        self.num_bilinear = num_bilinear
+        self.torsion = torsion
+        self.with_bilinear = bilinear
+        seeds, policy, dtype = seed_stream(seed), self.dtype_policy, self.dtype
+        self.dense_ji = dense(emb_size, next(seeds), dtype=policy)
+        self.dense_kj = dense(emb_size, next(seeds), dtype=policy)
+        self.dense_rbf1, self.dense_rbf2 = projections(basis_emb_size, emb_size, seeds, dtype)
+        self.dense_cbf1 = BasisProjection(basis_emb_size, next(seeds), dtype=dtype)
+        self.dense_cbf2 = linear(int_emb_size, next(seeds), dtype=dtype)
+        if bilinear:
+            self.dense_sbf = BasisProjection(num_bilinear, next(seeds), dtype=dtype)
+            self._bilinear_seed = next(seeds)
+        elif torsion:
+            self.dense_sbf1 = BasisProjection(basis_emb_size, next(seeds), dtype=dtype)
+            self.dense_sbf2 = linear(int_emb_size, next(seeds), dtype=dtype)
+        self.down_projection = dense(int_emb_size, next(seeds), use_bias=False, dtype=policy)
+        self.up_projection = dense(emb_size, next(seeds), use_bias=False, dtype=policy)
+        self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
+        self.p_block = PBlock(emb_size, next(seeds), dtype=policy) if p_block else None
+
+    def build(self, input_shape) -> None:
+        # never called: the sums apply their kernels themselves
+        self.dense_cbf2.build([None, self.dense_cbf1.units])
+        if self.with_bilinear:
+            self.bilinear = self.add_weight(
+                "bilinear",
+                shape=[self.int_emb_size, self.num_bilinear, self.int_emb_size],  # (out, bilinear, in)
+                initializer=tf.keras.initializers.RandomNormal(0.0, 2 / self.int_emb_size, seed=self._bilinear_seed),
+                experimental_autocast=False,
+            )
+        elif self.torsion:
+            self.dense_sbf2.build([None, self.dense_sbf1.units])
+        super().build(input_shape)
+
+    def call(self, m: tf.Tensor, v: tf.Tensor, bases: Bases, sums: SphericalSums, graph: Graph) -> tf.Tensor:
+        x_ji = self.dense_ji(m)  # (edges, emb_size)
+        x_kj = self.dense_kj(m) * tf.cast(self.dense_rbf2(self.dense_rbf1(bases.rbf)), x_ji.dtype)
+        x_kj = tf.cast(self.down_projection(x_kj), m.dtype)  # (edges, int_emb_size)
+        local = self.sum_over_neighbors(x_kj, bases, sums)  # (edges, int_emb_size)
+        v_j, v_i = gather(v, graph.edge_source), gather(v, graph.edge_target)
+        unified = self.up_projection(tf.concat([local, v_j, v_i], axis=-1))  # (edges, emb_size)
+        m = self.update(m, x_ji + unified)
+        return m if self.p_block is None else self.p_block(m)
+
+    def sum_over_neighbors(self, x_kj: tf.Tensor, bases: Bases, sums: SphericalSums) -> tf.Tensor:
+        """Sum over the neighbors k of j that are not i, (edges, int_emb_size)."""
+        circular = sums.zonal, self.dense_cbf1(bases.cbf), self.dense_cbf2.kernel
+        if self.with_bilinear:
+            bilinear = tf.cast(self.bilinear, self.compute_dtype)
+            return sums.sum_bilinear(x_kj, circular, self.dense_sbf(bases.sbf), bilinear)
+        if self.torsion:
+            spherical = sums.harmonics, self.dense_sbf1(bases.sbf), self.dense_sbf2.kernel
+            return sums.sum_gated(x_kj, [circular, spherical])
+        return sums.sum_gated(x_kj, [circular])
+
+
+@tf.keras.utils.register_keras_serializable("dimenet_tf")
+class DPGN(Hyperparameters, tf.keras.Model):
+    """DPGN. `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets).
+
+    There is no code of the author; docs/conventions.md lists what was chosen where the paper is silent or contradicts
+    itself. The energy is E_local + E_non-local (Eq. 1): output blocks read the messages of the local edges, as
+    DimeNet++'s, one more reads the atoms' features after the last exchange over the global edges.
+
+    The published torsion of k about j -> i is measured from the neighbor of j before it. Where two neighbors change
+    their order, the energy jumps, and a mirror image has another energy: for forces choose `torsion: smooth`.
+
+    Parameters
+    ----------
+    emb_size : int
+        Size of the embeddings of messages and atoms.
+    out_emb_size : int
+        Width of the output blocks.
+    int_emb_size : int
+        Size of what is summed over neighbors.
+    basis_emb_size : int
+        Size to which the bases are reduced.
+    num_bilinear : int
+        Size to which the spherical representation is reduced before it meets the circular one in the bilinear layer.
+    num_blocks : int
+        Interaction blocks.
+    num_spherical, num_radial : int
+        Degrees of the spherical harmonics, and radial functions of each.
+    cutoff : float
+        Of local edges, which have distances, angles and torsions, Angstrom.
+    global_cutoff : float
+        Of global edges, which have distances only, Angstrom; at least `cutoff`. All pairs of atoms of a molecule are
+        compared to find them.
+    envelope_exponent : int
+        p - 1 of the envelope (DimeNet, Eq. 8).
+    num_before_skip, num_after_skip : int
+        Residual layers.
+    num_dense_output : int
+        Dense layers of the output blocks.
+    num_targets : int
+    output_init : "GlorotOrthogonal" or "zeros"
+    extensive : bool
+        Used by the head: sum or mean over atoms.
+    global_embedding : bool
+        The radial basis of the global cutoff in the first messages too, as in MPNet (Table III).
+    torsion : "published", "smooth" or "none"
+        Torsion to one neighbor; a mean over all, continuous and the same for mirror images (see
+        `dimenet_tf.layers.torsions.smooth_torsions`); none (Table III).
+    bilinear : bool
+        Bilinear layer of the circular and the spherical representation, or their Hadamard product (Table III). Without
+        torsion there is nothing for it to do: set False.
+    p_blocks : bool
+        P-blocks after the residual layers (Table III).
+    seed : int
+    """
+
+    def __init__(
+        self,
+        emb_size: int = 128,
+        out_emb_size: int = 256,
+        int_emb_size: int = 64,
+        basis_emb_size: int = 8,
+        num_bilinear: int = 32,
+        num_blocks: int = 4,
+        num_spherical: int = 7,
+        num_radial: int = 6,
+        cutoff: float = 5.0,
+        global_cutoff: float = 7.0,
+        envelope_exponent: int = 5,
+        num_before_skip: int = 1,
+        num_after_skip: int = 2,
+        num_dense_output: int = 3,
+        num_targets: int = 1,
+        output_init: str = "GlorotOrthogonal",
+        extensive: bool = True,
+        global_embedding: bool = False,
+        torsion: str = "published",
+        bilinear: bool = True,
+        p_blocks: bool = True,
+        seed: int = 42,
+        **kwargs,
+    ) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.set_hyperparameters(locals())
+        check_choice("torsion", torsion, ("published", "smooth", "none"))
+        if bilinear and torsion == "none":
+            raise ValueError("bilinear: without torsion there is nothing for it to do; set it to False")
+        if global_cutoff < cutoff:
+            raise ValueError(f"global_cutoff: {global_cutoff} is less than the cutoff {cutoff}")
+        self.torsion_rule = {"published": "previous"}.get(torsion, torsion)
+        self.needs = SphericalSums.needs
+        dtype, policy, seeds = self.dtype, self.dtype_policy, seed_stream(seed)
+
+        self.rbf_layer = BesselBasis(num_radial, cutoff, envelope_exponent, dtype=dtype)
+        self.global_rbf_layer = BesselBasis(num_radial, global_cutoff, envelope_exponent, dtype=dtype)
+        self.sbf_layer = SphericalBasis(num_spherical, num_radial, cutoff, envelope_exponent, dtype=dtype)
+        self.bessel_degrees = self.degrees_of_harmonics()
+        self.emb_block = EmbeddingBlock(emb_size, activate_rbf=False, seed=next(seeds), dtype=policy)
+        self.nonlocal_blocks = [
+            NonLocalBlock(emb_size, int_emb_size, basis_emb_size, next(seeds), dtype=dtype) for _ in range(num_blocks)
+        ]
+        self.int_blocks = [
+            InteractionBlock(
+                emb_size,
+                int_emb_size,
+                basis_emb_size,
+                num_bilinear,
+                num_before_skip,
+                num_after_skip,
+                torsion != "none",
+                bilinear,
+                p_blocks,
+                seed=next(seeds),
+                dtype=policy,
+            )
+            for _ in range(num_blocks)
+        ]
+        output = {
+            "num_dense_output": num_dense_output,
+            "num_targets": num_targets,
+            "output_init": output_init,
+            "dtype": dtype,
+        }
+        self.output_blocks = [
+            OutputBlock(emb_size=emb_size, out_emb_size=out_emb_size, seed=next(seeds), **output)
+            for _ in range(num_blocks + 1)
+        ]
+        self.nonlocal_output = NodeOutputBlock(emb_size=out_emb_size, seed=next(seeds), **output)
+
+    def degrees_of_harmonics(self) -> np.ndarray:
+        """Degree of the Bessel functions that multiply each harmonic, (num_harmonics,) int."""
+        even = orders(self.num_spherical) >= self.num_spherical - 1  # m >= 0
+        degree = degrees(self.num_spherical)
+        return degree[even] if self.torsion == "smooth" else degree
+
+    def call(self, graph: Graph) -> AtomOutputs:
+        vectors = edge_vectors(graph)  # (edges, 3)
+        distance = safe_norm(vectors)  # (edges,)
+        bases, far = self.bases(distance), self.global_edges(graph)
+        sums = SphericalSums(graph, vectors, self.sbf_layer, self.torsion_rule)
+
+        first = [bases.rbf, self.radial(self.global_rbf_layer, distance)] if self.global_embedding else [bases.rbf]
+        m = self.emb_block(tf.concat(first, axis=-1), graph)  # (edges, emb_size)
+        h = tf.gather(self.emb_block.embeddings, graph.atomic_numbers)  # (atoms, emb_size)
+        outputs = self.output_blocks[0](m, bases.rbf, graph)  # (atoms, num_targets)
+        for exchange, interaction, output in zip(self.nonlocal_blocks, self.int_blocks, self.output_blocks[1:]):
+            v = exchange(h, m, bases.rbf, far, graph)  # (atoms, int_emb_size)
+            m = interaction(m, v, bases, sums, graph)
+            outputs += output(m, bases.rbf, graph)
+        return atom_outputs(outputs + self.nonlocal_output(v, None, graph))
+
+    def bases(self, distance: tf.Tensor) -> Bases:
+        radial = self.sbf_layer.radial(distance)  # (edges, num_spherical, num_radial)
+        sbf = None if self.torsion == "none" else tf.gather(radial, self.bessel_degrees, axis=1)
+        return Bases(self.radial(self.rbf_layer, distance), radial, sbf)
+
+    def global_edges(self, graph: Graph) -> GlobalEdges:
+        source, target, _ = ingraph.find_edges(graph.positions, graph.num_atoms, self.global_cutoff)
+        distance = safe_norm(gather(graph.positions, source) - gather(graph.positions, target))
+        return GlobalEdges(source, target, self.radial(self.global_rbf_layer, distance))
+
+    @staticmethod
+    def radial(layer: BesselBasis, distance: tf.Tensor) -> tf.Tensor:
+        """Radial basis with the constant factor of Eq. 4, without which features grow from block to block."""
+        return layer(distance) * (math.sqrt(2 / layer.cutoff) / layer.cutoff)
+
+    @property
+    def cutoffs(self) -> list[float]:
+        return [self.cutoff, self.global_cutoff]
+
+    def kept_per_edge(self, neighbors: float) -> float:
+        harmonics = 0 if self.torsion == "none" else len(self.bessel_degrees)
+        if self.bilinear:
+            of_pair = 2 * self.int_emb_size + 2 * self.num_bilinear
+            of_edge = 2 * self.num_bilinear * self.int_emb_size
+        else:
+            of_pair, of_edge = (2 if self.torsion == "none" else 5) * self.int_emb_size, 0
+        of_geometry = 3 * self.num_spherical + 6 * harmonics
+        of_blocks = self.num_blocks * (of_edge + neighbors * of_pair)
+        return kept_by_dense(self) + of_blocks + neighbors * of_geometry
