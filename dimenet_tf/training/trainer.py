@@ -49,7 +49,10 @@ from dimenet_tf.weights import assign_weights, named_variables
 ON_NAN = ("stop", "rollback")
 MAX_ROLLBACKS = 10
 # hyperparameters that change what weights mean, but not their shapes
-MEANING = "cutoff int_cutoff global_cutoff envelope_exponent envelope conventions torsion radial_basis extensive forces_coupled".split()
+MEANING = (
+    *("cutoff", "int_cutoff", "global_cutoff", "envelope_exponent", "envelope", "radial_basis"),
+    *("conventions", "torsion", "extensive", "forces_coupled"),
+)
 FITTED_BATCHES = 4  # whose variances GemNet's scaling factors are chosen by
 
 
