@@ -436,7 +436,8 @@ JOB = ("two", "in.extxyz", "out.extxyz", "--batch-size", 2, "--piece", 5)
 
 @linux
 def test_stopped_in_three_ways_it_goes_on(there, models):
-    expected = uninterrupted(400)
+    count = 1500  # of molecules: long enough that no process ends before it is stopped
+    expected = uninterrupted(count)
     for way in ("a worker is killed", "Ctrl-C", "the parent is killed"):
         before = finished_pieces()
         process = start(*JOB, "--processes", 2)
@@ -453,11 +454,11 @@ def test_stopped_in_three_ways_it_goes_on(there, models):
             assert process.returncode == 2 and last.startswith("error: process") and "was ended by SIGKILL" in last
         elif way == "Ctrl-C":
             assert process.returncode == 130 and "the same command goes on from here" in last
-            assert f"{5 * before} of 400 molecules are there already" in said
+            assert f"{5 * before} of {count} molecules are there already" in said
         assert "Traceback" not in errors
         wait_for(lambda workers=workers: not any(map(is_alive, workers)), 10)
         assert not Path("out.extxyz").exists()
-    assert predict_file("two", "in.extxyz", "out.extxyz", batch_size=2, piece=5) == "400 molecules: out.extxyz"
+    assert predict_file("two", "in.extxyz", "out.extxyz", batch_size=2, piece=5) == f"{count} molecules: out.extxyz"
     assert Path("out.extxyz").read_bytes() == expected
     assert not list(there.glob(".*"))
 

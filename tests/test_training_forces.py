@@ -67,7 +67,7 @@ def test_forces_are_trained_and_reported(tmp_path):
     assert result["mae_of_per_element_fit"]["forces"] == pytest.approx(np.abs(test.target("forces")).mean())
 
 
-@pytest.mark.parametrize("loss", ["dimenet", "gemnet"])
+@pytest.mark.parametrize("loss", ["gemnet", pytest.param("dimenet", marks=pytest.mark.slow)])
 def test_two_replicas_are_one_with_forces(tmp_path, loss):
     trainers = []
     for strategy in ("none", "mirrored"):
