@@ -83,10 +83,14 @@ def print_machine(threads: int) -> None:
     print(f"{name}, {os.cpu_count()} cores, {threads} thread(s), Python {platform.python_version()}\n")
 
 
+def shown(number: float) -> str:
+    return f"{number}" if isinstance(number, int) else f"{number:.4g}"
+
+
 def print_table(columns: dict[str, dict]) -> None:
     """Print columns of numbers by row name; what a column lacks is left empty."""
     rows = list(dict.fromkeys(row for column in columns.values() for row in column))
     print("| | " + " | ".join(columns) + " |\n|" + " --- |" * (len(columns) + 1))
     for row in rows:
-        cells = (f"{column[row]:.4g}" if row in column else "" for column in columns.values())
+        cells = (shown(column[row]) if row in column else "" for column in columns.values())
         print(f"| {row} | " + " | ".join(cells) + " |", flush=True)
