@@ -10,10 +10,11 @@ from test_spherenet import place
 
 from dimenet_tf.heads import scalar_head
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
+from dimenet_tf.layers.nonlocal_blocks import PBlock
 from dimenet_tf.layers.torsions import SphericalSums
 from dimenet_tf.md.measurements import cutoff
 from dimenet_tf.models import build_model
-from dimenet_tf.models.dpgn import DPGN, PBlock
+from dimenet_tf.models.dpgn import DPGN
 from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.weights import named_variables
