@@ -49,8 +49,8 @@ class ServedModel(tf.Module):
     ----------
     predictor : Predictor
     max_atoms : int
-        Of a molecule; larger ones are refused by `serving_default` and `flat`, whose cost grows with the square of a
-        molecule's size. The `edges` signature has no limit.
+        Of a molecule; larger ones are refused by `serving_default` and `flat`, so that no single request takes a
+        server's memory. The `edges` signature has no limit.
     """
 
     def __init__(self, predictor: Predictor, max_atoms: int) -> None:

@@ -29,6 +29,19 @@ def random_batch(seed, sizes):
     return N, rng.integers(1, 10, N.sum()), rng.uniform(0, 2.5 * N.max() ** (1 / 3), (N.sum(), 3))
 
 
+def test_atoms_in_many_cells_and_far_from_the_origin():
+    """Beyond some 20 000 Angstrom all share the outermost cells."""
+    rng = np.random.default_rng(0)
+    N = np.array([400, 1, 50])
+    Z, R = np.ones(N.sum(), int), rng.uniform(-12, 12, (N.sum(), 3))
+    for shift in ([0, 0, 0], [-3e4, 0, 5.0], [20474.9, -20475.1, 1e6]):  # the last cell there is begins at 20470
+        host = GraphStore(N, Z, R + shift, 5.0, ALL, "float64").batch(range(3))
+        assert len(host.edge_source) > 5000
+        assert_same(build(N, Z, R + shift, dtype="float64"), host)
+    edges = ingraph.find_edges(tf.zeros([0, 3]), tf.zeros([0], tf.int32), 5.0)
+    assert [index.shape for index in edges] == [(0,)] * 3
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("needs", [ALL, {"atom_edges"}, set()])
 @pytest.mark.parametrize("sizes", [[1], [9], [1, 1, 1], [3, 1, 12, 7, 1], [40, 2], [25] * 8])

@@ -13,6 +13,7 @@ import tensorflow as tf
 from dimenet_tf.graph.graph import Graph
 
 NUM_ELEMENTS = 95
+CELLS = 2**12  # to each side of the origin
 
 
 def unpad(Z: tf.Tensor, R: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -98,20 +99,24 @@ def after(checks: Sequence, *tensors: tf.Tensor) -> list[tf.Tensor]:
 def find_edges(R: tf.Tensor, num_atoms: tf.Tensor, cutoff: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return edge_source, edge_target, edge_reverse, (edges,) int32, sorted by (target, source).
 
-    All pairs inside each molecule are compared, never those of different molecules.
+    Atoms are put into cells a cutoff wide, and compared with those in the cells around them: time and memory are linear
+    in the number of atoms.
     """
-    size = tf.repeat(num_atoms, num_atoms)  # of each atom's molecule
-    first_atom = tf.repeat(tf.cumsum(num_atoms, exclusive=True), num_atoms)
-    first_pair = tf.cumsum(size, exclusive=True)
-    target = tf.repeat(tf.range(tf.size(size)), size)  # (pairs,)
-    source = tf.gather(first_atom, target) + tf.range(tf.size(target)) - tf.gather(first_pair, target)
-    distance = _distance(R, source, target)
-    near = (distance <= tf.constant(cutoff, R.dtype)) & (source != target)
-    number = tf.cumsum(tf.cast(near, tf.int32)) - 1  # of a pair among the edges
-    pairs = tf.where(near)[:, 0]
-    source, target = tf.gather(source, pairs), tf.gather(target, pairs)
-    reverse = tf.gather(first_pair, source) + target - tf.gather(first_atom, target)  # the pair i -> j
-    return source, target, tf.gather(number, reverse)
+    molecule = tf.repeat(tf.range(tf.size(num_atoms, tf.int64)), num_atoms)
+    cell = _cells(R, cutoff)  # (atoms, 3)
+    number = _cell_number(molecule, cell)
+    order = tf.argsort(number)
+    ascending = tf.gather(number, order)
+    columns = tf.constant([[x, y, 0] for x in (-1, 0, 1) for y in (-1, 0, 1)], tf.int64)
+    around = cell[:, None] + columns  # (atoms, 9, 3), each stands for three cells in a row
+    lowest, highest = (tf.reshape(_cell_number(molecule[:, None], around + [0, 0, z]), [-1]) for z in (-1, 1))
+    first = tf.searchsorted(ascending, lowest)  # (9 atoms,)
+    size = tf.searchsorted(ascending, highest, side="right") - first
+    target = tf.repeat(tf.range(9 * tf.shape(R)[0]) // 9, size)  # (pairs,)
+    within = tf.range(tf.size(target)) - tf.repeat(tf.cumsum(size, exclusive=True), size)
+    source = tf.gather(order, tf.repeat(first, size) + within)
+    near = tf.where((_distance(R, source, target) <= tf.constant(cutoff, R.dtype)) & (source != target))[:, 0]
+    return _sort(tf.gather(source, near), tf.gather(target, near), tf.shape(R)[0])
 
 
 def sort_edges(
@@ -134,19 +139,15 @@ def sort_edges(
     molecule = tf.repeat(tf.range(tf.size(num_atoms)), num_atoms)
     joins = refuse(tf.gather(molecule, source) != tf.gather(molecule, target), "an edge joins two molecules: edge")
     near = tf.where(_distance(R, source, target) <= tf.constant(cutoff, R.dtype))[:, 0]
-    wide = tf.cast(count, tf.int64)
-    j, i = (tf.cast(tf.gather(index, near), tf.int64) for index in (source, target))
-    key = tf.sort(i * wide + j)
-    i, j = key // wide, key % wide
-    opposite = j * wide + i
-    reverse = tf.minimum(tf.searchsorted(key, opposite), tf.size(key) - 1)
+    source, target, reverse = _sort(tf.gather(source, near), tf.gather(target, near), count)
+    twice = (source[1:] == source[:-1]) & (target[1:] == target[:-1])
+    one_way = (tf.gather(source, reverse) != target) | (tf.gather(target, reverse) != source)
     checks = [
         joins,
-        refuse(key[1:] == key[:-1], "an edge is given twice: edge (in sorted order)"),
-        refuse(tf.gather(key, reverse) != opposite, "an edge is given in one direction only: edge (in sorted order)"),
+        refuse(twice, "an edge is given twice: edge (in sorted order)"),
+        refuse(one_way, "an edge is given in one direction only: edge (in sorted order)"),
     ]
-    i, j, reverse = after(checks, i, j, reverse)
-    return tf.cast(j, tf.int32), tf.cast(i, tf.int32), reverse
+    return tuple(after(checks, source, target, reverse))
 
 
 def complete_graph(
@@ -183,6 +184,30 @@ def complete_graph(
         triplet_kj=kj,
         triplet_ji=ji,
     )
+
+
+def _sort(source: tf.Tensor, target: tf.Tensor, num_atoms: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return edges sorted by (target, source), and of each the reverse one (some other one if it is not there)."""
+    wide = tf.cast(num_atoms, tf.int64)
+    key = tf.sort(tf.cast(target, tf.int64) * wide + tf.cast(source, tf.int64))
+    target, source = key // wide, key % wide
+    reverse = tf.minimum(tf.searchsorted(key, source * wide + target), tf.size(key) - 1)
+    return tf.cast(source, tf.int32), tf.cast(target, tf.int32), reverse
+
+
+def _cells(R: tf.Tensor, cutoff: float) -> tf.Tensor:
+    """Return the cell of each atom, (atoms, 3) int64; neighbors are in the same cell or in two that touch.
+
+    Positions thousands of cells away from the origin share the outermost ones, which keeps that true.
+    """
+    width = 1.000001 * cutoff  # more than rounding takes from a distance
+    return tf.cast(tf.clip_by_value(tf.floor(tf.cast(R, tf.float64) / width), 1 - CELLS, CELLS - 2), tf.int64)
+
+
+def _cell_number(molecule: tf.Tensor, cell: tf.Tensor) -> tf.Tensor:
+    """Return a number for each cell of each molecule, (...,) int64: one after the other along z."""
+    x, y, z = tf.unstack(cell + CELLS, axis=-1)
+    return ((molecule * (2 * CELLS) + x) * (2 * CELLS) + y) * (2 * CELLS) + z
 
 
 def _distance(R: tf.Tensor, source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:

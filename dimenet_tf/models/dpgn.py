@@ -152,8 +152,7 @@ class DPGN(Hyperparameters, tf.keras.Model):
     cutoff : float
         Of local edges, which have distances, angles and torsions, Angstrom.
     global_cutoff : float
-        Of global edges, which have distances only, Angstrom; at least `cutoff`. All pairs of atoms of a molecule are
-        compared to find them.
+        Of global edges, which have distances only, Angstrom; at least `cutoff`.
     envelope_exponent : int
         p - 1 of the envelope (DimeNet, Eq. 8).
     num_before_skip, num_after_skip : int
