@@ -19,7 +19,7 @@ from dimenet_tf.data import ethanol_xtb, from_atoms
 from dimenet_tf.errors import UserError
 from dimenet_tf.md import Committee, DimeNetCalculator, StopOnUncertainty, UncertaintyExceeded
 from dimenet_tf.md.certify import certify, fingerprint, format_certificate
-from dimenet_tf.md.measurements import cutoff, finite_differences, nve, symmetries
+from dimenet_tf.md.measurements import cutoff, finite_differences, nve, symmetries, work
 from dimenet_tf.md.velocities import count_vibrations, temperature_of, thermalize
 from dimenet_tf.predictor import load
 
@@ -251,7 +251,22 @@ def test_certificate_finds_what_is_wrong(predictor):
     assert finite_differences(Broken(predictor, scale=1.0001), atoms)["value"] > 1e-6
     rows = symmetries(Broken(predictor, field=1e-3), atoms)
     assert rows["rotation, energy, float64"]["value"] > 1e-8 < rows["permutation, energy, float64"]["value"]
-    assert symmetries(predictor, atoms)["rotation, energy, float64"]["value"] < 1e-8
+    assert all(row["value"] <= row["bound"] for row in symmetries(predictor, atoms).values())
+    assert work(predictor, atoms)["value"] < 1e-6
+    assert work(Broken(predictor, scale=1.01), atoms)["value"] > 1e-5
+
+
+@pytest.mark.parametrize("name, options", [("spherenet", {"conventions": "corrected"}), ("dpgn", {})])
+def test_certificate_finds_the_published_torsion(name, options):
+    """Energies that jump between points where the forces are the gradient, and differ in a mirror."""
+    ethanol = molecule("CH3CH2OH")
+    ethanol.rattle(0.1, seed=0)
+    for torsion, sound in (("published", False), ("smooth", True)):
+        predictor = force_field(name, torsion=torsion, **options)
+        assert finite_differences(predictor, [ethanol])["value"] < 1e-6
+        result = symmetries(predictor, [ethanol]) | {"work": work(predictor, [ethanol])}
+        found = {row_name for row_name, row in result.items() if row["value"] > row["bound"]}
+        assert found == (set() if sound else {"reflection, energy, float64", "reflection, forces, float64", "work"})
 
 
 def test_certificate_finds_a_hard_cutoff(predictor, monkeypatch):

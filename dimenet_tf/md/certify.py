@@ -31,6 +31,7 @@ from dimenet_tf.md.measurements import (  # noqa: E402
     held_out,
     nve,
     symmetries,
+    work,
 )
 from dimenet_tf.predictor import Predictor, load  # noqa: E402
 from dimenet_tf.training.folder import RunFolder  # noqa: E402
@@ -89,6 +90,8 @@ def certify(
     result = {}
     say("forces against finite differences")
     result["forces against finite differences, float64"] = finite_differences(double, frames)
+    say("work of the forces along paths")
+    result["energy against work of the forces, float64"] = work(double, frames)
     say("symmetries")
     for each in dict.fromkeys([predictor, double]):
         result |= symmetries(each, frames)
