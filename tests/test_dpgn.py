@@ -74,11 +74,11 @@ def test_exchange_is_a_sum_over_all_pairs_up_to_the_global_cutoff():
     graph = tensors(graph_of(N, Z, R, model))
     block, far = model.nonlocal_blocks[0], model.global_edges(graph)
     rng = np.random.default_rng(0)
-    h, m = (rng.standard_normal((len(rows), model.emb_size)) for rows in (Z, graph.edge_source))
+    v, m = (rng.standard_normal((len(rows), model.emb_size)) for rows in (Z, graph.edge_source))
     bases = model.bases(safe_norm(edge_vectors(graph)))
-    found = block(tf.constant(h), tf.constant(m), bases.rbf, far, graph)
+    found = block(tf.constant(v), tf.constant(m), bases.rbf, far, graph)
 
-    a = h.copy()
+    a = v.copy()
     weights = projected(bases.rbf.numpy(), block.dense_rbf1, block.dense_rbf2)
     for e, i in enumerate(graph.edge_target.numpy()):
         a[i] += weights[e] * m[e]
@@ -99,22 +99,81 @@ def test_exchange_is_a_sum_over_all_pairs_up_to_the_global_cutoff():
     assert pairs == len(far.source) > len(graph.edge_source)
 
 
+def activated(x: np.ndarray, layer) -> np.ndarray:
+    return swish(projected(x, layer) + (0 if layer.bias is None else layer.bias.numpy()))
+
+
+def p_block(x: np.ndarray, block: PBlock) -> np.ndarray:
+    """x + W [m1(x) * m2(x), m3(x)]."""
+    m1, m2, m3 = (
+        projected(activated(x, layer.dense_1), layer.dense_2) + layer.dense_2.bias
+        for layer in (block.m1, block.m2, block.m3)
+    )
+    return x + projected(np.concatenate([m1 * m2, m3], axis=1), block.dense_out)
+
+
+@pytest.mark.parametrize("p_blocks", [True, False])
+def test_interaction_block(p_blocks):
+    """Gates, what the atoms know, residual layers and P-block, one after the other."""
+    model = make(p_blocks=p_blocks)
+    graph = tensors(graph_of(*molecules("CH3CH2OH"), model))
+    vectors, block, rng = edge_vectors(graph), model.int_blocks[0], np.random.default_rng(0)
+    bases = model.bases(safe_norm(vectors))
+    sums = SphericalSums(graph, vectors, model.sbf_layer, model.torsion_rule)
+    m, v = (rng.standard_normal((count, model.emb_size)) for count in (len(vectors), 9))
+    found = block(tf.constant(m), tf.constant(v), bases, sums, graph)
+
+    x_kj = activated(m, block.dense_kj) * projected(bases.rbf.numpy(), block.dense_rbf1, block.dense_rbf2)
+    x_kj = activated(x_kj, block.down_projection)
+    local = block.sum_over_neighbors(tf.constant(x_kj), bases, sums).numpy()
+    both = v[graph.edge_source.numpy()], v[graph.edge_target.numpy()]
+    kernel = np.concatenate([w.kernel for w in (block.up_projection, block.dense_source, block.dense_target)])
+    y = activated(m, block.dense_ji) + swish(np.concatenate([local, *both], axis=1) @ kernel)
+    for layer in block.layers_before_skip:
+        y = y + activated(activated(y, layer.dense_1), layer.dense_2)
+    expected = m + activated(y, block.final_before_skip)
+    for layer in block.layers_after_skip:
+        expected = expected + activated(activated(expected, layer.dense_1), layer.dense_2)
+    if p_blocks:
+        expected = p_block(expected, block.p_block)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("global_embedding", [True, False])
+def test_blocks_follow_each_other(global_embedding):
+    """First messages (Eq. 8), then edges, atoms and molecule by turns (Eq. 7)."""
+    model = make(global_embedding=global_embedding)
+    N, Z, R = molecules("CH3CH2OH")
+    graph = tensors(graph_of(N, Z, R, model))
+    vectors = edge_vectors(graph)
+    distance = safe_norm(vectors)
+    bases, far = model.bases(distance), model.global_edges(graph)
+    sums = SphericalSums(graph, vectors, model.sbf_layer, model.torsion_rule)
+    rbf, embedding = bases.rbf.numpy(), model.emb_block
+    if global_embedding:
+        ends = far.source.numpy() * len(Z) + far.target.numpy()
+        here = np.searchsorted(np.sort(ends), graph.edge_source.numpy() * len(Z) + graph.edge_target.numpy())
+        rbf = np.concatenate([rbf, far.rbf.numpy()[np.argsort(ends)[here]]], axis=1)
+    v0 = embedding.embeddings.numpy()[Z]
+    both = v0[graph.edge_target.numpy()], v0[graph.edge_source.numpy()]
+    m0 = activated(np.concatenate([*both, projected(rbf, embedding.dense_rbf)], axis=1), embedding.dense)
+    m1 = model.int_blocks[0](tf.constant(m0), tf.constant(v0), bases, sums, graph)
+    v1 = model.nonlocal_blocks[0](tf.constant(v0), m1, bases.rbf, far, graph)
+    m2 = model.int_blocks[1](m1, v1, bases, sums, graph)
+    v2 = model.nonlocal_blocks[1](v1, m2, bases.rbf, far, graph)
+    outputs = [block(tf.constant(m), bases.rbf, graph) for block, m in zip(model.output_blocks, (m0, m1, m2))]
+    expected = sum(outputs) + model.nonlocal_output(v2, None, graph)
+    np.testing.assert_allclose(model(graph).scalars, expected, rtol=1e-10)
+
+
 def test_p_block():
     block = PBlock(5, seed=1, dtype="float64")
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3, 5))
     np.testing.assert_array_equal(block(tf.constant(x)), x)  # at the start
     block.dense_out.kernel.assign(rng.standard_normal((5, 5)))
-    found = block(tf.constant(x)).numpy()
-
-    def perceptron(layer):
-        hidden = swish(projected(x, layer.dense_1) + layer.dense_1.bias)
-        return projected(hidden, layer.dense_2) + layer.dense_2.bias
-
-    m1, m2, m3 = map(perceptron, (block.m1, block.m2, block.m3))
-    assert m1.shape == m2.shape == (3, 2) and m3.shape == (3, 3)
-    features = np.concatenate([m1 * m2, m3], axis=1)
-    np.testing.assert_allclose(found, x + projected(features, block.dense_out), rtol=1e-12)
+    np.testing.assert_allclose(block(tf.constant(x)), p_block(x, block), rtol=1e-12)
+    assert [layer.dense_2.units for layer in (block.m1, block.m2, block.m3)] == [2, 2, 3]
 
 
 def test_atoms_without_neighbors_interact_up_to_the_global_cutoff():

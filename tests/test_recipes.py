@@ -18,7 +18,7 @@ GEMNET_Q = 2_158_470 + 2 * 128  # here the elements 0 and 94 have an embedding t
 RECIPES |= {"md17_gemnet": (1, GEMNET_Q), "md17_ccsd_gemnet": (2, GEMNET_Q), "coll_gemnet": (3, GEMNET_Q)}
 RECIPES |= {"qm9_painn": (1, 589_057), "md17_painn": (2, 589_057)}
 RECIPES |= {"qm9_spherenet": (1, 1_898_566), "md17_spherenet": (2, 1_898_566)}
-DPGN = 2_965_132
+DPGN = 3_096_460
 RECIPES |= {"qm9_dpgn": (1, DPGN), "md17_dpgn": (2, DPGN)}
 HEADINGS = {"dpgn": "DPGN", "gemnet": "GemNet", "painn": "PaiNN", "spherenet": "SphereNet"}
 

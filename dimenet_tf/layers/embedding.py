@@ -62,9 +62,12 @@ class EmbeddingBlock(tf.keras.layers.Layer):
         self.embeddings = atom_embeddings(self, self.emb_size, self._embedding_seed)
         super().build(input_shape)
 
+    def atoms(self, graph: Graph) -> tf.Tensor:
+        return tf.gather(self.embeddings, graph.atomic_numbers)  # (atoms, emb_size)
+
     def call(self, rbf: tf.Tensor, graph: Graph) -> tf.Tensor:
         def first_messages(rbf):
-            h = tf.gather(self.embeddings, graph.atomic_numbers)  # (atoms, emb_size)
+            h = self.atoms(graph)
             h_i = gather(h, graph.edge_target)  # (edges, emb_size)
             h_j = gather(h, graph.edge_source)
             m = self.dense(tf.concat([h_i, h_j, self.dense_rbf(rbf)], axis=-1))  # (edges, emb_size)

@@ -30,15 +30,11 @@ def projections(basis_emb_size: int, units: int, seeds: Iterator[int], dtype) ->
 
 
 class NonLocalBlock(tf.keras.layers.Layer):
-    """Features of the atoms: what reaches them by local edges, unified with what they exchange over the global ones.
+    """Update of the atoms: what reaches them by local edges, unified with what they exchange over the global ones.
 
-    a_i = h_i + sum_j rbf_ji W W * m_ji                        (embedding and rho^(e -> v), Eq. 7)
+    a_i = v_i + sum_j rbf_ji W W * m_ji                        (rho^(e -> v), Eq. 7)
     g_i = sum_j global rbf_ij W W * swish(W a_j + b)           (over all j up to the global cutoff)
-    v_i = swish(W [a_i, g_i] + b)
-
-    Returns
-    -------
-    (atoms, int_emb_size)
+    v'_i = swish(W [a_i, g_i] + b)                             (atoms, emb_size)
 
     Parameters
     ----------
@@ -51,11 +47,11 @@ class NonLocalBlock(tf.keras.layers.Layer):
         self.dense_rbf1, self.dense_rbf2 = projections(basis_emb_size, emb_size, seeds, dtype)
         self.dense_global1, self.dense_global2 = projections(basis_emb_size, int_emb_size, seeds, dtype)
         self.down_projection = dense(int_emb_size, next(seeds), dtype=dtype)
-        self.unify = dense(int_emb_size, next(seeds), dtype=dtype)
+        self.unify = dense(emb_size, next(seeds), dtype=dtype)
 
-    def call(self, h: tf.Tensor, m: tf.Tensor, rbf: tf.Tensor, far: GlobalEdges, graph: Graph) -> tf.Tensor:
-        atoms = tf.shape(h)[0]
-        a = h + segment_sum(self.dense_rbf2(self.dense_rbf1(rbf)) * m, graph.edge_target, atoms)  # (atoms, emb_size)
+    def call(self, v: tf.Tensor, m: tf.Tensor, rbf: tf.Tensor, far: GlobalEdges, graph: Graph) -> tf.Tensor:
+        atoms = tf.shape(v)[0]
+        a = v + segment_sum(self.dense_rbf2(self.dense_rbf1(rbf)) * m, graph.edge_target, atoms)  # (atoms, emb_size)
         a_j = gather(self.down_projection(a), far.source)  # (global edges, int_emb_size)
         g = segment_sum(self.dense_global2(self.dense_global1(far.rbf)) * a_j, far.target, atoms)
         return self.unify(tf.concat([a, g], axis=-1))

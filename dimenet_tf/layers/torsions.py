@@ -17,6 +17,15 @@ from dimenet_tf.layers.quadruplets import STRAIGHT, fade_in
 COPLANAR = 1e-4  # radians; rounding in float32 stays below it
 
 
+def kept_harmonics(num_spherical: int, torsion: str) -> np.ndarray:
+    """Return which harmonics a torsion has, of all in the order of `dimenet_tf.basis.formulas.orders`: (h,) int.
+
+    The smooth torsion has no sines: m >= 0.
+    """
+    order = orders(num_spherical)
+    return np.flatnonzero(order >= num_spherical - 1) if torsion == "smooth" else np.arange(len(order))
+
+
 class SphericalSums(SumFirst):
     """Pairs of edges k -> j -> i in padded slots, and what their geometry gives all interaction blocks.
 
@@ -52,7 +61,7 @@ class SphericalSums(SumFirst):
         polar = polar_factors(num_spherical, z)  # (atoms, k, i, num_spherical^2)
         order = orders(num_spherical)
         if torsion == "smooth":
-            even = np.flatnonzero(order >= num_spherical - 1)  # m >= 0
+            even = kept_harmonics(num_spherical, torsion)
             weights = tf.cast(self.slots.used, z.dtype) * self._weights(vectors, basis)
             around = smooth_torsions(num_spherical, x, y, weights)
             polar, order = by_harmonic(polar, even), order[even] - num_spherical + 1

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.basis import BesselBasis, SphericalBasis
-from dimenet_tf.basis.formulas import degrees, orders
+from dimenet_tf.basis.formulas import degrees
 from dimenet_tf.graph import Graph, ingraph
+from dimenet_tf.layers.activation import swish
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
 from dimenet_tf.layers.embedding import EmbeddingBlock
 from dimenet_tf.layers.gathers import gather
@@ -21,7 +21,7 @@ from dimenet_tf.layers.kept import kept_by_dense
 from dimenet_tf.layers.nodes import NodeOutputBlock
 from dimenet_tf.layers.nonlocal_blocks import GlobalEdges, NonLocalBlock, PBlock, projections
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, atom_outputs
-from dimenet_tf.layers.torsions import SphericalSums
+from dimenet_tf.layers.torsions import SphericalSums, kept_harmonics
 from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
 
 
@@ -67,7 +67,7 @@ class InteractionBlock(SkipUpdate):
         super().__init__(autocast=False, **kwargs)
         self.int_emb_size = int_emb_size
         self.num_bilinear = num_bilinear
-        self.torsion = torsion
+        self.with_torsion = torsion
         self.with_bilinear = bilinear
         seeds, policy, dtype = seed_stream(seed), self.dtype_policy, self.dtype
         self.dense_ji = dense(emb_size, next(seeds), dtype=policy)
@@ -82,7 +82,9 @@ class InteractionBlock(SkipUpdate):
             self.dense_sbf1 = BasisProjection(basis_emb_size, next(seeds), dtype=dtype)
             self.dense_sbf2 = linear(int_emb_size, next(seeds), dtype=dtype)
         self.down_projection = dense(int_emb_size, next(seeds), use_bias=False, dtype=policy)
-        self.up_projection = dense(emb_size, next(seeds), use_bias=False, dtype=policy)
+        self.up_projection = linear(emb_size, next(seeds), dtype=policy)
+        self.dense_source = linear(emb_size, next(seeds), dtype=dtype)
+        self.dense_target = linear(emb_size, next(seeds), dtype=dtype)
         self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
         self.p_block = PBlock(emb_size, next(seeds), dtype=policy) if p_block else None
 
@@ -96,7 +98,7 @@ class InteractionBlock(SkipUpdate):
                 initializer=tf.keras.initializers.RandomNormal(0.0, 2 / self.int_emb_size, seed=self._bilinear_seed),
                 experimental_autocast=False,
             )
-        elif self.torsion:
+        elif self.with_torsion:
             self.dense_sbf2.build([None, self.dense_sbf1.units])
         super().build(input_shape)
 
@@ -105,10 +107,14 @@ class InteractionBlock(SkipUpdate):
         x_kj = self.dense_kj(m) * tf.cast(self.dense_rbf2(self.dense_rbf1(bases.rbf)), x_ji.dtype)
         x_kj = tf.cast(self.down_projection(x_kj), m.dtype)  # (edges, int_emb_size)
         local = self.sum_over_neighbors(x_kj, bases, sums)  # (edges, int_emb_size)
-        v_j, v_i = gather(v, graph.edge_source), gather(v, graph.edge_target)
-        unified = self.up_projection(tf.concat([local, v_j, v_i], axis=-1))  # (edges, emb_size)
-        m = self.update(m, x_ji + unified)
+        m = self.update(m, x_ji + self.unified(local, v, graph))
         return m if self.p_block is None else self.p_block(m)
+
+    def unified(self, local: tf.Tensor, v: tf.Tensor, graph: Graph) -> tf.Tensor:
+        """swish(W [s_ji, v_j, v_i]), (edges, emb_size); the atoms' parts of the product are computed on atoms."""
+        of_atoms = gather(self.dense_source(v), graph.edge_source) + gather(self.dense_target(v), graph.edge_target)
+        of_edges = self.up_projection(local)
+        return swish(of_edges + tf.cast(of_atoms, of_edges.dtype))
 
     def sum_over_neighbors(self, x_kj: tf.Tensor, bases: Bases, sums: SphericalSums) -> tf.Tensor:
         """Sum over the neighbors k of j that are not i, (edges, int_emb_size)."""
@@ -116,7 +122,7 @@ class InteractionBlock(SkipUpdate):
         if self.with_bilinear:
             bilinear = tf.cast(self.bilinear, self.compute_dtype)
             return sums.sum_bilinear(x_kj, circular, self.dense_sbf(bases.sbf), bilinear)
-        if self.torsion:
+        if self.with_torsion:
             spherical = sums.harmonics, self.dense_sbf1(bases.sbf), self.dense_sbf2.kernel
             return sums.sum_gated(x_kj, [circular, spherical])
         return sums.sum_gated(x_kj, [circular])
@@ -127,8 +133,8 @@ class DPGN(Hyperparameters, tf.keras.Model):
     """DPGN. `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets).
 
     There is no code of the author; docs/conventions.md lists what was chosen where the paper is silent or contradicts
-    itself. The energy is E_local + E_non-local (Eq. 1): output blocks read the messages of the local edges, as
-    DimeNet++'s, one more reads the atoms' features after the last exchange over the global edges.
+    itself. Every block updates the edges, then the atoms (Eq. 7). The energy is E_local + E_non-local (Eq. 1): output
+    blocks read the messages of the local edges, as DimeNet++'s, one more reads the atoms after the last block.
 
     The published torsion of k about j -> i is measured from the neighbor of j before it. Where two neighbors change
     their order, the energy jumps, and a mirror image has another energy: for forces choose `torsion: smooth`.
@@ -144,7 +150,8 @@ class DPGN(Hyperparameters, tf.keras.Model):
     basis_emb_size : int
         Size to which the bases are reduced.
     num_bilinear : int
-        Size to which the spherical representation is reduced before it meets the circular one in the bilinear layer.
+        Size to which the spherical representation is reduced before it meets the circular one in the bilinear layer;
+        without that layer it has no meaning.
     num_blocks : int
         Interaction blocks.
     num_spherical, num_radial : int
@@ -152,7 +159,7 @@ class DPGN(Hyperparameters, tf.keras.Model):
     cutoff : float
         Of local edges, which have distances, angles and torsions, Angstrom.
     global_cutoff : float
-        Of global edges, which have distances only, Angstrom; at least `cutoff`.
+        Of global edges, which have distances only, Angstrom; at least `cutoff`. Periodic images are not among them.
     envelope_exponent : int
         p - 1 of the envelope (DimeNet, Eq. 8).
     num_before_skip, num_after_skip : int
@@ -209,33 +216,31 @@ class DPGN(Hyperparameters, tf.keras.Model):
             raise ValueError("bilinear: without torsion there is nothing for it to do; set it to False")
         if global_cutoff < cutoff:
             raise ValueError(f"global_cutoff: {global_cutoff} is less than the cutoff {cutoff}")
-        self.torsion_rule = {"published": "previous"}.get(torsion, torsion)
+        self.torsion_rule = "previous" if torsion == "published" else torsion
         self.needs = SphericalSums.needs
         dtype, policy, seeds = self.dtype, self.dtype_policy, seed_stream(seed)
 
         self.rbf_layer = BesselBasis(num_radial, cutoff, envelope_exponent, dtype=dtype)
         self.global_rbf_layer = BesselBasis(num_radial, global_cutoff, envelope_exponent, dtype=dtype)
         self.sbf_layer = SphericalBasis(num_spherical, num_radial, cutoff, envelope_exponent, dtype=dtype)
-        self.bessel_degrees = self.degrees_of_harmonics()
+        # of the Bessel functions that multiply each harmonic
+        self.bessel_degrees = degrees(num_spherical)[kept_harmonics(num_spherical, torsion)]
         self.emb_block = EmbeddingBlock(emb_size, activate_rbf=False, seed=next(seeds), dtype=policy)
+        interaction = {
+            "emb_size": emb_size,
+            "int_emb_size": int_emb_size,
+            "basis_emb_size": basis_emb_size,
+            "num_bilinear": num_bilinear,
+            "num_before_skip": num_before_skip,
+            "num_after_skip": num_after_skip,
+            "torsion": torsion != "none",
+            "bilinear": bilinear,
+            "p_block": p_blocks,
+            "dtype": policy,
+        }
+        self.int_blocks = [InteractionBlock(seed=next(seeds), **interaction) for _ in range(num_blocks)]
         self.nonlocal_blocks = [
             NonLocalBlock(emb_size, int_emb_size, basis_emb_size, next(seeds), dtype=dtype) for _ in range(num_blocks)
-        ]
-        self.int_blocks = [
-            InteractionBlock(
-                emb_size,
-                int_emb_size,
-                basis_emb_size,
-                num_bilinear,
-                num_before_skip,
-                num_after_skip,
-                torsion != "none",
-                bilinear,
-                p_blocks,
-                seed=next(seeds),
-                dtype=policy,
-            )
-            for _ in range(num_blocks)
         ]
         output = {
             "num_dense_output": num_dense_output,
@@ -249,12 +254,6 @@ class DPGN(Hyperparameters, tf.keras.Model):
         ]
         self.nonlocal_output = NodeOutputBlock(emb_size=out_emb_size, seed=next(seeds), **output)
 
-    def degrees_of_harmonics(self) -> np.ndarray:
-        """Degree of the Bessel functions that multiply each harmonic, (num_harmonics,) int."""
-        even = orders(self.num_spherical) >= self.num_spherical - 1  # m >= 0
-        degree = degrees(self.num_spherical)
-        return degree[even] if self.torsion == "smooth" else degree
-
     def call(self, graph: Graph) -> AtomOutputs:
         vectors = edge_vectors(graph)  # (edges, 3)
         distance = safe_norm(vectors)  # (edges,)
@@ -263,12 +262,12 @@ class DPGN(Hyperparameters, tf.keras.Model):
 
         first = [bases.rbf, self.radial(self.global_rbf_layer, distance)] if self.global_embedding else [bases.rbf]
         m = self.emb_block(tf.concat(first, axis=-1), graph)  # (edges, emb_size)
-        h = tf.gather(self.emb_block.embeddings, graph.atomic_numbers)  # (atoms, emb_size)
+        v = self.emb_block.atoms(graph)  # (atoms, emb_size)
         outputs = self.output_blocks[0](m, bases.rbf, graph)  # (atoms, num_targets)
-        for exchange, interaction, output in zip(self.nonlocal_blocks, self.int_blocks, self.output_blocks[1:]):
-            v = exchange(h, m, bases.rbf, far, graph)  # (atoms, int_emb_size)
-            m = interaction(m, v, bases, sums, graph)
-            outputs += output(m, bases.rbf, graph)
+        for interaction, exchange, output in zip(self.int_blocks, self.nonlocal_blocks, self.output_blocks[1:]):
+            m = interaction(m, v, bases, sums, graph)  # from edges ...
+            v = exchange(v, m, bases.rbf, far, graph)  # ... to atoms ...
+            outputs += output(m, bases.rbf, graph)  # ... to the molecule
         return atom_outputs(outputs + self.nonlocal_output(v, None, graph))
 
     def bases(self, distance: tf.Tensor) -> Bases:

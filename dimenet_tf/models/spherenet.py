@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.basis import BesselBasis, SphericalBasis
-from dimenet_tf.basis.formulas import degrees, official_order, orders
+from dimenet_tf.basis.formulas import degrees, official_order
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
 from dimenet_tf.layers.embedding import EmbeddingBlock
@@ -15,7 +15,7 @@ from dimenet_tf.layers.initializers import seed_stream
 from dimenet_tf.layers.interaction import SkipUpdate
 from dimenet_tf.layers.kept import kept_by_dense
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, atom_outputs
-from dimenet_tf.layers.torsions import SphericalSums
+from dimenet_tf.layers.torsions import SphericalSums, kept_harmonics
 from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
 
 
@@ -150,7 +150,8 @@ class SphereNet(Hyperparameters, tf.keras.Model):
         check_choice("conventions", conventions, ("official", "corrected"))
         check_choice("torsion", torsion, ("published", "smooth", "none"))
         official = conventions == "official"
-        self.torsion_rule = {"published": "next" if official else "previous"}.get(torsion, torsion)
+        published = "next" if official else "previous"
+        self.torsion_rule = published if torsion == "published" else torsion
         self.needs = SphericalSums.needs
         policy, seeds = self.dtype_policy, seed_stream(seed)
 
@@ -196,7 +197,7 @@ class SphereNet(Hyperparameters, tf.keras.Model):
         """
         listed = np.array(official_order(self.num_spherical)) % self.num_spherical
         degree = listed if official else degrees(self.num_spherical)
-        return degree[orders(self.num_spherical) >= self.num_spherical - 1] if self.torsion == "smooth" else degree
+        return degree[kept_harmonics(self.num_spherical, self.torsion)]
 
     def call(self, graph: Graph) -> AtomOutputs:
         vectors = edge_vectors(graph)  # (edges, 3)
