@@ -104,9 +104,8 @@ ETHANOL = molecules("CH3CH2OH")
 
 @pytest.mark.parametrize("handedness", [1, -1])
 def test_rotation_reflection_translation(variant, model, handedness):
-    N, Z, R = ETHANOL  # looks like its mirror image, which is where torsions swap
-    if variant in JUMPING:
-        R = R + 0.2 * np.random.default_rng(0).standard_normal(R.shape)
+    N, Z, R = ETHANOL  # looks like its mirror image
+    R = R + 0.2 * np.random.default_rng(0).standard_normal(R.shape)
     moved = handedness * R @ Rotation.random(random_state=0).as_matrix().T + [3.0, -5.0, 8.0]
     before, after = energies(model, N, Z, R), energies(model, N, Z, moved)
     if variant in JUMPING and handedness == -1:

@@ -43,7 +43,7 @@ class SphereNetReference(Reference):
         return [numbers[pair] for pair in zip(self["idx/edge_j"], self["idx/edge_i"])]
 
 
-@pytest.fixture(params=["small", "basis36"])
+@pytest.fixture(params=["small", "basis36", "basis76"])
 def reference(request) -> SphereNetReference:
     return SphereNetReference(request.param)
 
@@ -89,13 +89,14 @@ def test_intermediates(reference):
 
     m = model.emb_block(rbf, graph)
     found |= {"e1_init": m.numpy()[order], "v_atom_0": model.output_blocks[0](m, rbf, graph)}
+    found["e2_init"] = (model.output_blocks[0].dense_rbf(rbf) * m).numpy()[order]
     tbf = tf.gather(sbf, model.bessel_degrees, axis=1)
     for b, block in enumerate(model.int_blocks):
         m, output = block(m, rbf, sbf, tbf, sums), model.output_blocks[b + 1]
         found |= {f"e1_int_{b}": m.numpy()[order], f"v_atom_{b + 1}": output(m, rbf, graph)}
         found[f"e2_int_{b}"] = (output.dense_rbf(rbf) * m).numpy()[order]
     stored = {key for key in reference.arrays.files if key.startswith("mid64/")}
-    assert {f"mid64/{key}" for key in (*found, "angle", "torsion", "e2_init")} == stored
+    assert {f"mid64/{key}" for key in (*found, "angle", "torsion")} == stored
     for key, ours in found.items():
         assert error(reference.rows(key, np.asarray(ours)), reference[f"mid64/{key}"]) < 1e-9, key
 
@@ -251,6 +252,13 @@ def test_the_published_torsion_jumps_and_the_smooth_one_does_not(path, start, st
         assert change > 1e-3 if jumps else change < 1e-6
 
 
+def test_a_torsion_needs_angles():
+    for name in ("spherenet", "dpgn"):
+        for torsion in ("published", "smooth"):
+            with pytest.raises(ValueError, match="num_spherical: 1 leaves no angles, and no torsions"):
+                build_model(name, num_spherical=1, torsion=torsion)
+
+
 def test_ablations_are_gates_of_one():
     """Without torsion: DimeNet++'s sum. With one degree of harmonics left, the angle has no part in it."""
     options = {**SMALL["spherenet"], "conventions": "corrected"}
@@ -327,3 +335,6 @@ def test_mistakes_in_files_name_the_array(tmp_path):
         load({**state, "update_es.1.lin_t1.weight": np.zeros((5, 81))})
     with pytest.raises(UserError, match="unexpected array 'optimizer'"):
         load({**state, "optimizer": np.zeros(3)})
+    outputs = [name for name in state if name.endswith(".lin.weight") and len(state[name]) == 1]
+    with pytest.raises(UserError, match="this model predicts 2 properties"):
+        load({**state, **{name: np.repeat(state[name], 2, axis=0) for name in outputs}})

@@ -186,12 +186,18 @@ def azimuthal_factors(num_spherical: int, x: tf.Tensor, y: tf.Tensor, axis: int)
 
     A_m for m >= 0 and B_|m| for m < 0, with A_m + i B_m = (x + iy)^m; any shapes.
     """
+    cosines, sines = circular_powers(num_spherical, x, y)
+    return tf.stack([*sines[:0:-1], *cosines], axis=axis)
+
+
+def circular_powers(count: int, x: tf.Tensor, y: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """Return real and imaginary parts of (x + iy)^m, m = 0, 1, ..., count - 1; any shapes."""
     cosines, sines = [tf.ones_like(x)], [tf.zeros_like(x)]
-    for _ in range(1, num_spherical):
+    for _ in range(1, count):
         a, b = cosines[-1], sines[-1]
         cosines.append(x * a - y * b)
         sines.append(x * b + y * a)
-    return tf.stack([*sines[:0:-1], *cosines], axis=axis)
+    return cosines, sines
 
 
 def polar_factors(num_spherical: int, z: tf.Tensor) -> tf.Tensor:

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from dimenet_tf.basis.formulas import official_order, orders
-from dimenet_tf.data.properties import conversion, find_property
+from dimenet_tf.data.properties import PROPERTIES, conversion, find_property
 from dimenet_tf.errors import UserError
 from dimenet_tf.heads import scalar_head
 from dimenet_tf.interop.dimenet import QM9_ELEMENTS
@@ -92,11 +92,16 @@ def load_dig_spherenet(
     Raises
     ------
     UserError
-        If an array is missing, unexpected or of another shape than the model's; names it.
+        If an array is missing, unexpected or of another shape than the model's, names it; if the model predicts several
+        properties.
     """
     weights, hyperparameters = from_dig(read_arrays(path), str(path))
-    own = find_property(target).unit
-    factor = conversion(target, unit or own)
+    if hyperparameters["num_targets"] != 1:
+        raise UserError(
+            f"{path}: this model predicts {hyperparameters['num_targets']} properties, of which DIG has one"
+        )
+    own = find_property(target, unit).unit
+    factor = conversion(target, unit) if unit and target in PROPERTIES else 1.0
     head = scalar_head([target], [own], np.zeros((1, 95)), [0.0], [factor])
     hyperparameters |= {"cutoff": cutoff, "envelope_exponent": envelope_exponent}
     energy = "energy" if target == "energy" else None

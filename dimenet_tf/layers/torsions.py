@@ -7,8 +7,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from dimenet_tf.basis import Envelope, SphericalBasis
-from dimenet_tf.basis.formulas import azimuthal_factors, by_harmonic, orders, polar_factors
+from dimenet_tf.basis import SphericalBasis
+from dimenet_tf.basis.formulas import azimuthal_factors, by_harmonic, circular_powers, orders, polar_factors
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.aggregation import SumFirst
 from dimenet_tf.layers.geometry import perpendicular_frame, safe_norm, unit_vectors
@@ -72,8 +72,7 @@ class SphericalSums(SumFirst):
 
     def _weights(self, vectors: tf.Tensor, basis: SphericalBasis) -> tf.Tensor:
         """Envelope of every neighbor's distance, (atoms, k)."""
-        envelope = Envelope(basis.envelope_exponent, dtype=basis.dtype)
-        return self.slots.pad(envelope(safe_norm(vectors) / basis.cutoff))
+        return self.slots.pad(basis.envelope(safe_norm(vectors) / basis.cutoff))
 
     def sum_gated(self, x: tf.Tensor, gates: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]) -> tf.Tensor:
         """sum_k x_kj prod_g (Y_g G_g W_g), the gates of angle and torsion; belongs to the edges j -> i, (edges, f).
@@ -166,12 +165,16 @@ def smooth_torsions(num_spherical: int, x: tf.Tensor, y: tf.Tensor, weights: tf.
     x, y : (atoms, k, i), place of k around the axis j -> i
     weights : (atoms, k), zero in unused slots
     """
-    powers = azimuthal_factors(num_spherical, x, y, axis=-1)  # sines and cosines, (atoms, k, i, 2 num_spherical - 1)
     w = weights[:, :, None]  # (atoms, k, 1)
-    weighted = w[..., None] * powers
-    product = powers * (tf.reduce_sum(weighted, axis=1, keepdims=True) - weighted)  # q = k is taken out
-    sines, cosines = product[..., num_spherical - 2 :: -1], product[..., num_spherical:]
+
+    def with_others(part: tf.Tensor) -> tf.Tensor:
+        """Each k's times the weighted sum of all others', (atoms, k, i, num_spherical)."""
+        weighted = w[..., None] * part
+        return part * (tf.reduce_sum(weighted, axis=1, keepdims=True) - weighted)
+
+    cosines, sines = circular_powers(num_spherical, x, y)  # of m = 0, 1, ...
+    product = with_others(tf.stack(cosines, axis=-1)) + with_others(tf.stack(sines, axis=-1))
     rest = tf.reduce_sum(w, axis=1, keepdims=True) - w - tf.transpose(w, [0, 2, 1])  # q is neither k nor i
     # k = i is no pair; what stands in its place must be finite only
-    total = tf.maximum(rest, 0)[..., None] + 1
-    return tf.concat([tf.ones_like(product[..., :1]), (sines + cosines) / total], axis=-1)
+    mean = product / (tf.maximum(rest, 0)[..., None] + 1)
+    return tf.concat([tf.ones_like(mean[..., :1]), mean[..., 1:]], axis=-1)

@@ -212,6 +212,8 @@ class DPGN(Hyperparameters, tf.keras.Model):
         super().__init__(autocast=False, **kwargs)
         self.set_hyperparameters(locals())
         check_choice("torsion", torsion, ("published", "smooth", "none"))
+        if num_spherical == 1 and torsion != "none":
+            raise ValueError("num_spherical: 1 leaves no angles, and no torsions; set torsion to 'none'")
         if bilinear and torsion == "none":
             raise ValueError("bilinear: without torsion there is nothing for it to do; set it to False")
         if global_cutoff < cutoff:

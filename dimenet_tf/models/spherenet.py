@@ -113,7 +113,7 @@ class SphereNet(Hyperparameters, tf.keras.Model):
         Used by the head: sum or mean over atoms.
     conventions : "official" or "corrected"
         What released weights expect, or the paper: Bessel functions of the harmonics' degree (Eq. 4), torsions as in
-        Fig. 4; and the envelope on all bases.
+        Fig. 4; and the envelope on all bases. The embedding block is the release's in both.
     torsion : "published", "smooth" or "none"
         Torsion to one neighbor; a mean over all, continuous and the same for mirror images (see
         `dimenet_tf.layers.torsions.smooth_torsions`); none, the ablations of Table 4: "w/o phi", and with
@@ -149,6 +149,8 @@ class SphereNet(Hyperparameters, tf.keras.Model):
         self.set_hyperparameters(locals())
         check_choice("conventions", conventions, ("official", "corrected"))
         check_choice("torsion", torsion, ("published", "smooth", "none"))
+        if num_spherical == 1 and torsion != "none":
+            raise ValueError("num_spherical: 1 leaves no angles, and no torsions; set torsion to 'none'")
         official = conventions == "official"
         published = "next" if official else "previous"
         self.torsion_rule = published if torsion == "published" else torsion
