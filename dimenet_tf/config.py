@@ -15,13 +15,12 @@ from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.graph import GraphStore
 from dimenet_tf.heads import Dipole, DipoleMagnitude, Head, choose_heads
 from dimenet_tf.models import MODELS
-from dimenet_tf.models.hyperparameters import hyperparameters
-from dimenet_tf.predictor import Predictor
+from dimenet_tf.models.hyperparameters import MAY_BE_ZERO, check_numbers, hyperparameters
+from dimenet_tf.predictor import PRECISIONS, Predictor
 from dimenet_tf.training.losses import RHO_FORCE
 from dimenet_tf.training.schedules import DECAYS
 from dimenet_tf.training.settings import TrainingConfig
 
-PRECISIONS = ("float32", "float64", "mixed_bfloat16")
 DERIVED = ("num_targets", "num_vectors")  # hyperparameters that follow from other keys
 
 
@@ -61,6 +60,9 @@ def _fill(complete: dict, given: Mapping, section: str) -> None:
     for key, value in given.items():
         path = f"{section}.{key}" if section else key
         if key not in complete:
+            owners = [name for name, model in MODELS.items() if section == "model" and key in hyperparameters(model)]
+            if owners and key not in DERIVED:
+                raise UserError(f"'{path}' is a key of {', '.join(owners)}; {complete['name']} has none of that name")
             everywhere = [f"{s}.{k}" for s in ("model", "data", "training") for k in defaults()[s]]
             known = [f"{section}.{k}" for k in complete] if section else [*complete, *everywhere]
             raise unknown_name("key", path, known)
@@ -119,24 +121,15 @@ def _names(types: tuple) -> str:
     return " or ".join(dict.fromkeys(words[t] for t in types if t is not tuple))
 
 
-# numbers that may be 0; all others of the sections model and training must be greater
-_MAY_BE_ZERO = (
-    "model.envelope_exponent model.num_before_skip model.num_after_skip model.num_dense_output "
-    "training.warmup_steps training.ema_decay training.histogram_interval "
-    "training.weight_decay training.plateau_cooldown training.plateau_smoothing"
-).split()
+# numbers of the section training that may be 0; all others must be greater
+_MAY_BE_ZERO = "warmup_steps ema_decay histogram_interval weight_decay plateau_cooldown plateau_smoothing".split()
 
 
 def _check_values(config: dict) -> None:
     if config["precision"] not in PRECISIONS:
         raise UserError(f"precision: '{config['precision']}' is none of {', '.join(PRECISIONS)}")
-    for section in ("model", "training"):
-        for key, value in config[section].items():
-            path = f"{section}.{key}"
-            if not isinstance(value, (int, float)) or isinstance(value, bool):
-                continue
-            if not math.isfinite(value) or value < 0 or (value == 0 and path not in _MAY_BE_ZERO):
-                raise UserError(f"{path} = {value} must be {'at least' if path in _MAY_BE_ZERO else 'greater than'} 0")
+    check_numbers(config["model"], MAY_BE_ZERO, "model.")
+    check_numbers(config["training"], _MAY_BE_ZERO, "training.")
     for section in ("units", "keys", "heads"):
         for name, value in config["data"][section].items():
             if not isinstance(value, str):

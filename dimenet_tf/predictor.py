@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Union
 
@@ -22,7 +22,9 @@ from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.weights import load_weights, save_weights
 
 FORMAT = 2  # 1 had sums of scalars only, see `Head.from_config`
+PRECISIONS = ("float32", "float64", "mixed_bfloat16")
 OPTIONS = ("aggregation", "recompute")  # hyperparameters that change no number
+MEMORY = 4e9  # bytes that a batch may keep for its gradient before it is made smaller than it was asked for
 Array = Union[np.ndarray, tf.Tensor]
 # no tensor decides an `if` here, and AutoGraph's rewriting of Python takes a third of a trace's time
 plain_tensorflow = tf.autograph.experimental.do_not_convert
@@ -70,6 +72,8 @@ class Predictor(tf.keras.Model):
         dtype: str = "float32",
         energy: str | None = None,
     ) -> None:
+        if dtype not in PRECISIONS:
+            raise UserError(f"precision: '{dtype}' is none of {', '.join(PRECISIONS)}")
         # of positions, forces and weights; dense layers may have another one
         super().__init__(dtype=tf.keras.mixed_precision.Policy(dtype).variable_dtype)
         if energy is not None:
@@ -170,11 +174,25 @@ class Predictor(tf.keras.Model):
         `before_batch` is called before every batch and may end the prediction by an exception.
         """
         parts = []
-        for start in range(0, len(molecules), batch_size):
+        for batch in self._batches(store, np.asarray(molecules), batch_size):
             if before_batch is not None:
                 before_batch()
-            parts.append(self.predict_graph(store.batch(molecules[start : start + batch_size])))
+            parts.append(self.predict_graph(store.batch(batch)))
         return self._join(parts)
+
+    def _batches(self, store: GraphStore, molecules: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+        """Yield batches of `batch_size` molecules, or of fewer where these would take more than `MEMORY`."""
+        edges, atoms = (store.sizes(of)[molecules] for of in ("edges", "atoms"))
+        kept = self.model.kept_per_edge(float((edges / atoms).max(initial=0)))
+        most = MEMORY / (tf.as_dtype(self.dtype).size * kept)  # edges
+        start = total = 0
+        for i, more in enumerate(edges):
+            if i - start == batch_size or (i > start and total + more > most):
+                yield molecules[start:i]
+                start, total = i, 0
+            total += more
+        if start < len(molecules):
+            yield molecules[start:]
 
     def _join(self, parts: Sequence[Prediction]) -> Prediction:
         """Return predictions behind each other, as NumPy arrays."""
@@ -190,7 +208,7 @@ class Predictor(tf.keras.Model):
         inputs : {"Z": (B, A) int, "R": (B, A, 3) float, Angstrom}, padded with Z = 0 behind each molecule's atoms,
             or a `tf.data.Dataset` of such batches, or `ase.Atoms` in a list (or generator), or the name of a file:
             extended XYZ, npz with N, Z and R, or what else ASE reads
-        batch_size : molecules computed at once
+        batch_size : molecules computed at once; fewer where they are so large that they would need some gigabytes
         verbose : 1 for a progress bar
 
         Returns
@@ -214,7 +232,7 @@ class Predictor(tf.keras.Model):
                 width = max(width, some.width)
                 if len(some.N) == 0:
                     continue
-                part = self.predict_graph(self.graph_store(some.N, some.Z, R).batch(range(len(some.N))))
+                part = self.predict_store(self.graph_store(some.N, some.Z, R), np.arange(len(some.N)), batch_size)
                 parts.append(part._replace(shares=part.shares[:0]))  # not asked for
                 sizes.append(some.N)
                 bar.update(len(some.N))
@@ -322,7 +340,8 @@ class Predictor(tf.keras.Model):
         for key in options:
             known = [option for option in OPTIONS if option in hyperparameters(MODELS[description["model"]["name"]])]
             if key not in known:
-                raise UserError(f"'{key}' is no option of a trained model; options are {', '.join(known)}")
+                name, options_are = description["model"]["name"], f"; options are {', '.join(known)}" if known else ""
+                raise UserError(f"'{key}' is no option of a trained {name}{options_are}")
         description["model"].update(options)
         try:
             predictor = cls.from_config(description)

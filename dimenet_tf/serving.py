@@ -165,7 +165,8 @@ def _metadata(predictor: Predictor, module: ServedModel) -> dict:
         "positions": "Ang",
         "elements": [SYMBOLS[z] for z in predictor.elements],
         "model": predictor.model_name,
-        "cutoff": predictor.model.cutoff,
+        "cutoff": predictor.model.cutoff,  # of `edges`
+        "cutoffs": predictor.model.cutoffs,  # of all that acts between atoms
         "max_atoms": module.max_atoms,
         "signatures": {
             name: {

@@ -16,7 +16,7 @@ ALLOWED = {
     "graph": set(),
     "basis": set(),
     "layers": {"graph", "basis"},
-    "models": {"graph", "basis", "layers"},
+    "models": {"errors", "graph", "basis", "layers"},
     "heads": {"columns", "errors", "graph", "layers"},
     "data": {"columns", "graph", "errors", "elements"},
     "files": set(),

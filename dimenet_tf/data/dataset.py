@@ -168,7 +168,10 @@ def load_container(config: DataConfig) -> DataContainer:
     if config.path is not None:
         for key in ("molecule", "fold", "filter", "cache"):
             if getattr(config, key) != getattr(DataConfig, key):
-                raise UserError(f"data.{key} belongs to data.name; data.path takes a file as it is")
+                raise UserError(
+                    f"data.{key} belongs to data.name; data.path takes a file as it is: set "
+                    f"data.{key}={getattr(DataConfig, key)}"
+                )
         own = {name: unit for name, unit in config.units.items() if name in PROPERTIES or name == "R"}
         return read_file(config.path, config.keys, own, checks)
     if config.name is None:

@@ -64,8 +64,8 @@ UNITS = (
 )
 
 
-def conversion(name: str, unit: str) -> float:
-    """Return the factor from a unit to the one that the library has for a property.
+def conversion(name: str, unit: str, option: str = "") -> float:
+    """Return the factor from a unit to the one that the library has for a property; `option` is where the unit is from.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def conversion(name: str, unit: str) -> float:
     known = next((list(kind) for kind in UNITS if target in kind), [target])
     if unit in known:
         return 1.0
-    raise UserError(f"data.units.{name} = {unit}: {name} can be read in {', '.join(known)}")
+    raise UserError(f"{option or f'data.units.{name}'} = {unit}: {name} can be read in {', '.join(known)}")
 
 
 def find_property(name: str, unit: str | None = None) -> Property:

@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from dimenet_tf.basis.formulas import official_order, orders
-from dimenet_tf.data.properties import PROPERTIES, conversion, find_property
-from dimenet_tf.errors import UserError
+from dimenet_tf.data.properties import PROPERTIES, conversion
+from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.heads import scalar_head
 from dimenet_tf.interop.dimenet import QM9_ELEMENTS
 from dimenet_tf.interop.painn import read_arrays
@@ -100,8 +100,10 @@ def load_dig_spherenet(
         raise UserError(
             f"{path}: this model predicts {hyperparameters['num_targets']} properties, of which DIG has one"
         )
-    own = find_property(target, unit).unit
-    factor = conversion(target, unit) if unit and target in PROPERTIES else 1.0
+    if target not in PROPERTIES:
+        raise unknown_name("target", str(target), PROPERTIES)
+    own = PROPERTIES[target].unit
+    factor = conversion(target, unit, "unit") if unit else 1.0
     head = scalar_head([target], [own], np.zeros((1, 95)), [0.0], [factor])
     hyperparameters |= {"cutoff": cutoff, "envelope_exponent": envelope_exponent}
     energy = "energy" if target == "energy" else None
@@ -114,7 +116,8 @@ def from_dig(arrays: Mapping[str, np.ndarray], source: str) -> tuple[dict[str, n
     """Return the weights under this library's names and in its layout, and the hyperparameters."""
     ours: dict[str, np.ndarray] = {}
     for theirs, array in arrays.items():
-        name = next((re.sub(f"^{a}$", b, theirs) for a, b in NAMES if re.fullmatch(a, theirs)), None)
+        inner = theirs.removeprefix("module.")  # of torch's DataParallel
+        name = next((re.sub(f"^{a}$", b, inner) for a, b in NAMES if re.fullmatch(a, inner)), None)
         if name is None:
             raise UserError(f"{source}: unexpected array '{theirs}'; is this a SphereNet of DIG?")
         name = re.sub(r"(\d+)\+1", lambda number: str(int(number[1]) + 1), name)  # the first output is init_v's

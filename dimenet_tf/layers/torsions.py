@@ -14,6 +14,10 @@ from dimenet_tf.layers.aggregation import SumFirst
 from dimenet_tf.layers.geometry import perpendicular_frame, safe_norm, unit_vectors
 from dimenet_tf.layers.quadruplets import STRAIGHT, fade_in
 
+JUMPS = (
+    "model.torsion: published makes energies jump where neighbors change their order; "
+    "for forces and dynamics train with model.torsion=smooth"
+)
 COPLANAR = 1e-4  # radians; rounding in float32 stays below it
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,8 @@ class DimeNetCalculator(Calculator):
 
     Raises
     ------
+    UserWarning
+        For models whose energies jump (the published torsion of SphereNet and DPGN): they heat up in dynamics.
     UserError
         For models without an energy; when it computes: for periodic cells, elements that the training data did not
         contain, atoms at the same place, positions that are not finite.
@@ -62,6 +65,9 @@ class DimeNetCalculator(Calculator):
         force_field = _with_forces(_open(model), energy)
         if precision not in (None, force_field.precision):
             force_field = force_field.clone(precision)
+        members = force_field.members if isinstance(force_field, Committee) else [force_field]
+        for reason in sorted({member.model.discontinuity for member in members} - {""}):
+            warnings.warn(reason, stacklevel=2)
         self.force_field = force_field
         self.skin = skin
         self.spread = self.polarizability = None

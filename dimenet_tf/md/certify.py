@@ -171,8 +171,10 @@ def main() -> None:
         print(f"written to {folder / CERTIFICATE}")
     except OSError as error:
         raise UserError(f"the certificate could not be written: {error}") from None
-    if not all(row["passed"] in (True, None) for row in result.values()):
-        raise UserError("a measurement is beyond its bound: do not trust this model's dynamics")
+    failed = [name for name, row in result.items() if row["passed"] is False]
+    if failed:
+        reason = f". {predictor.model.discontinuity}" if predictor.model.discontinuity else ""
+        raise UserError(f"beyond its bound: {'; '.join(failed)}: do not trust this model's dynamics{reason}")
     if args.picoseconds < FULL_LENGTH:
         print(f"not a full certificate: it asks for {FULL_LENGTH:g} ps of dynamics")
 

@@ -21,7 +21,7 @@ from dimenet_tf.layers.kept import kept_by_dense
 from dimenet_tf.layers.nodes import NodeOutputBlock
 from dimenet_tf.layers.nonlocal_blocks import GlobalEdges, NonLocalBlock, PBlock, projections
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, atom_outputs
-from dimenet_tf.layers.torsions import SphericalSums, kept_harmonics
+from dimenet_tf.layers.torsions import JUMPS, SphericalSums, kept_harmonics
 from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
 
 
@@ -290,6 +290,10 @@ class DPGN(Hyperparameters, tf.keras.Model):
     @property
     def cutoffs(self) -> list[float]:
         return [self.cutoff, self.global_cutoff]
+
+    @property
+    def discontinuity(self) -> str:
+        return JUMPS if self.torsion == "published" else ""
 
     def kept_per_edge(self, neighbors: float) -> float:
         harmonics = 0 if self.torsion == "none" else len(self.bessel_degrees)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Container, Mapping
 
 import numpy as np
 import tensorflow as tf
 
+from dimenet_tf.errors import UserError
 from dimenet_tf.graph import GraphStore
 
 
@@ -14,6 +17,19 @@ def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise a ValueError that names the key and its choices if `value` is none of them."""
     if value not in choices:
         raise ValueError(f"{key}: '{value}' is none of {', '.join(choices)}")
+
+
+MAY_BE_ZERO = ("envelope_exponent", "num_after_skip", "num_before_skip", "num_dense_output", "num_vectors", "seed")
+
+
+def check_numbers(values: Mapping[str, object], may_be_zero: Container[str], section: str = "") -> None:
+    """Raise a UserError that names the key for a number that is not finite or negative, or zero where it may not be."""
+    for key, value in values.items():
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            continue
+        if not math.isfinite(value) or value < 0 or (value == 0 and key not in may_be_zero):
+            bound = "at least" if key in may_be_zero else "greater than"
+            raise UserError(f"{section}{key} = {value} must be {bound} 0")
 
 
 class Hyperparameters:
@@ -25,6 +41,7 @@ class Hyperparameters:
     def set_hyperparameters(self, arguments: dict) -> None:
         """Store the named arguments of the constructor; `arguments` is its `locals()`."""
         self._hyperparameters = {key: arguments[key] for key in hyperparameters(type(self))}
+        check_numbers(self._hyperparameters, MAY_BE_ZERO)
         for key, value in self._hyperparameters.items():
             setattr(self, key, value)
 
@@ -32,6 +49,11 @@ class Hyperparameters:
     def cutoffs(self) -> list[float]:
         """Distances at which two atoms begin to act on each other, Angstrom; the last one is the longest."""
         return [self.cutoff]
+
+    @property
+    def discontinuity(self) -> str:
+        """Why the model's energies jump and what to do about it, one line; empty where they do not."""
+        return ""
 
     def shared_weights(self) -> list[tuple[tf.Variable, int]]:
         """Return weights that several blocks use, and how many do: their gradients are divided by it in training."""

@@ -15,7 +15,7 @@ from dimenet_tf.layers.initializers import seed_stream
 from dimenet_tf.layers.interaction import SkipUpdate
 from dimenet_tf.layers.kept import kept_by_dense
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, atom_outputs
-from dimenet_tf.layers.torsions import SphericalSums, kept_harmonics
+from dimenet_tf.layers.torsions import JUMPS, SphericalSums, kept_harmonics
 from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
 
 
@@ -215,6 +215,10 @@ class SphereNet(Hyperparameters, tf.keras.Model):
             m = interaction(m, rbf, sbf, tbf, sums)
             outputs += output(m, rbf, graph)
         return atom_outputs(outputs)
+
+    @property
+    def discontinuity(self) -> str:
+        return JUMPS if self.torsion == "published" else ""
 
     def kept_per_edge(self, neighbors: float) -> float:
         harmonics = 0 if self.torsion == "none" else len(self.bessel_degrees)

@@ -21,12 +21,19 @@ def draw(kind: str, source: str, folder: Path) -> list[Path]:
     from dimenet_tf.training.folder import RunFolder
 
     predictor = load(source)
+
+    def angles(of_angle: str, of_torsion: str) -> str:
+        """Name what a model's directional bases depend on."""
+        if getattr(predictor.model, "torsion", "none") == "none":
+            return f"angle ({of_angle})"
+        return f"angle, torsion\n({of_angle}, {of_torsion})"
+
     drawn = {
         "dimenet": (basis, filters, architecture),
         "dimenet_pp": (basis, filters, architecture),
-        "dpgn": (basis, filters, partial(architecture, angles="angle, torsion\n(CBF, SBF)", exchange=True)),
+        "dpgn": (basis, filters, partial(architecture, angles=angles("CBF", "SBF"), exchange=True)),
         "painn": (painn_basis, painn_filters, painn_architecture),
-        "spherenet": (basis, torsion_filters, partial(architecture, angles="angle, torsion\n(SBF, TBF)")),
+        "spherenet": (basis, torsion_filters, partial(architecture, angles=angles("SBF", "TBF"))),
     }
     if kind != "curves" and predictor.model_name not in drawn:
         raise UserError(f"{kind}: pictures are of {', '.join(drawn)}, not of {predictor.model_name}")

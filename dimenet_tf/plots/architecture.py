@@ -81,10 +81,15 @@ def architecture(
     box(9.2, 0.1, 9.2, 0.8, "sum over blocks, then over atoms", "head")
     box(19.3, 0.1, 2.4, 0.8, "property", "head")
     if exchange:
-        text = "atoms exchange features up to the global cutoff,\nbefore every interaction block"
+        text = "atoms: sums of messages, exchanged up to the\nglobal cutoff, after every interaction block"
         box(0.2, 0.1, 7.8, 1.0, text, "block")
         arrow((1.7, 2.1), (1.7, 1.3))
         arrow((8.2, 0.5), (9.0, 0.5))
+        for x in (12.2, 16.0):  # messages go to the atoms, which come back with the next block's input
+            axes.plot([x + 0.3, x + 0.3], [6.1, 5.5], color="#4a7a40", lw=1)
+        axes.plot([8.3, 8.3, 16.3], [1.0, 5.5, 5.5], color="#4a7a40", lw=1)
+        axes.add_patch(FancyArrowPatch((15.7, 5.5), (15.9, 6.3), arrowstyle="-|>", mutation_scale=9, color="#4a7a40"))
+        axes.text(11.0, 5.65, "$v_i$", fontsize=9)
     arrow((18.6, 0.5), (19.1, 0.5))
     arrow((1.7, 6.1), (1.7, 4.1))
     arrow((3.4, 3.6), (4.2, 6.7))
@@ -99,5 +104,6 @@ def architecture(
         arrow((x, 9.0), (x, 8.1))
         arrow((x + 0.5, 9.7), (x + 0.5, 8.1))
     axes.text(10.2, 9.1, "RBF", fontsize=8)
-    axes.text(10.2, 9.8, "SBF, to the directional sum over $k \\in N(j) \\setminus i$", fontsize=8)
+    names = angles.split("(")[-1].rstrip(")")
+    axes.text(10.2, 9.8, f"{names}, to the directional sum over $k \\in N(j) \\setminus i$", fontsize=8)
     figure.savefig(path, dpi=110)

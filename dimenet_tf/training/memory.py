@@ -41,7 +41,8 @@ def available_memory() -> float | None:
 def memory_line(predictor: Predictor, edges: int, neighbors: float) -> str:
     """Return what to tell the user; a warning where the machine has less."""
     needed, free = forecast(predictor, edges, neighbors), available_memory()
-    line = f"memory: about {needed / 1e9:.1f} GB for the largest batch ({edges:,} edges)"
+    about = f"{needed / 1e9:.1f} GB" if needed > 1e8 else f"{needed / 1e6:.0f} MB"
+    line = f"memory: about {about} for the largest batch ({edges:,} edges)"
     if free is None or tf.config.list_physical_devices("GPU"):
         return line
     if needed < free:

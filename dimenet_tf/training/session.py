@@ -139,4 +139,6 @@ def introduction(trainer: Trainer, config: dict) -> list[str]:
     if dropped := data.container.dropped:
         everything = len(data.container) + len(dropped)
         lines.append(f"dropped {len(dropped)} of {everything} molecules: {summary(dropped)} ({folder.dropped_file})")
+    if predictor.energy is not None and predictor.model.discontinuity:
+        lines.append(f"WARNING: {predictor.model.discontinuity}")
     return [*lines, trainer.memory_line()]

@@ -53,7 +53,7 @@ MEANING = (
     *("cutoff", "int_cutoff", "global_cutoff", "envelope_exponent", "envelope", "radial_basis"),
     *("conventions", "torsion", "extensive", "forces_coupled"),
 )
-FITTED_BATCHES = 4  # whose variances GemNet's scaling factors are chosen by
+FITTED_BATCHES, FITTED_ATOMS = 4, 400  # at most, by whose variances GemNet's scaling factors are chosen
 
 
 class Trainer:
@@ -93,6 +93,8 @@ class Trainer:
         self._prepare_data(seed)
         if config.init_from is None and not self.checkpoints.paths():
             some = np.concatenate(self.batches.epoch(0)[:FITTED_BATCHES])
+            fitting = np.cumsum(self.store.sizes("atoms")[some]) <= FITTED_ATOMS
+            some = some[: max(fitting.sum(), 1)]
             fit_scale_factors(self.predictor.model, Graph(*map(tf.constant, self.store.batch(some))))
         self._go_back_to_checkpoint()
         self.workers.agree_on("step of the checkpoint", self.step)
@@ -330,6 +332,8 @@ class Trainer:
 def initialize_from(predictor: Predictor, source: str) -> None:
     """Start from the weights of another run or model of the same architecture and size."""
     other = load(source)
+    if other.model_name != predictor.model_name:
+        raise UserError(f"training.init_from = {source}: it is a {other.model_name}, here is a {predictor.model_name}")
     mine, theirs = predictor.model.get_config(), other.model.get_config()
     for key in MEANING:
         if key in mine and key in theirs and mine[key] != theirs[key]:
