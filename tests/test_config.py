@@ -15,8 +15,13 @@ CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
 WRONG = [
     ({"modle": {}}, "unknown key 'modle'; did you mean 'model'"),
     ({"model": {"emb_sise": 3}}, "unknown key 'model.emb_sise'; did you mean 'model.emb_size'"),
+    (
+        {"model": {"name": "spherenet", "aggregation": "triplets"}},
+        "'model.aggregation' is a key of dimenet, dimenet_pp",
+    ),
+    ({"model": {"name": "painn", "global_cutoff": 7.0}}, "is a key of dpgn; painn has none of that name"),
     ({"model": {"name": "dimnet"}}, "unknown model.name 'dimnet'; did you mean 'dimenet'"),
-    ({"model": {"int_emb_size": 64}}, "unknown key 'model.int_emb_size'"),  # one of DimeNet++'s
+    ({"model": {"int_emb_size": 64}}, "'model.int_emb_size' is a key of dimenet_pp"),  # one of DimeNet++'s
     ({"model": {"num_targets": 2}}, "unknown key 'model.num_targets'"),
     ({"num_steps": 3}, "unknown key 'num_steps'; did you mean 'training.num_steps'"),
     ({"training": {"num_step": 3}}, "did you mean 'training.num_steps'"),

@@ -241,7 +241,7 @@ def test_training_fits_factors_and_keeps_them(tmp_path, options):
     trainer.run()
     assert float(factor) == fitted
     best = load(tmp_path, aggregation="triplets")
-    with pytest.raises(UserError, match="'recompute' is no option of a trained model; options are aggregation"):
+    with pytest.raises(UserError, match="'recompute' is no option of a trained gemnet; options are aggregation"):
         load(tmp_path, recompute=True)
     assert float(best.model.int_blocks[0].trip_interaction.scale_rbf.scale_factor) == fitted
     again = trainer_of(config, tmp_path, force_dataset()).predictor.model

@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -267,6 +268,12 @@ def test_certificate_finds_the_published_torsion(name, options):
         result = symmetries(predictor, [ethanol]) | {"work": work(predictor, [ethanol])}
         found = {row_name for row_name, row in result.items() if row["value"] > row["bound"]}
         assert found == (set() if sound else {"reflection, energy, float64", "reflection, forces, float64", "work"})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            DimeNetCalculator(predictor)
+            DimeNetCalculator([predictor, predictor])
+        said = [str(warning.message) for warning in caught if "makes energies jump" in str(warning.message)]
+        assert len(said) == (0 if sound else 2)
 
 
 def test_certificate_finds_a_hard_cutoff(predictor, monkeypatch):

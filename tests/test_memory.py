@@ -104,6 +104,6 @@ def test_what_the_user_is_told(monkeypatch):
     assert line.startswith("WARNING: memory: about") and "training.batch_size=None training.budget.edges=" in line
     edges = int(line.split("training.budget.edges=")[1].split(",")[0])
     assert memory.forecast(predictor, edges, 20) == pytest.approx(0.1e9, rel=1e-3)
-    assert memory.memory_line(predictor, 0, 0.0).startswith("memory: about 0.0 GB")
+    assert memory.memory_line(predictor, 0, 0.0).startswith("memory: about 0 MB")
     monkeypatch.setattr(memory, "available_memory", lambda: None)
     assert memory.memory_line(predictor, 10, 20).endswith("(10 edges)")

@@ -141,6 +141,28 @@ def test_folder_round_trip(tmp_path, model_name, dtype):
     assert loaded.units == {"U0": "eV", "mu": "D"} and loaded.elements == [1, 6, 8] and loaded.precision == dtype
 
 
+def test_batches_are_smaller_where_molecules_are_large(monkeypatch):
+    predictor, names = make(), ["H2O", "H2", "C6H6", "C6H6", "H2", "CH3CH2OH", "H"]
+    atoms = [molecule(name) for name in names]
+    N, Z, R = (np.concatenate(a) for a in zip(*(([len(a)], a.numbers, a.positions) for a in atoms)))
+    store, expected = predictor.graph_store(N, Z, R), predictor.predict(atoms)["U0"]
+
+    def counted(batch_size: int) -> tuple[int, np.ndarray]:
+        calls = []
+        got = predictor.predict_store(store, np.arange(len(N)), batch_size, lambda: calls.append(1))
+        return len(calls), got.values[:, 0]
+
+    assert counted(32)[0] == 1 and counted(3)[0] == 3
+    edges = store.sizes("edges")
+    room = 4 * (edges[2] + 10) * predictor.model.kept_per_edge((edges / N).max())
+    monkeypatch.setattr("dimenet_tf.predictor.MEMORY", room)  # for one benzene and the two smallest before it
+    batches, values = counted(32)
+    assert batches == 3
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+    monkeypatch.setattr("dimenet_tf.predictor.MEMORY", 1.0)  # one molecule is computed in any case
+    assert counted(32)[0] == len(N)
+
+
 def test_options_of_loading_change_how_not_what(tmp_path):
     predictor = make()
     predictor.to_folder(tmp_path)
@@ -149,10 +171,15 @@ def test_options_of_loading_change_how_not_what(tmp_path):
         loaded = dimenet_tf.load(tmp_path, **options)
         assert loaded.model.get_config() == {**predictor.model.get_config(), "name": loaded.model.name, **options}
         np.testing.assert_allclose(loaded.predict(padded(NAMES))["U0"], expected, rtol=1e-6)
-    with pytest.raises(UserError, match="'cutoff' is no option of a trained model; options are aggregation, recompute"):
+    with pytest.raises(
+        UserError, match="'cutoff' is no option of a trained dimenet_pp; options are aggregation, recompute"
+    ):
         dimenet_tf.load(tmp_path, cutoff=3.0)
     with pytest.raises(UserError, match="aggregation: 'fast' is none of auto"):
         dimenet_tf.load(tmp_path, aggregation="fast")
+    make("spherenet").to_folder(tmp_path / "other")
+    with pytest.raises(UserError, match="'recompute' is no option of a trained spherenet$"):
+        dimenet_tf.load(tmp_path / "other", recompute=True)
 
 
 def test_clone_is_independent():

@@ -338,3 +338,13 @@ def test_mistakes_in_files_name_the_array(tmp_path):
     outputs = [name for name in state if name.endswith(".lin.weight") and len(state[name]) == 1]
     with pytest.raises(UserError, match="this model predicts 2 properties"):
         load({**state, **{name: np.repeat(state[name], 2, axis=0) for name in outputs}})
+    load({f"module.{name}": array for name, array in state.items()})  # of torch's DataParallel
+    file = write(tmp_path / "sound.npz", state)
+    for options, message in (
+        ({"target": "u0"}, "unknown target 'u0'; did you mean 'U0'"),
+        ({"unit": "kcal"}, "unit = kcal: U0 can be read in eV"),
+        ({"cutoff": -1.0}, "cutoff = -1.0 must be greater than 0"),
+        ({"dtype": "float16"}, "precision: 'float16' is none of float32"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_dig_spherenet(file, **options)

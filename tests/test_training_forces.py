@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import SMALL
 from test_training import assert_equal_weights, configuration, dataset, trainer_of
 
 from dimenet_tf.config import resolve
@@ -12,6 +13,7 @@ from dimenet_tf.data.dataset import DataConfig
 from dimenet_tf.predictor import load
 from dimenet_tf.training.folder import RunFolder
 from dimenet_tf.training.report import report
+from dimenet_tf.training.session import introduction
 
 
 def force_dataset(train=12, valid=4):
@@ -36,6 +38,16 @@ def force_dataset(train=12, valid=4):
 
 def force_configuration(**training) -> dict:
     return configuration(**{"batch_size": 4, "num_steps": 4, "evaluation_interval": 2, **training})
+
+
+def test_a_force_field_that_jumps_is_announced(tmp_path):
+    data = force_dataset()
+    for torsion in ("published", "smooth"):
+        config = force_configuration()
+        config = resolve({**config, "model": {"name": "spherenet", **SMALL["spherenet"], "torsion": torsion}})
+        trainer = trainer_of(config, tmp_path / torsion, data)
+        warnings = [line for line in introduction(trainer, config) if line.startswith("WARNING: model.torsion")]
+        assert len(warnings) == (torsion == "published")
 
 
 def test_forces_are_trained_and_reported(tmp_path):

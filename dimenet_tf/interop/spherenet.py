@@ -98,7 +98,7 @@ def load_dig_spherenet(
     weights, hyperparameters = from_dig(read_arrays(path), str(path))
     if hyperparameters["num_targets"] != 1:
         raise UserError(
-            f"{path}: this model predicts {hyperparameters['num_targets']} properties, of which DIG has one"
+            f"{path}: this model predicts {hyperparameters['num_targets']} properties; only a model of one can be read"
         )
     if target not in PROPERTIES:
         raise unknown_name("target", str(target), PROPERTIES)

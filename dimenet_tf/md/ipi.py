@@ -235,6 +235,8 @@ def main() -> None:
     predictor, atoms = load(args.model), read_molecule(args.structure)
     if predictor.energy is None:
         raise UserError(f"{args.model} has no forces: dynamics needs a model that was trained with them")
+    if predictor.model.discontinuity:
+        print(f"WARNING: {predictor.model.discontinuity}", flush=True)
     predictor.predict([atoms] * args.beads, batch_size=args.beads)  # elements are known; nobody waits for a trace
     driver = Driver(predictor, atoms, connector(args.address, args.port, args.unix), args.beads)
     reason = driver.run()
