@@ -52,6 +52,9 @@ class Equivariant(Hyperparameters, tf.keras.Model):
         directed = self.to_vectors(m)[:, :, None] * unit_vectors(edges)[:, None, :]  # (edges, num_vectors, 3)
         return atom_outputs(scalars, segment_sum(directed, graph.edge_target, size))
 
+    def kept_per_edge(self, neighbors):
+        return 10 * self.emb_size
+
 
 @pytest.fixture
 def equivariant(monkeypatch):
