@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Union
@@ -85,6 +87,7 @@ class Predictor(tf.keras.Model):
         self.elements = sorted(int(z) for z in elements)
         self.energy = energy
         self.built = True  # the model has its weights
+        self._kept_per_edge = functools.cache(self.model.kept_per_edge)  # looks at every layer, asked for at each call
         signature = graph_signature(self.dtype)
         self.predict_graph = tf.function(self.compute, input_signature=[signature])
         self._curvature = tf.function(self._curvature_along, input_signature=[signature, signature.positions])
@@ -183,7 +186,7 @@ class Predictor(tf.keras.Model):
     def _batches(self, store: GraphStore, molecules: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
         """Yield batches of `batch_size` molecules, or of fewer where these would take more than `MEMORY`."""
         edges, atoms = (store.sizes(of)[molecules] for of in ("edges", "atoms"))
-        kept = self.model.kept_per_edge(float((edges / atoms).max(initial=0)))
+        kept = self._kept_per_edge(math.ceil((edges / atoms).max(initial=0)))
         most = MEMORY / (tf.as_dtype(self.dtype).size * kept)  # edges
         start = total = 0
         for i, more in enumerate(edges):
