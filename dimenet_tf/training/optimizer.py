@@ -79,4 +79,5 @@ def steps_made(optimizer) -> int:
 
 def learning_rate(optimizer) -> float:
     """Return the learning rate of the next step."""
-    return float(optimizer._optimizer._decayed_lr(tf.float32))
+    # not the inner optimizer's own count, which is 0 until the first step of a session
+    return float(optimizer._optimizer.learning_rate(steps_made(optimizer)))

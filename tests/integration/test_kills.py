@@ -93,28 +93,43 @@ MOMENTS = [
 ]
 
 
+def run_with_accident(cwd: Path, function: str, accident: str) -> subprocess.CompletedProcess:
+    """Train in a process in which a statement is executed when a function of the training is called the third time."""
+    module, *names = function.split(".")
+    program = (
+        "import os, runpy, signal, sys\n"
+        f"import dimenet_tf.training.{module} as module\n"
+        f"owner = {'.'.join(['module', *names[:-1]])}\n"
+        f"original, calls = getattr(owner, {names[-1]!r}), []\n"
+        "def counted(*args, **kwargs):\n"
+        "    calls.append(1)\n"
+        f"    if len(calls) == 3: {accident}\n"
+        "    return original(*args, **kwargs)\n"
+        f"setattr(owner, {names[-1]!r}, counted)\n"
+        f"sys.argv = ['run_train.py', 'with', *{SETTINGS!r}, 'training.num_steps=300']\n"
+        f"runpy.run_path({str(ROOT / 'run_train.py')!r}, run_name='__main__')\n"
+    )
+    environment = {**os.environ, **ONE_THREAD}
+    return subprocess.run([sys.executable, "-c", program], cwd=cwd, text=True, capture_output=True, env=environment)
+
+
 @pytest.mark.slow
 def test_killed_at_the_worst_moments(cwd, undisturbed):
     """Each process ends, as by kill -9, when it calls a function for the third time."""
     for function in MOMENTS:
-        module, *names = function.split(".")
-        ended = (
-            "import os, runpy, sys\n"
-            f"import dimenet_tf.training.{module} as module\n"
-            f"owner = {'.'.join(['module', *names[:-1]])}\n"
-            f"original, calls = getattr(owner, {names[-1]!r}), []\n"
-            "def counted(*args, **kwargs):\n"
-            "    calls.append(1)\n"
-            "    if len(calls) == 3: os._exit(9)\n"
-            "    return original(*args, **kwargs)\n"
-            f"setattr(owner, {names[-1]!r}, counted)\n"
-            f"sys.argv = ['run_train.py', 'with', *{SETTINGS!r}, 'training.num_steps=300']\n"
-            f"runpy.run_path({str(ROOT / 'run_train.py')!r}, run_name='__main__')\n"
-        )
-        environment = {**os.environ, **ONE_THREAD}
-        result = subprocess.run([sys.executable, "-c", ended], cwd=cwd, text=True, capture_output=True, env=environment)
+        result = run_with_accident(cwd, function, "os._exit(9)")
         assert result.returncode == 9, (function, result.stderr)
     finish(start(cwd, "training.num_steps=300"), cwd)
+    assert_same_run(undisturbed, cwd / "runs/a")
+
+
+def test_a_signal_while_validating(cwd, undisturbed):
+    """What is saved has made its steps but not this validation: the next session begins with it."""
+    result = run_with_accident(cwd, "validation.Validation.run", "os.kill(os.getpid(), signal.SIGTERM)")
+    assert result.returncode == 75, result.stderr
+    assert "stopped at step 30;" in result.stdout
+    assert (cwd / "runs/a/metrics.csv").read_text().splitlines()[-1].startswith("20,")
+    assert "going on from step 30" in finish(start(cwd, "training.num_steps=300"), cwd)
     assert_same_run(undisturbed, cwd / "runs/a")
 
 
