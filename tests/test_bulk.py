@@ -435,6 +435,7 @@ JOB = ("two", "in.extxyz", "out.extxyz", "--batch-size", 2, "--piece", 5)
 
 
 @linux
+@pytest.mark.slow
 def test_stopped_in_three_ways_it_goes_on(there, models):
     count = 1500  # of molecules: long enough that no process ends before it is stopped
     expected = uninterrupted(count)

@@ -173,7 +173,9 @@ def test_an_exploding_loss_ends_the_run(tmp_path, monkeypatch):
 
 @pytest.fixture(params=[None, "energy"], ids=["values", "forces"])
 def predictor_and_graph(request, tmp_path):
-    trainer = trainer_of(configuration(), tmp_path)
+    config = configuration()
+    config["model"]["num_blocks"] = 2
+    trainer = trainer_of(config, tmp_path)
     predictor = trainer.predictor if request.param is None else trainer.predictor.with_forces("U0")
     return predictor, Graph(*map(tf.constant, trainer.store.batch(range(4))))
 
@@ -229,10 +231,11 @@ def test_rollback_goes_on_with_a_smaller_learning_rate(tmp_path, capsys):
     assert float(trainer_of(config, tmp_path).rate) == float(trainer.rate)
 
 
-def test_rollback_gives_up(tmp_path):
+def test_rollback_gives_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("dimenet_tf.training.trainer.MAX_ROLLBACKS", 2)  # of 10, which take long
     trainer = trainer_of(configuration(on_nan="rollback"), tmp_path)
     trainer.targets[:] = np.nan
-    with pytest.raises(UserError, match="has been halved 10 times: giving up"):
+    with pytest.raises(UserError, match="has been halved 2 times: giving up"):
         trainer.run()
 
 

@@ -369,6 +369,7 @@ def read_csv(path):
     return dict(zip(rows[0], np.array(rows[1:], float).T))
 
 
+@pytest.mark.slow
 def test_ethanol_vibrates_where_harmonic_analysis_says(command, tmp_path):
     """At 50 K, where it is nearly harmonic; within 40 cm^-1 are asked for."""
     options = ["--temperature", 50, "--picoseconds", 1.7, "--timestep", 1, "--stride", 1, "--trajectories", 1]
