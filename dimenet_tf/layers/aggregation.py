@@ -89,11 +89,14 @@ class SumFirst(OverSlots):
 
     def angular(self, vectors: tf.Tensor, basis: SphericalBasis) -> tf.Tensor:
         """(edges, 3) target to source -> (atoms, k_kj, k_ji, num_spherical), zero where there is no pair."""
-        used = self.slots.used
         incoming = self.slots.pad(vectors)  # (atoms, k, 3)
         cosine = cos_angle(self.angle, v_kj=incoming[:, :, None], v_ji=-incoming[:, None])  # (atoms, k_kj, k_ji)
-        pair = used[:, :, None] & used[:, None] & ~tf.eye(tf.shape(used)[1], dtype=tf.bool)  # k = i is no pair
-        return basis.angular(cosine) * tf.cast(pair, cosine.dtype)[..., None]
+        return basis.angular(cosine) * tf.cast(self.is_pair(), cosine.dtype)[..., None]
+
+    def is_pair(self) -> tf.Tensor:
+        """(atoms, k_kj, k_ji) bool: both slots are used, and k is not i."""
+        used = self.slots.used
+        return used[:, :, None] & used[:, None] & ~tf.eye(tf.shape(used)[1], dtype=tf.bool)
 
     def _coefficients(self, y: tf.Tensor, radial: tf.Tensor) -> tf.Tensor:
         """(edges, l, b) -> (atoms, k_kj, k_ji * b)."""

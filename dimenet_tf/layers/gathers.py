@@ -57,8 +57,9 @@ class NeighborSlots:
 
     def __init__(self, graph: Graph) -> None:
         self.used = graph.atom_edges >= 0  # (atoms, k)
+        self.edges = tf.maximum(graph.atom_edges, 0)  # (atoms, k), what the slots show
         self.shape = tf.shape(graph.atom_edges)
-        self._edge_of_slot = tf.reshape(tf.maximum(graph.atom_edges, 0), [-1])
+        self._edge_of_slot = tf.reshape(self.edges, [-1])
         # edges are sorted by target, so the used slots, row by row, are the edges in order
         self._slot_of_edge = tf.where(tf.reshape(self.used, [-1]))[:, 0]
 

@@ -11,6 +11,7 @@ from dimenet_tf.basis import SphericalBasis
 from dimenet_tf.basis.formulas import azimuthal_factors, by_harmonic, circular_powers, orders, polar_factors
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.aggregation import SumFirst
+from dimenet_tf.layers.gathers import gather, segment_sum
 from dimenet_tf.layers.geometry import perpendicular_frame, safe_norm, unit_vectors
 from dimenet_tf.layers.quadruplets import STRAIGHT, fade_in
 
@@ -55,6 +56,13 @@ class SphericalSums(SumFirst):
 
     def __init__(self, graph: Graph, vectors: tf.Tensor, basis: SphericalBasis, torsion: str) -> None:
         super().__init__(graph, "interior")
+        self.num_edges = tf.shape(graph.edge_source)[0]
+        # of every pair its place among all pairs of slots, and its edges
+        j, kj, ij = tf.unstack(tf.cast(tf.where(self.is_pair()), tf.int32), axis=1)
+        slots = self.slots.shape[1]
+        self._place = (j * slots + kj) * slots + ij
+        self._kj = tf.gather_nd(self.slots.edges, tf.stack([j, kj], axis=1))
+        self._ji = tf.gather(graph.edge_reverse, tf.gather_nd(self.slots.edges, tf.stack([j, ij], axis=1)))
         self.zonal = self.angular(vectors, basis)
         if torsion == "none":
             return
@@ -86,10 +94,11 @@ class SphericalSums(SumFirst):
         x : (edges, f), messages
         gates : of each its harmonics (atoms, k, i, h), projected radial part (edges, h, b) and kernel (b, f)
         """
-        product = self.slots.pad(x)[:, :, None]  # (atoms, k, 1, f)
+        product = gather(x, self._kj)  # (pairs, f): half of all pairs of slots are unused where molecules differ in size
         for y, radial, kernel in gates:
-            product *= tf.matmul(y, self.slots.pad(radial)) @ kernel  # (atoms, k, i, f)
-        return self.turned(self.slots.unpad(tf.reduce_sum(product, axis=1)))
+            coefficients = tf.matmul(y, self.slots.pad(radial))  # (atoms, k, i, b)
+            product *= gather(tf.reshape(coefficients, [-1, radial.shape[2]]), self._place) @ kernel
+        return segment_sum(product, self._ji, self.num_edges)
 
     def sum_bilinear(
         self, x: tf.Tensor, gate: tuple[tf.Tensor, tf.Tensor, tf.Tensor], radial: tf.Tensor, bilinear: tf.Tensor
