@@ -70,17 +70,26 @@ class SphericalSums(SumFirst):
         neighbors = self.slots.pad(unit_vectors(vectors))  # (atoms, k, 3)
         first, second = perpendicular_frame(neighbors)  # of the axes j -> i, (atoms, i, 3)
         x, y, z = (tf.matmul(neighbors, axis, transpose_b=True) for axis in (first, second, neighbors))  # (atoms, k, i)
-        polar = polar_factors(num_spherical, z)  # (atoms, k, i, num_spherical^2)
         order = orders(num_spherical)
+        polar = polar_factors(num_spherical, self._of_pairs(z))  # (pairs, num_spherical^2)
         if torsion == "smooth":
             even = kept_harmonics(num_spherical, torsion)
             weights = tf.cast(self.slots.used, z.dtype) * self._weights(vectors, basis)
-            around = smooth_torsions(num_spherical, x, y, weights)
+            around = self._of_pairs(smooth_torsions(num_spherical, x, y, weights))
             polar, order = by_harmonic(polar, even), order[even] - num_spherical + 1
         else:
             cosine, sine = next_neighbors(x, y, self.slots.used, backwards=torsion == "previous")
-            around = azimuthal_factors(num_spherical, cosine, sine, axis=-1)
-        self.harmonics = polar * by_harmonic(around, order)
+            around = azimuthal_factors(num_spherical, self._of_pairs(cosine), self._of_pairs(sine), axis=-1)
+        self.harmonics = self._in_slots(polar * by_harmonic(around, order))
+
+    def _of_pairs(self, x: tf.Tensor) -> tf.Tensor:
+        """(atoms, k, i, ...) -> (pairs, ...)."""
+        return gather(tf.reshape(x, tf.concat([[-1], x.shape[3:]], axis=0)), self._place)
+
+    def _in_slots(self, x: tf.Tensor) -> tf.Tensor:
+        """(pairs, h) -> (atoms, k, i, h), zero where there is no pair."""
+        atoms, slots = tf.unstack(self.slots.shape)
+        return tf.reshape(segment_sum(x, self._place, atoms * slots**2), [atoms, slots, slots, x.shape[1]])
 
     def _weights(self, vectors: tf.Tensor, basis: SphericalBasis) -> tf.Tensor:
         """Envelope of every neighbor's distance, (atoms, k)."""
@@ -96,8 +105,7 @@ class SphericalSums(SumFirst):
         """
         product = gather(x, self._kj)  # (pairs, f): half of all pairs of slots are unused where molecules differ in size
         for y, radial, kernel in gates:
-            coefficients = tf.matmul(y, self.slots.pad(radial))  # (atoms, k, i, b)
-            product *= gather(tf.reshape(coefficients, [-1, radial.shape[2]]), self._place) @ kernel
+            product *= self._of_pairs(tf.matmul(y, self.slots.pad(radial))) @ kernel
         return segment_sum(product, self._ji, self.num_edges)
 
     def sum_bilinear(
@@ -146,8 +154,9 @@ def next_neighbors(x: tf.Tensor, y: tf.Tensor, used: tf.Tensor, backwards: bool)
     """
     place = tf.transpose(tf.stack([x, y], axis=-1), [0, 2, 1, 3])  # (atoms, i, k, 2)
     azimuth = tf.stop_gradient(tf.atan2(place[..., 1], place[..., 0]))
+    azimuth = -azimuth if backwards else azimuth
     turn = azimuth[:, :, None] - azimuth[..., None]  # (atoms, i, k, q)
-    turn = tf.math.floormod(-turn if backwards else turn, 2 * math.pi)
+    turn = tf.where(turn < 0, turn + 2 * math.pi, turn)
     bent = tf.reduce_sum(place * place, axis=-1) > STRAIGHT**2  # no for q = i: it is on the axis
     other = (used[:, None] & bent)[:, :, None] & (turn > COPLANAR) & (turn < 2 * math.pi - COPLANAR)
     turn = tf.where(other, turn, 2 * math.pi)

@@ -223,6 +223,6 @@ class SphereNet(Hyperparameters, tf.keras.Model):
     def kept_per_edge(self, neighbors: float) -> float:
         harmonics = 0 if self.torsion == "none" else len(self.bessel_degrees)
         gates = 1 if self.torsion == "none" else 2
-        # measured: a torsion is made of many steps
-        of_pairs = 3 * self.num_spherical + 18 * harmonics + self.num_blocks * (3 * gates - 1) * self.int_emb_size
+        # measured: a torsion is made of several steps
+        of_pairs = 3 * self.num_spherical + 6 * harmonics + self.num_blocks * (3 * gates - 1) * self.int_emb_size
         return kept_by_dense(self) + neighbors * of_pairs
