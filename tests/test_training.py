@@ -237,7 +237,7 @@ def test_fine_tuning_starts_from_the_other_models_weights(tmp_path):
     for name, value in weights_of(second).items():
         np.testing.assert_array_equal(value, first[name])
     wider = resolve({**config, "model": {**config["model"], "cutoff": 4.0}})
-    with pytest.raises(UserError, match=r"its model.cutoff is 5.0, here it is 4.0"):
+    with pytest.raises(UserError, match=r"its model.cutoff is 5.0, here it is 4.0; its weights need model.cutoff=5.0"):
         trainer_of(wider, tmp_path / "fourth")
     other = resolve({"model": {"name": "dimenet", **SMALL["dimenet"]}, "training": config["training"]})
     with pytest.raises(UserError, match="training.init_from = .*: it is a dimenet_pp, here is a dimenet"):

@@ -337,7 +337,10 @@ def initialize_from(predictor: Predictor, source: str) -> None:
     mine, theirs = predictor.model.get_config(), other.model.get_config()
     for key in MEANING:
         if key in mine and key in theirs and mine[key] != theirs[key]:
-            raise UserError(f"training.init_from = {source}: its model.{key} is {theirs[key]}, here it is {mine[key]}")
+            raise UserError(
+                f"training.init_from = {source}: its model.{key} is {theirs[key]}, here it is {mine[key]}; "
+                f"its weights need model.{key}={theirs[key]}"
+            )
     vectors = predictor.head.with_vector, other.head.with_vector
     if len(vectors[0]) == len(vectors[1]) and vectors[0] != vectors[1]:  # each has read-out weights of its own
         names = [", ".join(targets) for targets in vectors]
