@@ -32,7 +32,10 @@ def kept_harmonics(num_spherical: int, torsion: str) -> np.ndarray:
 
 
 class SphericalSums(SumFirst):
-    """Pairs of edges k -> j -> i in padded slots, and what their geometry gives all interaction blocks.
+    """Pairs of edges k -> j -> i, and what their geometry gives all interaction blocks.
+
+    Matrix products run over all pairs of padded slots; what is large and elementwise (harmonics, gated messages) over a
+    list of the pairs that there are, half as many where molecules differ in size.
 
     Around the axis j -> i every neighbor has a place x + iy = sin(theta) exp(i azimuth): two scalar products with a
     frame perpendicular to the axis. The torsion basis of k needs cosines and sines of differences of azimuths, which
@@ -51,27 +54,31 @@ class SphericalSums(SumFirst):
     zonal : (atoms, k, i, num_spherical)
         Y_l0, zero where there is no pair.
     harmonics : (atoms, k, i, num_harmonics)
-        Y_lm of the angle and the torsion.
+        Y_lm of the angle and the torsion, zero where there is no pair.
     """
 
     def __init__(self, graph: Graph, vectors: tf.Tensor, basis: SphericalBasis, torsion: str) -> None:
         super().__init__(graph, "interior")
-        self.num_edges = tf.shape(graph.edge_source)[0]
-        # of every pair its place among all pairs of slots, and its edges
-        j, kj, ij = tf.unstack(tf.cast(tf.where(self.is_pair()), tf.int32), axis=1)
-        slots = self.slots.shape[1]
-        self._place = (j * slots + kj) * slots + ij
-        self._kj = tf.gather_nd(self.slots.edges, tf.stack([j, kj], axis=1))
-        self._ji = tf.gather(graph.edge_reverse, tf.gather_nd(self.slots.edges, tf.stack([j, ij], axis=1)))
+        self._list_pairs(graph)
         self.zonal = self.angular(vectors, basis)
-        if torsion == "none":
-            return
+        if torsion != "none":
+            self.harmonics = self._in_slots(self._harmonics(vectors, basis, torsion))
+
+    def _list_pairs(self, graph: Graph) -> None:
+        """Note every pair's place among all pairs of slots, and its two edges."""
+        j, kj, ij = tf.unstack(tf.cast(tf.where(self.is_pair()), tf.int32), axis=1)
+        self._place = (j * self.slots.shape[1] + kj) * self.slots.shape[1] + ij
+        self._kj, ij = (tf.gather_nd(self.slots.edges, tf.stack([j, slot], axis=1)) for slot in (kj, ij))
+        self._ji = tf.gather(graph.edge_reverse, ij)
+        self._num_edges = tf.shape(graph.edge_source)[0]
+
+    def _harmonics(self, vectors: tf.Tensor, basis: SphericalBasis, torsion: str) -> tf.Tensor:
+        """Y_lm of the angle and the torsion of every pair, (pairs, num_harmonics)."""
         num_spherical = basis.num_spherical
         neighbors = self.slots.pad(unit_vectors(vectors))  # (atoms, k, 3)
         first, second = perpendicular_frame(neighbors)  # of the axes j -> i, (atoms, i, 3)
         x, y, z = (tf.matmul(neighbors, axis, transpose_b=True) for axis in (first, second, neighbors))  # (atoms, k, i)
-        order = orders(num_spherical)
-        polar = polar_factors(num_spherical, self._of_pairs(z))  # (pairs, num_spherical^2)
+        polar, order = polar_factors(num_spherical, self._of_pairs(z)), orders(num_spherical)
         if torsion == "smooth":
             even = kept_harmonics(num_spherical, torsion)
             weights = tf.cast(self.slots.used, z.dtype) * self._weights(vectors, basis)
@@ -80,7 +87,7 @@ class SphericalSums(SumFirst):
         else:
             cosine, sine = next_neighbors(x, y, self.slots.used, backwards=torsion == "previous")
             around = azimuthal_factors(num_spherical, self._of_pairs(cosine), self._of_pairs(sine), axis=-1)
-        self.harmonics = self._in_slots(polar * by_harmonic(around, order))
+        return polar * by_harmonic(around, order)
 
     def _of_pairs(self, x: tf.Tensor) -> tf.Tensor:
         """(atoms, k, i, ...) -> (pairs, ...)."""
@@ -103,10 +110,10 @@ class SphericalSums(SumFirst):
         x : (edges, f), messages
         gates : of each its harmonics (atoms, k, i, h), projected radial part (edges, h, b) and kernel (b, f)
         """
-        product = gather(x, self._kj)  # (pairs, f): half of all pairs of slots are unused where molecules differ in size
+        product = gather(x, self._kj)  # (pairs, f)
         for y, radial, kernel in gates:
             product *= self._of_pairs(tf.matmul(y, self.slots.pad(radial))) @ kernel
-        return segment_sum(product, self._ji, self.num_edges)
+        return segment_sum(product, self._ji, self._num_edges)
 
     def sum_bilinear(
         self, x: tf.Tensor, gate: tuple[tf.Tensor, tf.Tensor, tf.Tensor], radial: tf.Tensor, bilinear: tf.Tensor
