@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SMALL
+from conftest import DIMENETS, SMALL
 
 from dimenet_tf.config import build_predictor, resolve, training_config
 from dimenet_tf.data import Split, load_dataset
@@ -26,7 +26,9 @@ from dimenet_tf.weights import named_variables
 
 def configuration(name="dimenet_pp", **training) -> dict:
     training = {"num_steps": 6, "batch_size": 8, "warmup_steps": 2, "evaluation_interval": 3, **training}
-    model = {"name": name, **SMALL[name], "num_blocks": 1, "aggregation": "sum_first"}  # less to trace
+    model = {"name": name, **SMALL[name]}
+    if name in DIMENETS:
+        model |= {"num_blocks": 1, "aggregation": "sum_first"}  # less to trace
     return resolve({"model": model, "training": {**training, "log_interval": 1}})
 
 
