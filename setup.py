@@ -35,7 +35,7 @@ setup(
         "filelock>=3.12",
     ],
     extras_require={
-        "dev": ["pytest>=7.4", "pytest-xdist>=3.3", "ruff==0.17.5", "pre-commit>=3.5", *PIMD],
+        "dev": ["pytest>=7.4", "pytest-xdist>=3.3", "hypothesis>=6.80", "ruff==0.17.5", "pre-commit>=3.5", *PIMD],
         "pimd": PIMD,
         # makes dimenet_tf/data/sample; never needed to use it
         "sample": ["rdkit==2026.9.1", "tblite==0.8.0"],

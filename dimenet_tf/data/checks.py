@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dimenet_tf.data.charges import why_refused
 from dimenet_tf.data.properties import conversion, find_property
 from dimenet_tf.elements import MAX_Z
 from dimenet_tf.errors import UserError
@@ -83,6 +84,10 @@ def find_bad(data: DataContainer, checks: Checks) -> list[Bad]:
         f"an atomic number that is not in 1 ... {MAX_Z}": atoms((data.Z < 1) | (data.Z > MAX_Z)),
         "a coordinate that is not finite": atoms(~np.isfinite(data.R).all(axis=1)),
     }
+    reasons = {
+        int(m): why_refused(data.charge[m], data.spin[m]) for m in np.flatnonzero((data.charge != 0) | (data.spin != 1))
+    }
+    faults["a charge or spin that the models do not take"] = reasons
     if checks.max_atoms is not None:
         large = np.flatnonzero(checks.max_atoms < N)
         faults[f"more than {checks.max_atoms} atoms"] = {int(m): f"{N[m]}" for m in large}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -27,18 +28,27 @@ class DataContainer:
     id : (molecules,) int or str, all different; 0, 1, 2, ... where left out
     source : str, named in errors
     split : the one that comes with the data, where one does
+    charge, spin : (molecules,) float, total charge in e and spin multiplicity 2S + 1; 0 and 1 where left out
+    weight : (molecules,) float, weight of each molecule in the loss; 1 where left out
     check : bool; without, the arrays need only fit each other, for parts and for data that `checked` looks at next
 
     Raises
     ------
     UserError
         If array lengths do not fit, or a molecule is bad: a coordinate that is not finite, an atomic number out of
-        range, two atoms closer than 0.3 Angstrom, a single atom or none, the id of another one; names the first
-        molecule of each kind.
+        range, two atoms closer than 0.3 Angstrom, a single atom or none, a charge or spin that the models do not take,
+        the id of another one; names the first molecule of each kind.
+
+    Attributes
+    ----------
+    dropped : molecules that `checked` left out
+    notes : remarks of the reader, one line each: what the file holds that is not used, or was read as something else
+    found : what the file holds, by name, each with its shape or type in words
     """
 
     dropped: Sequence[Bad] = ()
-    """Molecules that `checked` left out."""
+    notes: Sequence[str] = ()
+    found: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -50,27 +60,38 @@ class DataContainer:
         source: str = "data",
         split: Split | None = None,
         check: bool = True,
+        charge: Sequence[float] | None = None,
+        spin: Sequence[float] | None = None,
+        weight: Sequence[float] | None = None,
     ) -> None:
-        self._fill(N, Z, R, targets or {}, id, source, split)
+        self._fill(N, Z, R, targets or {}, id, source, split, charge, spin, weight)
         self._check_shapes()
         if check:
             self.checked(STRICT)
 
-    def _fill(self, N, Z, R, targets, id, source, split) -> None:
+    def _fill(self, N, Z, R, targets, id, source, split, charge=None, spin=None, weight=None) -> None:
         self.source = source
         self.split = split
         self.N, self.Z = _whole(N), _whole(Z)
         self.R = np.asarray(R)
         self.id = np.arange(len(self.N)) if id is None else np.asarray(id)
         self.targets = {key: np.asarray(values, np.float64) for key, values in targets.items()}
+        defaults = (("charge", charge, 0.0), ("spin", spin, 1.0), ("weight", weight, 1.0))
+        for name, values, default in defaults:
+            values = np.full(len(self.N), default) if values is None else np.asarray(values, np.float64)
+            setattr(self, name, values)
 
     def _check_shapes(self) -> None:
         if self.N.ndim != 1 or (self.N < 0).any():
             raise UserError(f"{self.source}: N must be a list of numbers of atoms, one for each molecule")
         atoms = int(self.N.sum())
-        for key, array, shape in (("Z", self.Z, (atoms,)), ("R", self.R, (atoms, 3)), ("id", self.id, self.N.shape)):
-            if array.shape != shape:
-                raise UserError(f"{self.source}: {key} has shape {array.shape}, but N asks for {shape}")
+        shapes = {"Z": (atoms,), "R": (atoms, 3), **dict.fromkeys(("id", "charge", "spin", "weight"), self.N.shape)}
+        for key, shape in shapes.items():
+            found = getattr(self, key).shape
+            if found != shape:
+                raise UserError(f"{self.source}: {key} has shape {found}, but N asks for {shape}")
+        if not (np.isfinite(self.weight) & (self.weight >= 0)).all():
+            raise UserError(f"{self.source}: the weights of molecules must be finite and at least 0")
         for key, values in self.targets.items():
             kind = find_property(key)
             shape = (atoms if kind.per_atom else len(self), *kind.shape)
@@ -156,6 +177,32 @@ class DataContainer:
         reject(bad, f"target '{name}' is missing or not finite")
         return values
 
+    def labelled(self, name: str) -> np.ndarray:
+        """Return which molecules have a complete and finite value of a property, (molecules,) bool."""
+        values = self.targets[name]
+        finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        if not find_property(name).per_atom:
+            return finite
+        return np.bincount(self.molecule_of_atom[~finite], minlength=len(self)) == 0
+
+    def labels(self, name: str) -> np.ndarray:
+        """Return a property as `target` does, with NaN for every molecule that lacks it.
+
+        A molecule that has a part of it, the forces of some of its atoms for instance, lacks it as a whole.
+
+        Raises
+        ------
+        UserError
+            If there is no property of that name; names the closest one.
+        """
+        if name not in self.targets:
+            raise unknown_name("target", name, self.targets)
+        values, has = self.targets[name], self.labelled(name)
+        if has.all():
+            return values
+        rows = has[self.molecule_of_atom] if find_property(name).per_atom else has
+        return np.where(rows.reshape(-1, *[1] * (values.ndim - 1)), values, np.nan)
+
     def select(self, molecules: np.ndarray) -> DataContainer:
         """Return the data set of the given molecules, in the given order, without a split."""
         molecules = np.asarray(molecules, np.int64)
@@ -164,7 +211,10 @@ class DataContainer:
         atoms = np.concatenate([np.empty(0, np.int64), *pieces])
         targets = {key: v[atoms if find_property(key).per_atom else molecules] for key, v in self.targets.items()}
         part = DataContainer.__new__(DataContainer)  # what was checked once need not be again
-        part._fill(self.N[molecules], self.Z[atoms], self.R[atoms], targets, self.id[molecules], self.source, None)
+        state = (array[molecules] for array in (self.charge, self.spin, self.weight))
+        N, Z, R, id = self.N[molecules], self.Z[atoms], self.R[atoms], self.id[molecules]
+        part._fill(N, Z, R, targets, id, self.source, None, *state)
+        part.notes, part.found = self.notes, self.found
         return part
 
     def checksum(self) -> str:
