@@ -19,9 +19,11 @@ from dimenet_tf.cli import one_line_errors, quiet_tensorflow
 quiet_tensorflow()
 
 from dimenet_tf.bulk import predict_file  # noqa: E402
+from dimenet_tf.domain import ACTIONS, NOT_RECORDED  # noqa: E402
 from dimenet_tf.elements import symbols  # noqa: E402
 from dimenet_tf.errors import UserError  # noqa: E402
 from dimenet_tf.predictor import Predictor, load  # noqa: E402
+from dimenet_tf.structures.units import LENGTH  # noqa: E402
 
 PREDICT = """Predict the molecules of a file, in order and in constant memory.
 
@@ -38,6 +40,7 @@ def describe(predictor: Predictor) -> dict:
         "predicts": predictor.units,
         "heads": {part.target: part.name for part in predictor.head.parts},
         "elements": symbols(predictor.elements),
+        "domain": NOT_RECORDED if predictor.domain is None else predictor.domain.describe(),
         "precision": predictor.precision,
         "hyperparameters": {k: v for k, v in predictor.model.get_config().items() if k not in ("name", "dtype")},
     }
@@ -76,6 +79,17 @@ def add_predict(commands) -> None:
         help="at a molecule that cannot be predicted: stop (error), or keep its place in the output, without numbers "
         "in extended XYZ (error=... says why) and with NaN in npz (skip)",
     )
+    predict.add_argument(
+        "--domain",
+        choices=ACTIONS,
+        default="flag",
+        help="molecules outside of the model's domain: mark them by in_domain (flag), or treat them as bad (error)",
+    )
+    predict.add_argument(
+        "--length-unit",
+        choices=tuple(LENGTH),
+        help="of the positions; without it they are taken as Angstrom unless their bonds say otherwise",
+    )
     predict.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # started by --processes
 
 
@@ -95,6 +109,8 @@ def run_predict(args: argparse.Namespace) -> None:
             (k, n),
             args.on_bad,
             args.worker,
+            args.domain,
+            args.length_unit,
         )
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
@@ -114,6 +130,12 @@ def main() -> None:
     export.add_argument("model")
     export.add_argument("folder", help="a numbered folder: served/1")
     export.add_argument("--max-atoms", type=int, default=1000, help="of a molecule; larger ones are refused")
+    export.add_argument(
+        "--domain",
+        choices=ACTIONS,
+        default="flag",
+        help="molecules outside of the model's domain: mark them by the output in_domain (flag), or refuse (error)",
+    )
     info = commands.add_parser("info", help="what a model predicts")
     info.add_argument("model")
     args = parser.parse_args()
@@ -122,7 +144,7 @@ def main() -> None:
         return
     predictor = load(args.model)
     if args.command == "export":
-        predictor.export(args.folder, args.max_atoms)
+        predictor.export(args.folder, args.max_atoms, args.domain)
         print(f"{args.folder}: signatures serving_default, flat, edges; predicts {', '.join(predictor.units)}")
     else:
         print(json.dumps(describe(predictor), indent=1))

@@ -11,6 +11,7 @@ import numpy as np
 
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.dataset import DataConfig, Dataset
+from dimenet_tf.domain import Domain
 from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.graph import GraphStore
 from dimenet_tf.heads import Dipole, DipoleMagnitude, Head, choose_heads
@@ -212,7 +213,9 @@ def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
         model["aggregation"] = choose_by_neighbors(model, training)
     try:
         energy = "energy" if dataset.has_forces else None
-        return Predictor(config["model"]["name"], model, head, training.elements, config["precision"], energy)
+        labels = [name for name, kind in zip(dataset.names, dataset.kinds) if not kind.shape]
+        domain = Domain.of(training, model["cutoff"], [*labels, *(["forces"] if dataset.has_forces else [])])
+        return Predictor(config["model"]["name"], model, head, training.elements, config["precision"], energy, domain)
     except ValueError as error:
         if str(error).split(":")[0] not in config["model"]:
             raise

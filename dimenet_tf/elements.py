@@ -1,6 +1,10 @@
-"""Element symbols."""
+"""Element symbols and sum formulas."""
 
 from __future__ import annotations
+
+import re
+
+import numpy as np
 
 from dimenet_tf.errors import unknown_name
 
@@ -23,3 +27,30 @@ def atomic_number(symbol: str, where: str) -> int:
 def symbols(numbers) -> str:
     """Return the symbols of atomic numbers, for people: 'H, C, O'."""
     return ", ".join(SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"Z={z}" for z in numbers)
+
+
+def composition_of(formula: str) -> np.ndarray:
+    """Return how many atoms of each element a sum formula has, (95,) int.
+
+    Examples
+    --------
+    >>> composition_of("C2H6O")[[1, 6, 8]]
+    array([6, 2, 1])
+    """
+    counts = np.zeros(MAX_Z + 1, np.int64)
+    for symbol, number in re.findall(r"([A-Z][a-z]?)(\d*)", formula):
+        counts[atomic_number(symbol, f"the formula {formula}")] += int(number or 1)
+    return counts
+
+
+def hill(composition: np.ndarray) -> str:
+    """Return the sum formula of a composition, (95,) int, in Hill's order.
+
+    Examples
+    --------
+    >>> hill(composition_of("OH6C2"))
+    'C2H6O'
+    """
+    first = [6, 1] if composition[6] else []
+    others = sorted(set(np.flatnonzero(composition)) - set(first), key=SYMBOLS.__getitem__)
+    return "".join(f"{SYMBOLS[z]}{n if n > 1 else ''}" for z in (*first, *others) if (n := composition[z]))

@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from dimenet_tf.admission import Admission
 from dimenet_tf.data.inputs import read_molecules
-from dimenet_tf.elements import symbols
+from dimenet_tf.domain import Domain, DomainWatch
 from dimenet_tf.errors import UserError
 from dimenet_tf.folders import DESCRIPTION, WEIGHTS, find_predictor, read_description
 from dimenet_tf.graph import Graph, GraphStore, graph_signature, ingraph
@@ -41,6 +42,8 @@ class Prediction(NamedTuple):
     """(atoms, columns) float64: what each atom contributes to them; their sums are `values`."""
     forces: Array
     """(atoms, 3), eV/Angstrom; no rows where the predictor has no forces."""
+    in_domain: Array | tuple = ()
+    """(molecules,) bool, see `Domain`; () in training and for a predictor that does not record its domain."""
 
 
 @tf.keras.utils.register_keras_serializable("dimenet_tf")
@@ -58,6 +61,7 @@ class Predictor(tf.keras.Model):
     elements : atomic numbers that the training data contained; others are refused
     dtype : "float32", "float64", or "mixed_bfloat16": float32 with the wide dense layers in bfloat16
     energy : the target whose negative gradient are the forces; None for a predictor without forces
+    domain : what it was trained on; None where that is not recorded
 
     Raises
     ------
@@ -73,11 +77,13 @@ class Predictor(tf.keras.Model):
         elements: Sequence[int],
         dtype: str = "float32",
         energy: str | None = None,
+        domain: Domain | None = None,
     ) -> None:
         if dtype not in PRECISIONS:
             raise UserError(f"precision: '{dtype}' is none of {', '.join(PRECISIONS)}")
-        # of positions, forces and weights; dense layers may have another one
-        super().__init__(dtype=tf.keras.mixed_precision.Policy(dtype).variable_dtype)
+        # of positions, forces and weights; dense layers may have another one. Keras must not cast positions before they
+        # are relative to their centroid
+        super().__init__(dtype=tf.keras.mixed_precision.Policy(dtype).variable_dtype, autocast=False)
         if energy is not None:
             check_energy(head, energy)
         self.precision = dtype
@@ -86,10 +92,11 @@ class Predictor(tf.keras.Model):
         self.head = head
         self.elements = sorted(int(z) for z in elements)
         self.energy = energy
+        self.domain = domain
         self.built = True  # the model has its weights
         self._kept_per_edge = functools.cache(self.model.kept_per_edge)  # looks at every layer, asked for at each call
         signature = graph_signature(self.dtype)
-        self.predict_graph = tf.function(self.compute, input_signature=[signature])
+        self.predict_graph = tf.function(self._compute_with_domain, input_signature=[signature])
         self._curvature = tf.function(self._curvature_along, input_signature=[signature, signature.positions])
 
     def call(self, inputs: Mapping[str, tf.Tensor], max_atoms: int = 1000) -> dict[str, tf.Tensor]:
@@ -103,7 +110,7 @@ class Predictor(tf.keras.Model):
         Returns
         -------
         dict from each property's name to (B,) float64, (B, 3) of vectors and (B, 3, 3) of tensors, and "forces"
-        (B, A, 3), zero for padding, where there are forces
+        (B, A, 3), zero for padding, where there are forces; "in_domain" (B,) bool, see `Domain`, where it is recorded
 
         Raises
         ------
@@ -115,14 +122,52 @@ class Predictor(tf.keras.Model):
     @plain_tensorflow
     def _predict_padded(self, inputs: Mapping[str, tf.Tensor], max_atoms: int) -> dict[str, tf.Tensor]:
         padded = tf.cast(inputs["Z"], tf.int32)
-        Z, R, num_atoms = ingraph.unpad(padded, tf.cast(inputs["R"], self.dtype))
-        Z, R, num_atoms = ingraph.check_atoms(Z, R, num_atoms, self.elements, max_atoms)
-        edges = ingraph.find_edges(R, num_atoms, self.model.cutoff)
-        prediction = self.compute(ingraph.complete_graph(Z, R, num_atoms, edges, self.model.needs))
+        Z, R, num_atoms = ingraph.unpad(padded, tf.convert_to_tensor(inputs["R"]))
+        graph = self.make_graph(Z, R, num_atoms, max_atoms)
+        prediction = self._compute_with_domain(graph)
         named = self.named(prediction)
         if self.energy is not None:
             named["forces"] = ingraph.pad(prediction.forces, padded)
+        if self.domain is not None:
+            named["in_domain"] = prediction.in_domain
         return named
+
+    def make_graph(
+        self,
+        Z: tf.Tensor,
+        R: tf.Tensor,
+        num_atoms: tf.Tensor,
+        max_atoms: int | None = None,
+        edges: tuple[tf.Tensor, tf.Tensor] | None = None,
+    ) -> Graph:
+        """Check and center molecules and find their neighbors, with TensorFlow alone.
+
+        Parameters
+        ----------
+        Z, R : (atoms,) int32, (atoms, 3) in any dtype, Angstrom
+        num_atoms : (molecules,) int32
+        max_atoms : larger molecules are refused; None for no limit
+        edges : sources and targets, where a client has them
+
+        Raises
+        ------
+        tf.errors.InvalidArgumentError
+            For molecules that cannot be predicted; says why and which.
+        """
+        Z, R, num_atoms = ingraph.check_atoms(Z, R, num_atoms, self.elements, max_atoms)
+        if self.domain is not None and self.domain.has_undetermined:
+            molecules = tf.size(num_atoms)
+            molecule = tf.repeat(tf.range(molecules), num_atoms)
+            unknown = "the training data do not determine the reference energies of its composition: molecule"
+            bad = self.domain.undetermined(Z, molecule, molecules)
+            Z, R, num_atoms = ingraph.after([ingraph.refuse(bad, unknown)], Z, R, num_atoms)
+        R = tf.cast(ingraph.center(R, num_atoms), self.dtype)
+        if edges is None:
+            found = ingraph.find_edges(R, num_atoms, self.model.cutoff)
+        else:
+            found = ingraph.sort_edges(*edges, R, num_atoms, self.model.cutoff)
+        R = ingraph.check_distances(Z, R, num_atoms, found, self.model.cutoff)
+        return ingraph.complete_graph(Z, R, num_atoms, found, self.model.needs)
 
     def named(self, prediction: Prediction) -> dict[str, Array]:
         """Return the properties by name, forces as they are."""
@@ -147,6 +192,11 @@ class Predictor(tf.keras.Model):
         gradient = tape.gradient(energy, positions, unconnected_gradients="zero")  # of the sum over atoms and molecules
         return Prediction(*self.head.values(shares, graph), forces=-tf.convert_to_tensor(gradient))
 
+    @plain_tensorflow
+    def _compute_with_domain(self, graph: Graph) -> Prediction:
+        prediction = self.compute(graph)
+        return prediction if self.domain is None else prediction._replace(in_domain=self.domain.contains(graph))
+
     def _curvature_along(self, graph: Graph, direction: tf.Tensor) -> tf.Tensor:
         """Return the Hessian of the energy times a direction, (atoms, 3)."""
         positions = tf.convert_to_tensor(graph.positions)
@@ -154,6 +204,11 @@ class Predictor(tf.keras.Model):
             tape.watch(positions)
             slope = -tf.reduce_sum(self.compute(graph._replace(positions=positions)).forces * direction)
         return tf.convert_to_tensor(tape.gradient(slope, positions, unconnected_gradients="zero"))
+
+    @property
+    def admission(self) -> Admission:
+        """Check that molecules pass before they are predicted."""
+        return Admission(self.elements, self.model.cutoff, self.domain)
 
     @property
     def units(self) -> dict[str, str]:
@@ -200,42 +255,70 @@ class Predictor(tf.keras.Model):
     def _join(self, parts: Sequence[Prediction]) -> Prediction:
         """Return predictions behind each other, as NumPy arrays."""
         nothing = np.empty((0, self.head.columns.width))
-        parts = [Prediction(nothing, nothing, np.empty((0, 3), self.dtype)), *parts]
-        return Prediction(*(np.concatenate([np.asarray(array) for array in arrays]) for arrays in zip(*parts)))
+        inside = () if self.domain is None else np.empty(0, bool)
+        parts = [Prediction(nothing, nothing, np.empty((0, 3), self.dtype), inside), *parts]
+        *columns, insides = zip(*parts)
+        joined = (np.concatenate([np.asarray(array) for array in arrays]) for arrays in columns)
+        return Prediction(*joined, () if self.domain is None else np.concatenate([np.asarray(i) for i in insides]))
 
-    def predict(self, inputs, batch_size: int = 32, verbose: int = 0) -> dict[str, np.ndarray]:
+    def predict(
+        self,
+        inputs,
+        batch_size: int = 32,
+        verbose: int = 0,
+        domain: str = "flag",
+        length_unit: str | None = None,
+    ) -> dict[str, np.ndarray]:
         """Predict the properties of molecules.
 
         Parameters
         ----------
-        inputs : {"Z": (B, A) int, "R": (B, A, 3) float, Angstrom}, padded with Z = 0 behind each molecule's atoms,
+        inputs : {"Z": (B, A) int, "R": (B, A, 3) float, Angstrom}, padded with Z = 0 behind each molecule's atoms, or
+            ragged, with charge and spin (B,) where they are known;
             or a `tf.data.Dataset` of such batches, or `ase.Atoms` in a list (or generator), or the name of a file:
             extended XYZ, npz with N, Z and R, or what else ASE reads
         batch_size : molecules computed at once; fewer where they are so large that they would need some gigabytes
         verbose : 1 for a progress bar
+        domain : "flag" marks molecules outside of the model's domain in the result, "error" refuses them
+        length_unit : of the positions: "Ang", "a0", "nm" or "pm". Without it they are taken as Angstrom, unless their
+            bonds have the length that they would have in another unit.
 
         Returns
         -------
         dict from each property's name to (B,) float64, (B, 3) of vectors and (B, 3, 3) of tensors, and "forces"
-        (B, A, 3) where the predictor has them, zero for padding; in `units`
+        (B, A, 3) where the predictor has them, zero for padding; in `units`. "in_domain", (B,) bool, says which
+        molecules lie inside of the model's domain, where that is recorded (see `dimenet_tf.domain.Domain`).
 
         Raises
         ------
         UserError
-            For coordinates that are not finite, atoms at the same place, elements that the training data did not
-            contain, molecules without atoms, or arrays that do not fit each other; names the molecule.
+            For coordinates that are not finite or too far from the origin for their dtype, atoms closer than 0.3
+            Angstrom, positions in another unit, elements that the training data did not contain, compositions whose
+            reference energies they do not determine, charges or spins other than theirs, molecules without atoms, or
+            arrays that do not fit each other; names the molecule.
+
+        Examples
+        --------
+        >>> from ase.build import molecule
+        >>> predictor = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
+        >>> predicted = predictor.predict([molecule("CH3CH2OH")])
+        >>> predicted["energy"].round(1), predicted["in_domain"]
+        (array([-309.9]), array([ True]))
         """
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size} must be at least 1")
+        watch = DomainWatch(self.domain, self.model.cutoff, domain)
         sizes, width, parts = [np.empty(0, int)], 0, []
         with tqdm(unit="molecule", disable=not verbose, dynamic_ncols=True) as bar:
             for some in read_molecules(inputs, batch_size):
-                R = some.R.astype(self.dtype)  # atoms may fall together in it
-                self.check(some.N, some.Z, R, first=sum(map(len, sizes)))
+                first = sum(map(len, sizes))
                 width = max(width, some.width)
                 if len(some.N) == 0:
                     continue
-                part = self.predict_store(self.graph_store(some.N, some.Z, R), np.arange(len(some.N)), batch_size)
+                some = self.admission.admit(some, first, length_unit)
+                part = self.predict_store(self.graph_store(some.N, some.Z, some.R), np.arange(len(some.N)), batch_size)
+                if domain == "error":
+                    watch.look(part.in_domain, some.N, some.Z, some.R, first)
                 parts.append(part._replace(shares=part.shares[:0]))  # not asked for
                 sizes.append(some.N)
                 bar.update(len(some.N))
@@ -244,6 +327,8 @@ class Predictor(tf.keras.Model):
         if self.energy is not None:
             named["forces"] = np.zeros((len(N), width, 3), self.dtype)
             named["forces"][np.arange(width) < N[:, None]] = prediction.forces
+        if self.domain is not None:
+            named["in_domain"] = prediction.in_domain
         return named
 
     def hessian(self, atoms) -> np.ndarray:
@@ -261,9 +346,8 @@ class Predictor(tf.keras.Model):
         if self.model.direct_forces:
             raise UserError("this model's forces are no gradient of an energy (direct_forces): it has no Hessian")
         (molecule,) = read_molecules([atoms], 1)
-        R = molecule.R.astype(self.dtype)
-        self.check(molecule.N, molecule.Z, R)
-        store, size = self.graph_store(molecule.N, molecule.Z, R), 3 * len(R)
+        molecule = self.admission.admit(molecule)
+        store, size = self.graph_store(*molecule[:3]), 3 * len(molecule.R)
         directions = np.eye(size, dtype=self.dtype).reshape(size, -1, 3)
         columns = []
         for start in range(0, size, 32):  # copies of the molecule in one batch, a direction each
@@ -272,24 +356,6 @@ class Predictor(tf.keras.Model):
             columns.append(product.numpy().reshape(len(part), size))
         hessian = np.concatenate(columns).astype(np.float64)
         return (hessian + hessian.T) / 2
-
-    def check(self, N: np.ndarray, Z: np.ndarray, R: np.ndarray, first: int = 0) -> None:
-        """Raise a UserError for molecules that cannot be predicted; flat arrays. `first`: number of the first one."""
-        ends = np.cumsum(N)
-        for molecule, (start, end) in enumerate(zip(ends - N, ends), start=first):
-            z, r = Z[start:end], R[start:end]
-            if len(z) == 0:
-                raise UserError(f"molecule {molecule} has no atoms")
-            if not np.isfinite(r).all():
-                raise UserError(f"molecule {molecule}: a coordinate is not finite")
-            unseen = sorted(set(z.tolist()) - set(self.elements))
-            if unseen:
-                raise UserError(
-                    f"molecule {molecule} contains {symbols(unseen)}, which the training data did not; "
-                    f"this model knows {symbols(self.elements)}"
-                )
-            if len(np.unique(r, axis=0)) < len(r):
-                raise UserError(f"molecule {molecule}: two atoms are at the same place")
 
     def save(self, filepath: str | Path, *args, **kwargs) -> None:
         """Save in Keras' format, to be read by `tf.keras.models.load_model`: `predictor.save("my.keras")`."""
@@ -304,6 +370,7 @@ class Predictor(tf.keras.Model):
             "dtype": self.precision,
             "elements": self.elements,
             "energy": self.energy,
+            "domain": None if self.domain is None else self.domain.get_config(),
             "head": self.head.get_config(),
         }
 
@@ -316,7 +383,8 @@ class Predictor(tf.keras.Model):
             Head.from_config(config["head"]),
             config["elements"],
             config["dtype"],
-            config.get("energy"),  # older files have none
+            config.get("energy"),  # older files have neither
+            Domain.from_config(config["domain"]) if config.get("domain") else None,
         )
 
     def to_folder(self, folder: str | Path) -> None:
@@ -326,11 +394,11 @@ class Predictor(tf.keras.Model):
         save_weights(self.model, folder / WEIGHTS)
         (folder / DESCRIPTION).write_text(json.dumps({"format": FORMAT, **self.get_config()}, indent=1))
 
-    def export(self, path: str | Path, max_atoms: int = 1000) -> None:
+    def export(self, path: str | Path, max_atoms: int = 1000, domain: str = "flag") -> None:
         """Write a SavedModel; see `dimenet_tf.serving.export`."""
         from dimenet_tf.serving import export  # needed here only
 
-        export(self, path, max_atoms)
+        export(self, path, max_atoms, domain)
 
     def _model_config(self) -> dict:
         return {k: v for k, v in self.model.get_config().items() if k not in ("name", "dtype")}

@@ -1,7 +1,7 @@
 """SavedModels that take atoms and return properties and forces: no Python, no custom operations.
 
 Three signatures; each property is [molecules] float64 (a dipole [molecules, 3], a polarizability [molecules, 3, 3]),
-`forces` are there where the predictor has them:
+`forces` are there where the predictor has them, and `in_domain` [molecules] bool where its domain is recorded:
 
 `serving_default`
     Z [molecules, atoms] int32, padded with 0 behind each molecule's atoms; R [molecules, atoms, 3].
@@ -29,14 +29,16 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import dimenet_tf
+from dimenet_tf.domain import NOT_RECORDED, DomainWatch
 from dimenet_tf.elements import SYMBOLS
 from dimenet_tf.errors import UserError
 from dimenet_tf.folders import DESCRIPTION, WEIGHTS
-from dimenet_tf.graph import ingraph
+from dimenet_tf.graph import find_edges, ingraph
 from dimenet_tf.predictor import Predictor
 
 METADATA = "metadata.json"
 WARMUP = "assets.extra/tf_serving_warmup_requests"
+SPACING = 1.45  # Ang, between the atoms of a chain: as bonds of any element it fits no unit but Angstrom
 NO_GRADIENT = (
     "a served model's forces are outputs; for other derivatives make the model again with dimenet_tf.load(path)"
 )
@@ -51,11 +53,13 @@ class ServedModel(tf.Module):
     max_atoms : int
         Of a molecule; larger ones are refused by `serving_default` and `flat`, so that no single request takes a
         server's memory. The `edges` signature has no limit.
+    domain : str
+        "flag" or "error"; see `export`
     """
 
-    def __init__(self, predictor: Predictor, max_atoms: int) -> None:
+    def __init__(self, predictor: Predictor, max_atoms: int, domain: str = "flag") -> None:
         super().__init__()
-        self.max_atoms = max_atoms
+        self.max_atoms, self.domain = max_atoms, domain
         self.get_predictor = lambda: predictor  # as an attribute Keras would write it a second time, with its layers
         self.weights = predictor.model.variables
         spec = tf.TensorSpec
@@ -92,18 +96,20 @@ class ServedModel(tf.Module):
 
     def _serve(self, Z, R, num_atoms, max_atoms, given_edges=None) -> dict[str, tf.Tensor]:
         predictor = self.get_predictor()
-        cutoff = predictor.model.cutoff
-        Z, R, num_atoms = ingraph.check_atoms(Z, R, num_atoms, predictor.elements, max_atoms)
-        if given_edges is None:
-            edges = ingraph.find_edges(R, num_atoms, cutoff)
-        else:
-            edges = ingraph.sort_edges(*given_edges, R, num_atoms, cutoff)
-        graph = ingraph.complete_graph(Z, R, num_atoms, edges, predictor.model.needs)
-        named = predictor.named(predictor.predict_graph(graph))
-        return {name: tf.raw_ops.PreventGradient(input=value, message=NO_GRADIENT) for name, value in named.items()}
+        prediction = predictor.predict_graph(predictor.make_graph(Z, R, num_atoms, max_atoms, given_edges))
+        named = predictor.named(prediction)
+        if predictor.domain is not None:
+            named["in_domain"] = prediction.in_domain
+        if self.domain == "error":
+            outside = ingraph.refuse(~prediction.in_domain, "outside of the model's domain: molecule")
+            named = dict(zip(named, ingraph.after([outside], *named.values())))
+        return {
+            name: tf.raw_ops.PreventGradient(input=value, message=NO_GRADIENT) if value.dtype.is_floating else value
+            for name, value in named.items()
+        }
 
 
-def export(predictor: Predictor, path: str | Path, max_atoms: int = 1000) -> None:
+def export(predictor: Predictor, path: str | Path, max_atoms: int = 1000, domain: str = "flag") -> None:
     """Write a SavedModel with all that belongs to it; see the table at the top of this module.
 
     Assets: `metadata.json` (properties, units, elements, cutoff, limits, versions), `predictor.json` and `weights.h5`
@@ -114,22 +120,24 @@ def export(predictor: Predictor, path: str | Path, max_atoms: int = 1000) -> Non
     predictor : Predictor
     path : folder to write; TensorFlow Serving wants a number for its name: served/1
     max_atoms : of a molecule
+    domain : "flag" for an output `in_domain`, "error" to refuse molecules outside of the model's domain
 
     Raises
     ------
     UserError
-        If something is there already.
+        If something is there already, or for `domain="error"` of a model that does not record its domain.
     """
     path = Path(path)
     if path.exists():
         raise UserError(f"{path} exists already: a served model is never overwritten; take the next number")
     if max_atoms < 1:
         raise UserError(f"max_atoms = {max_atoms} must be at least 1")
+    DomainWatch(predictor.domain, predictor.model.cutoff, domain)  # refuses what is impossible
     path.parent.mkdir(parents=True, exist_ok=True)
     # beside its place and then renamed: a server that watches the folder never sees half of it
     unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        module = ServedModel(predictor, max_atoms)
+        module = ServedModel(predictor, max_atoms, domain)
         files = unfinished / "files"
         predictor.to_folder(files)
         (files / METADATA).write_text(json.dumps(_metadata(predictor, module), indent=1))
@@ -168,6 +176,8 @@ def _metadata(predictor: Predictor, module: ServedModel) -> dict:
         "cutoff": predictor.model.cutoff,  # of `edges`
         "cutoffs": predictor.model.cutoffs,  # of all that acts between atoms
         "max_atoms": module.max_atoms,
+        "domain": NOT_RECORDED if predictor.domain is None else predictor.domain.describe(),
+        "outside of the domain": module.domain,
         "signatures": {
             name: {
                 "inputs": {key: describe(spec) for key, spec in inputs[name].items()},
@@ -180,15 +190,17 @@ def _metadata(predictor: Predictor, module: ServedModel) -> dict:
 
 
 def _write_warmup(predictor: Predictor, path: Path) -> None:
-    """Write a request for each signature, of a chain of atoms; TensorFlow Serving runs them before it is ready."""
+    """Write a request for each signature, with a molecule in the domain; servers run them before they are ready."""
     from tensorflow_serving.apis import prediction_log_pb2  # slow to import
 
-    Z = np.resize(predictor.elements, 8).astype(np.int32)
-    R = np.zeros((8, 3), predictor.dtype)
-    R[:, 0] = 1.2 * np.arange(8)
-    near = np.abs(R[:, None, 0] - R[None, :, 0]) <= predictor.model.cutoff
-    source, target = (index.astype(np.int32) for index in np.nonzero(near & ~np.eye(8, dtype=bool)))
-    flat = {"Z": Z, "R": R, "molecule_of_atom": np.zeros(8, np.int32)}
+    if predictor.domain is not None:
+        Z, R = (np.array(predictor.domain.example[name]) for name in ("Z", "R"))
+    else:
+        Z = np.resize(predictor.elements, 8)
+        R = SPACING * np.arange(8)[:, None] * [1.0, 0.0, 0.0]
+    Z, R, atoms = Z.astype(np.int32), R.astype(predictor.dtype), len(Z)
+    source, target = find_edges(R, predictor.model.cutoff)
+    flat = {"Z": Z, "R": R, "molecule_of_atom": np.zeros(atoms, np.int32)}
     requests = {
         "serving_default": {"Z": Z[None], "R": R[None]},
         "flat": flat,

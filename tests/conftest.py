@@ -85,6 +85,13 @@ def molecules(*names: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
+def closed_shell(name: str):
+    """A molecule of ASE's collection without its magnetic moments: the atom H as the models know it."""
+    atoms = molecule(name)
+    atoms.set_initial_magnetic_moments(None)
+    return atoms
+
+
 def graph_of(N, Z, R, model):
     store = GraphStore(N, Z, R, model.cutoff, model.needs, model.dtype)
     return store.batch(range(len(N)))

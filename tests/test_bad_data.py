@@ -15,10 +15,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from dimenet_tf.config import resolve
 from dimenet_tf.data import Checks, DataConfig, DataContainer, Split, ethanol_xtb, from_atoms, load_dataset, read_file
-from dimenet_tf.data.checks import nearest
 from dimenet_tf.data.dataset import describe, load_container
 from dimenet_tf.data.embedded import FOLDER, sample
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.limits import nearest
 
 ROOT = Path(__file__).parents[1]
 GOOD = sample().select(range(40))

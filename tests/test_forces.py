@@ -6,7 +6,7 @@ import tensorflow as tf
 from ase.build import molecule
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations, VibrationsData
-from conftest import SMALL, graph_of, molecules, randomize
+from conftest import SMALL, closed_shell, graph_of, molecules, randomize
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import GraphStore, SkinList
@@ -54,10 +54,10 @@ def test_forces_are_minus_the_gradient_of_the_predicted_energy(model_name):
 def test_forces_have_the_shape_of_the_positions_and_zeros_for_padding():
     predictor = force_field(dtype="float32")
     names = ["H2O", "CH3CH2OH", "H"]
-    listed = predictor.predict([molecule(name) for name in names])
+    listed = predictor.predict([closed_shell(name) for name in names])
     Z, R = np.zeros((3, 11), int), np.zeros((3, 11, 3))
     for i, name in enumerate(names):
-        atoms = molecule(name)
+        atoms = closed_shell(name)
         Z[i, : len(atoms)], R[i, : len(atoms)] = atoms.numbers, atoms.positions
     padded = predictor.predict({"Z": Z, "R": R}, batch_size=2)
     assert listed["forces"].shape == (3, 9, 3) and padded["forces"].shape == (3, 11, 3)
@@ -70,7 +70,7 @@ def test_linear_molecules_and_atoms_have_finite_forces_and_curvature(model_name)
     predictor = force_field(model_name, "float32")
     predictor.elements = [1, 6, 7, 8]
     for name in ("CO2", "HCN", "C2H2", "H", "H2"):
-        atoms = molecule(name)
+        atoms = closed_shell(name)
         assert np.isfinite(predictor.predict([atoms])["forces"]).all()
         assert np.isfinite(predictor.hessian(atoms)).all()
 
@@ -84,7 +84,7 @@ def test_atoms_beyond_the_cutoff_feel_nothing_and_beginning_to_feel_is_smooth(mo
         dimer.positions = [[0, 0, 0], [d, 0, 0]]
         frames.append(dimer)
     result = predictor.predict(frames)
-    alone = 2 * predictor.predict([molecule("H")])["energy"][0]
+    alone = 2 * predictor.predict([closed_shell("H")])["energy"][0]
     pull = np.abs(result["forces"][:, 0, 0])
     assert not pull[2:].any() and (result["energy"][3:] == alone).all()  # exactly zero from the cutoff on
     assert 0 < pull[1] < 1e-3 * pull[0] and abs(result["energy"][1] - alone) < 1e-9

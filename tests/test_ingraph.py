@@ -12,14 +12,17 @@ ALL = {"atom_edges", "triplets"}
 
 def build(N, Z, R, cutoff=5.0, needs=ALL, dtype="float32"):
     numbers, num_atoms = (tf.constant(a, tf.int32) for a in (Z, N))
-    positions = tf.constant(np.asarray(R), dtype)
+    positions = tf.cast(ingraph.center(tf.constant(R), num_atoms), dtype)
     edges = ingraph.find_edges(positions, num_atoms, cutoff)
     return ingraph.complete_graph(numbers, positions, num_atoms, edges, needs)
 
 
 def assert_same(ours, theirs):
     for name, a, b in zip(theirs._fields, ours, theirs):
-        np.testing.assert_array_equal(a, b, err_msg=name)
+        if name == "positions":  # centroids are sums, which each side makes in an order of its own
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9, err_msg=name)
+        else:
+            np.testing.assert_array_equal(a, b, err_msg=name)
         assert a.dtype.as_numpy_dtype == b.dtype, name
 
 
@@ -64,6 +67,7 @@ def test_real_molecules_and_the_compiled_function():
     )
     def compiled(N, Z, R):
         traces.append(1)
+        R = tf.cast(ingraph.center(R, N), R.dtype)
         return ingraph.complete_graph(Z, R, N, ingraph.find_edges(R, N, 5.0), ALL)
 
     for names in (["CH3CH2OH"], ["H"], ["C6H6", "H", "CO2"]):
@@ -99,7 +103,7 @@ def test_edges_of_a_client_in_any_order_and_with_a_skin():
     batch = random_batch(0, [20, 1, 9])
     wide = GraphStore(*batch, 4.0, ALL).batch(range(3))
     order = np.random.default_rng(1).permutation(len(wide.edge_source))
-    num_atoms, R = tf.constant(batch[0], tf.int32), tf.constant(batch[2], tf.float32)
+    num_atoms, R = tf.constant(batch[0], tf.int32), tf.constant(wide.positions)
     source, target = (tf.constant(a[order]) for a in (wide.edge_source, wide.edge_target))
     edges = ingraph.sort_edges(source, target, R, num_atoms, 3.5)
     ours = ingraph.complete_graph(tf.constant(batch[1], tf.int32), R, num_atoms, edges, ALL)
@@ -129,8 +133,9 @@ def test_wrong_edges_are_refused():
 def test_wrong_molecules_are_refused():
     def check(Z, R, N, elements=(1, 8), max_atoms=10):
         Z, R, N = tf.constant(Z, tf.int32), tf.constant(R, tf.float32), tf.constant(N, tf.int32)
-        ingraph.check_atoms(Z, R, N, elements, max_atoms)
-        return ingraph.complete_graph(Z, R, N, ingraph.find_edges(R, N, 5.0), ALL)
+        Z, R, N = ingraph.check_atoms(Z, R, N, elements, max_atoms)
+        R = tf.cast(ingraph.center(R, N), tf.float32)
+        return ingraph.check_distances(Z, R, N, ingraph.find_edges(R, N, 5.0), 5.0)
 
     water = np.random.default_rng(0).normal(size=(3, 3))
     check([8, 1, 1], water, [3])
@@ -139,7 +144,16 @@ def test_wrong_molecules_are_refused():
     refused("element", check, [8, 1, -1], water, [3])
     refused("not finite: molecule.*0", check, [8, 1, 1], water * [1, np.nan, 1], [3])
     refused("not finite", check, [8, 1, 1], water * [1, np.inf, 1], [3])
-    refused("same place: molecule.*1", check, [8, 1, 1], np.array([[0, 0, 0], [1, 1, 1], [1, 1, 1]]), [1, 2])
+    close = "two atoms are closer than 0.3 Ang: molecule.*1"
+    refused(close, check, [8, 1, 1], np.array([[0, 0, 0], [1, 1, 1], [1, 1, 1]]), [1, 2])
+    refused(close, check, [8, 1, 1], np.array([[0, 0, 0], [1, 1, 1], [1, 1, 1.29]]), [1, 2])
+    check([8, 1, 1], np.array([[0, 0, 0], [1, 1, 1], [1, 1, 1.31]]), [1, 2])
+    refused("32 Ang from the origin, where float32 cuts positions: molecule.*0", check, [8, 1, 1], water + 1e3, [3])
+    check([8, 1, 1], water * 40, [3])  # as large as it is far
+    line = np.arange(6.0)[:, None] * [1, 0, 0]
+    refused("no two of its atoms are within 5 Ang; is R in Angstrom", check, [8] * 6, 6 * line, [6])
+    check([8] * 3, 6 * line[:3], [3])  # three atoms may be far apart
+    refused("as if R were in a0", check, [1] * 6, np.repeat(line * [6, 0, 0], 1, 0) + [[0], [1.25]] * 3, [6])
     refused("a molecule has no atoms: molecule.*1", check, [8, 1, 1], water, [3, 0])
     refused("holds no molecules", check, np.zeros(0), np.zeros((0, 3)), np.zeros(0))
     refused("more than 2 atoms", lambda: check([8, 1, 1], water, [3], max_atoms=2))

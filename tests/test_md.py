@@ -111,8 +111,8 @@ def changed(**settings):
     [
         (molecule("NH3"), "contains N, which the training data did not; this model knows H, C, O"),
         (changed(cell=[9, 9, 9], pbc=[True, False, False]), "periodic cells are not supported"),
-        (changed(positions=[[0, 0, 0], [0, 0, 1], [0, 0, 1]]), "two atoms are at the same place"),
-        (changed(positions=[[0, 0, 0], [0, 0, 1], [0, np.nan, 1]]), "a coordinate is not finite"),
+        (changed(positions=[[0, 0, 0], [0, 0, 1], [0, 0, 1]]), "has two atoms at the same place"),
+        (changed(positions=[[0, 0, 0], [0, 0, 1], [0, np.nan, 1]]), "has a coordinate that is not finite"),
     ],
 )
 def test_what_the_calculator_refuses(predictor, atoms, message):
@@ -126,7 +126,7 @@ def test_atoms_that_fall_together_on_the_way(predictor):
     atoms.calc = DimeNetCalculator(predictor)
     atoms.get_forces()
     atoms.positions[1] = atoms.positions[2]
-    with pytest.raises(UserError, match="two atoms are at the same place"):
+    with pytest.raises(UserError, match="has two atoms at the same place"):
         atoms.get_forces()
 
 
@@ -315,7 +315,7 @@ def test_molecules_that_fly_apart_fail_the_certificate(monkeypatch, predictor):
         def calculate(self, *arguments):
             super().calculate(*arguments)
             if self.atoms.get_velocities().any():
-                raise UserError("a coordinate is not finite")
+                raise UserError("has a coordinate that is not finite")
 
     monkeypatch.setattr("dimenet_tf.md.measurements.DimeNetCalculator", Exploding)
     (row,) = nve(predictor, molecule("H2O"), 0.1, 300, 0.5).values()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ase.build import molecule
-from conftest import SMALL, randomize
+from conftest import SMALL, closed_shell, randomize
 
 import dimenet_tf
 from dimenet_tf.errors import UserError
@@ -143,7 +143,7 @@ def test_folder_round_trip(tmp_path, model_name, dtype):
 
 def test_batches_are_smaller_where_molecules_are_large(monkeypatch):
     predictor, names = make(), ["H2O", "H2", "C6H6", "C6H6", "H2", "CH3CH2OH", "H"]
-    atoms = [molecule(name) for name in names]
+    atoms = [closed_shell(name) for name in names]
     N, Z, R = (np.concatenate(a) for a in zip(*(([len(a)], a.numbers, a.positions) for a in atoms)))
     store, expected = predictor.graph_store(N, Z, R), predictor.predict(atoms)["U0"]
 
@@ -203,8 +203,8 @@ def with_overlap():
 
 
 BAD = [
-    (with_nan, "molecule 0: a coordinate is not finite"),
-    (with_overlap, "molecule 1: two atoms are at the same place"),
+    (with_nan, "molecule 0 has a coordinate that is not finite"),
+    (with_overlap, "molecule 1 has two atoms at the same place"),
     (
         lambda: padded(["H2O", "NH3"]),
         "molecule 1 contains N, .* this model knows H, C, O",
@@ -229,16 +229,16 @@ def test_bad_molecules_are_refused(inputs, message):
 
 def with_near_overlap():
     inputs = padded(["H2O"])
-    inputs["R"][0, 1] = inputs["R"][0, 0] + [0, 0, 1e-12]  # the same place in float32
+    inputs["R"][0, 1] = inputs["R"][0, 0] + [0, 0, 1e-12]
     return inputs
 
 
 @pytest.mark.parametrize(
     "inputs, message",
     [
-        (with_near_overlap, "two atoms are at the same place"),
+        (with_near_overlap, "molecule 0 has two atoms 1e-12 Ang apart, closer than 0.3 Ang"),
         (lambda: molecule("H2O"), r"predict\(\[atoms\]\)"),
-        (lambda: ["H2O"], "molecule 0 is no ase.Atoms but str"),
+        (lambda: ["H2O"], "molecule 0 must be an ase.Atoms, got str"),
     ],
 )
 def test_inputs_that_look_right(inputs, message):

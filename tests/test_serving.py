@@ -251,7 +251,7 @@ def changed(signature="serving_default", names=NAMES, **settings):
 BAD = [
     (changed(R=((1, 2), np.nan)), "a coordinate is not finite: molecule.*1"),
     (changed(R=((0, 0), np.inf)), "a coordinate is not finite: molecule.*0"),
-    (changed(R=((1, 2), padded()["R"][1, 1])), "two atoms are at the same place: molecule.*1"),
+    (changed(R=((1, 2), padded()["R"][1, 1])), "two atoms are closer than 0.3 Ang: molecule.*1"),
     (changed(Z=((3, 0), 7)), "an element that the training data did not contain: molecule.*3"),
     (changed(Z=((3, 0), 300)), "an element that the training data did not contain: molecule.*3"),
     (changed(Z=((3, 0), -6)), "an element that the training data did not contain: molecule.*3"),
@@ -265,7 +265,7 @@ BAD = [
             "serving_default",
             {k: np.concatenate([v, v[:, :1], v[:, :1]], axis=1) for k, v in padded(["H2O"], 0).items()},
         ),
-        "two atoms are at the same place: molecule.*0",
+        "two atoms are closer than 0.3 Ang: molecule.*0",
     ),
     (changed("flat", R=(4, np.nan)), "a coordinate is not finite: molecule.*0"),
     (changed("flat", molecule_of_atom=(0, 1)), "molecule_of_atom must ascend"),
@@ -275,7 +275,7 @@ BAD = [
     (("flat", {k: v[:0] for k, v in flat(padded()).items()}), "holds no molecules"),
     (("edges", {**with_edges(flat(padded())), "edge_source": np.zeros(5, np.int32)}), "differ in length"),
     (changed("edges", edge_source=(0, 99)), "an atom of an edge does not exist: edge.*0"),
-    (changed("edges", R=(1, flat(padded())["R"][0])), "two atoms are at the same place: molecule.*0"),
+    (changed("edges", R=(1, flat(padded())["R"][0])), "two atoms are closer than 0.3 Ang: molecule.*0"),
 ]
 
 

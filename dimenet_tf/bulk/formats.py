@@ -21,6 +21,7 @@ from dimenet_tf.predictor import Predictor
 
 Result = Union[dict, str]
 FORMATS = (".extxyz", ".xyz", ".npz")
+IN_DOMAIN = "in_domain"
 
 
 def write(
@@ -53,12 +54,13 @@ def label(atoms: Atoms, result: Result, predictor: Predictor) -> None:
     What ASE has no name for is `info` in any case, vectors (3,) and tensors (3, 3) too.
     """
     atoms.calc = None  # what the file said of the energy is no prediction of this model
-    for name in ("error", *predictor.units):
+    for name in ("error", IN_DOMAIN, *predictor.units):
         atoms.info.pop(name, None)
     if isinstance(result, str):
         atoms.info["error"] = result
         return
-    values = {name: value if np.ndim(value) else float(value) for name, value in result.items() if name != "forces"}
+    plain = {name: value if np.ndim(value) else value.item() for name, value in result.items()}
+    values = {name: value for name, value in plain.items() if name != "forces"}
     if predictor.energy is not None:
         dipole = {"dipole": values.pop("dipole")} if "dipole" in values else {}
         energy = values.pop(predictor.energy)
@@ -75,6 +77,8 @@ def columns(frames: Sequence[Atoms], results: Sequence[Result], predictor: Predi
     for name, shape in predictor.head.columns.shapes.items():
         rows = [np.full(shape, np.nan) if isinstance(r, str) else r[name] for r in results]
         arrays[name] = np.array(rows, np.float64).reshape(-1, *shape)
+    if predictor.domain is not None:
+        arrays[IN_DOMAIN] = np.array([not isinstance(r, str) and bool(r[IN_DOMAIN]) for r in results], bool)
     if predictor.energy is not None:
         arrays["N"] = np.array([len(atoms) for atoms in frames], np.int64)
         none = np.empty((0, 3), predictor.dtype)

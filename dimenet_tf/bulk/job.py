@@ -40,10 +40,21 @@ class Job:
     source, target : files
     batch_size : molecules computed at once; the last digits of a prediction may depend on it
     size : molecules of a piece
+    domain, length_unit : as `predict_file`
     """
 
-    def __init__(self, model: str | Path, source: Path, target: Path, batch_size: int, size: int) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        source: Path,
+        target: Path,
+        batch_size: int,
+        size: int,
+        domain: str = "flag",
+        length_unit: str | None = None,
+    ) -> None:
         self.model, self.source, self.target, self.batch_size, self.size = model, source, target, batch_size, size
+        self.domain, self.length_unit = domain, length_unit
         self.folder = target.with_name(f".{target.name}.parts")
         self.molecules = 0
         self._target_before = _version(target)
@@ -54,6 +65,8 @@ class Job:
             **_describe_input(source),
             "batch size": batch_size,
             "piece": size,
+            "domain": domain,
+            "length unit": length_unit,
         }
 
     def checksum_of_model(self) -> str:

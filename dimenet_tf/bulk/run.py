@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
+from dimenet_tf.admission import WrongUnit, in_angstrom
 from dimenet_tf.bulk.formats import FORMATS, Result
 from dimenet_tf.bulk.job import Job, JobGone
 from dimenet_tf.bulk.workers import print_progress, run_workers, stop_with_parent
+from dimenet_tf.data.charges import state_of
+from dimenet_tf.data.inputs import join_atoms
 from dimenet_tf.data.readers import PERIODIC
 from dimenet_tf.data.streams import open_stream
+from dimenet_tf.domain import DomainWatch
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import Predictor, load
+
+LOOKED_AT = 100  # molecules, for the unit of a file's positions
 
 
 def predict_file(
@@ -28,6 +33,8 @@ def predict_file(
     shard: tuple[int, int] = (1, 1),
     on_bad: str = "error",
     worker: bool = False,
+    domain: str = "flag",
+    length_unit: str | None = None,
 ) -> str:
     """Predict the molecules of a file, in order and in constant memory.
 
@@ -43,6 +50,8 @@ def predict_file(
     processes : how many compute at the same time, each a share of the pieces
     shard : (k, n) for the k-th of n shares, 1 <= k <= n; who finds all pieces finished joins them
     on_bad : "error" to stop at a molecule that cannot be predicted, "skip" to leave it without numbers
+    domain : "flag" to mark molecules outside of the model's domain (`in_domain`), "error" to treat them as bad
+    length_unit : of the positions, as `Predictor.predict`; without it the first molecules are looked at
     worker : compute a share for a parent process, which shows the progress and joins
 
     Returns
@@ -60,7 +69,7 @@ def predict_file(
     if shard[1] > 1 and not worker and target.exists() and target.stat().st_mtime > source.stat().st_mtime:
         return f"complete already: {target} (newer than {source}; remove it to compute it again)"
     try:
-        job = Job(model, source, target, batch_size, piece)
+        job = Job(model, source, target, batch_size, piece, domain, length_unit)
         if not worker and not job.begin():
             return f"complete already: {target}"
         job.open()
@@ -114,6 +123,7 @@ def _predict(job: Job, share: range, processes: int, shard: tuple[int, int], on_
             return
         k, n = shard
         options = ["--batch-size", job.batch_size, "--piece", job.size, "--on-bad", on_bad, "--worker"]
+        options += ["--domain", job.domain, *(["--length-unit", job.length_unit] if job.length_unit else [])]
         run_workers(
             [
                 ["predict", job.model, job.source, job.target, *options, "--shard", f"{k + n * i}/{n * processes}"]
@@ -130,6 +140,9 @@ def predict_share(job: Job, share: range, on_bad: str, advance: Callable[[int], 
         return
     predictor = load(job.model)
     job.assert_same_model()
+    DomainWatch(predictor.domain, predictor.model.cutoff, job.domain)  # refuses "error" where nothing is recorded
+    if job.length_unit is None:
+        _check_unit(predictor, job.source)
     with open_stream(job.source) as stream:
         for piece in range(missing[-1] + 1):
             size = job.molecules_of(piece)
@@ -145,34 +158,72 @@ def predict_share(job: Job, share: range, on_bad: str, advance: Callable[[int], 
                 raise UserError(f"{job.source} has fewer molecules than when the prediction began: it was changed")
 
 
+def _check_unit(predictor: Predictor, source: Path) -> None:
+    """Raise a UserError if the first molecules of a file have bonds as long as in another unit than Angstrom."""
+    with open_stream(source) as stream:
+        frames = [atoms for atoms in stream.take(LOOKED_AT) if len(atoms) and not atoms.pbc.any()]
+    if frames:
+        try:
+            predictor.admission.check_unit(join_atoms(frames))
+        except WrongUnit as error:
+            raise UserError(
+                f"{source}: {error.fault}; --length-unit {error.unit} converts them, --length-unit Ang takes them as "
+                "they are"
+            ) from None
+
+
 def predict_frames(
     predictor: Predictor, frames: Sequence[Atoms], first: int, job: Job, on_bad: str, advance: Callable[[int], object]
 ) -> list[Result]:
     """Return the result of every molecule; `first` is the number of the first one in the file."""
-    results = [what_is_wrong(predictor, atoms, i) for i, atoms in enumerate(frames, start=first)]
-    good = [i for i, error in enumerate(results) if error is None]
-    if len(good) < len(frames):
-        if on_bad == "error":
-            error = next(filter(None, results))
-            raise UserError(f"{job.source}: {error} (counted from 0; --on-bad skip goes on without its numbers)")
-        advance(len(frames) - len(good))
+    results: list = [None] * len(frames)
+
+    def refuse(reasons: Mapping[int, str]) -> None:
+        if reasons and on_bad == "error":
+            number = min(reasons)
+            raise UserError(
+                f"{job.source}: molecule {first + number} {reasons[number]} (counted from 0; --on-bad skip leaves it "
+                "without numbers)"
+            )
+        for number, reason in reasons.items():
+            results[number] = f"molecule {first + number} {reason}"
+        advance(len(reasons))
+
+    refuse(why_refused(predictor, frames, job.length_unit))
+    good = [i for i, result in enumerate(results) if result is None]
     for start in range(0, len(good), job.batch_size):
         batch = good[start : start + job.batch_size]
-        predicted = predictor.predict([frames[i] for i in batch], job.batch_size)
+        atoms = [frames[i] for i in batch]
+        predicted = predictor.predict(atoms, job.batch_size, length_unit=job.length_unit or "Ang")
+        if job.domain == "error":
+            inside = predicted["in_domain"]
+            refuse({i: _why_outside(predictor, frames[i], job) for i, ok in zip(batch, inside) if not ok})
         for row, i in enumerate(batch):
-            results[i] = {name: array[row] for name, array in predicted.items()}
-            if "forces" in results[i]:
-                results[i]["forces"] = results[i]["forces"][: len(frames[i])]
-        advance(len(batch))
+            if results[i] is None:
+                results[i] = {name: array[row] for name, array in predicted.items()}
+                if "forces" in results[i]:
+                    results[i]["forces"] = results[i]["forces"][: len(frames[i])]
+                advance(1)
     return results
 
 
-def what_is_wrong(predictor: Predictor, atoms: Atoms, number: int) -> str | None:
-    """Return why a molecule cannot be predicted, with its number in the file; None if it can."""
-    if atoms.pbc.any():
-        return f"molecule {number} {PERIODIC}"
-    try:
-        predictor.check(np.array([len(atoms)]), atoms.numbers, atoms.positions.astype(predictor.dtype), first=number)
-    except UserError as error:
-        return str(error)
-    return None
+def why_refused(predictor: Predictor, frames: Sequence[Atoms], length_unit: str | None = None) -> dict[int, str]:
+    """Return why molecules of a file cannot be predicted, by their number in `frames`: "has no atoms"."""
+    reasons = {i: PERIODIC for i, atoms in enumerate(frames) if atoms.pbc.any()}
+    for i, atoms in enumerate(frames):
+        try:
+            state_of(atoms)
+        except UserError as error:
+            reasons.setdefault(i, f"is not readable: {error}")
+    rest = [i for i in range(len(frames)) if i not in reasons]
+    if rest:
+        molecules = in_angstrom(join_atoms([frames[i] for i in rest]), length_unit)
+        faults, _ = predictor.admission.faults(molecules)
+        reasons |= {rest[i]: reason for i, reason in faults.items()}
+    return reasons
+
+
+def _why_outside(predictor: Predictor, atoms: Atoms, job: Job) -> str:
+    molecule = in_angstrom(join_atoms([atoms]), job.length_unit)
+    reasons = predictor.domain.reasons(molecule.Z, molecule.R, predictor.model.cutoff)
+    return f"lies outside of the model's domain: {'; '.join(reasons.values())}"

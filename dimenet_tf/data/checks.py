@@ -10,22 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dimenet_tf.data.charges import why_refused
-from dimenet_tf.data.properties import conversion, find_property
+from dimenet_tf.data.properties import find_property
 from dimenet_tf.elements import MAX_Z
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.limits import CLOSEST, MOST, REACH, describe_unit, nearest, unit_of_bonds
 
 if TYPE_CHECKING:
     from dimenet_tf.data.container import DataContainer
 
 ON_BAD = ("error", "drop")
-CLOSEST = 0.3  # Angstrom; the shortest bond there is, H2's, is 0.74 long
-AT_ONCE = 100_000  # atoms in a tree: small trees are built faster, and take little memory
-
-# covalent radii in Angstrom (Cordero et al., Dalton Trans. 2832, 2008) of elements whose bonds are about as long as
-# their radii everywhere; others, as in metals, salts and noble gases, say nothing of the unit
-RADII = {1: 0.31, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57}
-WINDOW = (0.9, 1.15)  # bonds in their radii, times the unit: H2 1.19, CH and CC 1.0, N2 0.77
-MOST = 0.75  # of the molecules
 LOOKED_AT = 500  # molecules
 
 
@@ -123,72 +116,33 @@ def _is_first(values: np.ndarray) -> np.ndarray:
 def _close(molecule: np.ndarray, R: np.ndarray, searched: np.ndarray) -> dict[int, str]:
     """Return molecules of atoms at less than `CLOSEST` of each other, with the smallest distance."""
     atoms = np.flatnonzero(searched)
-    distance, _ = nearest(molecule[atoms], R[atoms], CLOSEST)
+    distance = nearest(molecule[atoms], R[atoms], CLOSEST).distance
     close = np.flatnonzero(distance < CLOSEST)
     close = close[np.argsort(-distance[close], kind="stable")]  # of several distances the smallest is entered last
     return {m: f"{d:.3g} Ang" for m, d in zip(molecule[atoms[close]].tolist(), distance[close].tolist())}
 
 
-def nearest(molecule: np.ndarray, R: np.ndarray, within: float) -> tuple[np.ndarray, np.ndarray]:
-    """Find the nearest other atom of the same molecule for every atom.
-
-    Parameters
-    ----------
-    molecule : (atoms,) int, ascending
-    R : (atoms, 3) finite, Angstrom
-    within : Angstrom
-
-    Returns
-    -------
-    distance : (atoms,) float64, Angstrom; infinite where there is no other atom within
-    neighbor : (atoms,) int; the atom itself where there is none
-    """
-    from scipy.spatial import cKDTree  # slow to import
-
-    distance, neighbor = np.full(len(R), np.inf), np.arange(len(R))
-    starts = np.unique(np.searchsorted(molecule, molecule[::AT_ONCE]))  # no molecule is cut
-    for start, end in zip(starts, [*starts[1:], len(R)]):
-        # a fourth coordinate keeps the molecules of a tree apart, wherever they are
-        points = np.column_stack([np.asarray(R[start:end], np.float64), 2 * within * molecule[start:end]])
-        tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
-        lengths, others = tree.query(points, k=2, distance_upper_bound=within)
-        own = np.arange(end - start)
-        second = others[:, 0] == own  # of atoms at the same place any may come first
-        length = np.where(second, lengths[:, 1], lengths[:, 0])
-        distance[start:end] = length
-        neighbor[start:end] = start + np.where(np.isfinite(length), np.where(second, others[:, 1], others[:, 0]), own)
-    return distance, neighbor
-
-
 def check_length_unit(data: DataContainer) -> None:
-    """Raise a UserError if most molecules have bonds of the length that they would have in Bohr or in nanometers.
+    """Raise a UserError if most atoms have bonds of the length that they would have in Bohr, nanometers or picometers.
 
     Only bonds between H, C, N, O and F are looked at.
     """
     some = data.select(np.linspace(0, len(data) - 1, min(len(data), LOOKED_AT)).astype(int))
     finite = np.isfinite(some.R).all(axis=1)
     molecule, Z, R = some.molecule_of_atom[finite], some.Z[finite], some.R[finite]
-    distance, neighbor = nearest(molecule, R, within=10.0)
-    alone = np.isinf(distance)
-    if len(alone) and np.mean(alone) > MOST and some.N.max() > 1:
-        raise UserError(
-            f"{data.source}: most atoms have no other within 10 Angstrom; in which unit are the positions? Say "
-            "data.units.R=pm (or nm, a0), or data.units.R=Ang if they are right"
-        )
-    radius = np.full(MAX_Z + 1, np.nan)
-    radius[list(RADII)] = list(RADII.values())
-    radius = radius[np.where((Z > 0) & (Z <= MAX_Z), Z, 0)]
-    known = np.isfinite(radius + radius[neighbor]) & (neighbor != np.arange(len(Z)))
-    ratio = distance / (radius + radius[neighbor])
-    ends = np.flatnonzero(np.diff(molecule[known])) + 1
-    medians = np.array([np.median(ratios) for ratios in np.split(ratio[known], ends) if len(ratios)])
-    for unit in ("a0", "nm"):
-        low, high = (bound / conversion("R", unit) for bound in WINDOW)
-        if len(medians) and np.mean((low < medians) & (medians < high)) > MOST:
+    for within in (REACH, 100 * REACH):
+        near = nearest(molecule, R, within)
+        if unit := unit_of_bonds(Z, near):
             raise UserError(
-                f"{data.source}: bonds are typically {np.median(distance[known]):.3g} long, as if the positions were "
-                f"in {unit}, not in Angstrom: say data.units.R={unit}, or data.units.R=Ang if they are right"
+                f"{data.source}: {describe_unit(unit, near)}: say data.units.R={unit}, or data.units.R=Ang if they are "
+                "right"
             )
+        if not len(R) or some.N.max() == 1 or np.mean(np.isinf(near.distance)) <= MOST:
+            return
+    raise UserError(
+        f"{data.source}: most atoms have no other within {REACH:g} Angstrom; in which unit are the positions? Say "
+        "data.units.R=pm (or nm, a0), or data.units.R=Ang if they are right"
+    )
 
 
 def summary(bad: Sequence[Bad], first: bool = False) -> str:

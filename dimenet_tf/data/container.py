@@ -11,7 +11,7 @@ import numpy as np
 from dimenet_tf.data.checks import STRICT, Bad, Checks, bad_data, find_bad
 from dimenet_tf.data.properties import find_property
 from dimenet_tf.data.splits import Split
-from dimenet_tf.elements import MAX_Z, SYMBOLS
+from dimenet_tf.elements import MAX_Z, hill
 from dimenet_tf.errors import UserError, unknown_name
 
 
@@ -151,15 +151,10 @@ class DataContainer:
     def formulas(self) -> np.ndarray:
         """Return the sum formula of each molecule in Hill's order, (molecules,) str: C2H6O."""
 
-        def formula(counts: np.ndarray) -> str:
-            first = [6, 1] if counts[6] else []
-            others = sorted(set(np.flatnonzero(counts)) - set(first), key=SYMBOLS.__getitem__)
-            return "".join(f"{SYMBOLS[z]}{n if n > 1 else ''}" for z in (*first, *others) if (n := counts[z]))
-
         counts = self.composition()
         present = counts.any(axis=0)
         _, first, which = np.unique(counts[:, present], axis=0, return_index=True, return_inverse=True)
-        return np.array([formula(row) for row in counts[first]])[which.ravel()]
+        return np.array([hill(row) for row in counts[first]])[which.ravel()]
 
     def target(self, name: str) -> np.ndarray:
         """Return a property, (molecules, ...) float64, or (sum N, ...) if it is one of atoms.

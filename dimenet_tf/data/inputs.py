@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from dimenet_tf.data.charges import CHARGE_KEYS, SPIN_KEYS, state_of, states_of_arrays
 from dimenet_tf.data.readers import PERIODIC
 from dimenet_tf.data.streams import open_stream
-from dimenet_tf.errors import UserError
+from dimenet_tf.errors import UserError, unknown_name
+
+KEYS = ("Z", "R", *CHARGE_KEYS, *SPIN_KEYS)
 
 
 class Molecules(NamedTuple):
@@ -24,8 +27,12 @@ class Molecules(NamedTuple):
     """(sum N,) int: atomic numbers."""
     R: np.ndarray
     """(sum N, 3) float, Angstrom."""
-    width: int
+    width: int = 0
     """Atoms to which the arrays that they came from were padded."""
+    charge: np.ndarray | float = 0.0
+    """(molecules,) total charge, e."""
+    spin: np.ndarray | float = 1.0
+    """(molecules,) spin multiplicity, 2S + 1."""
 
 
 def read_molecules(inputs, size: int) -> Iterator[Molecules]:
@@ -33,8 +40,9 @@ def read_molecules(inputs, size: int) -> Iterator[Molecules]:
 
     Parameters
     ----------
-    inputs : {"Z": (B, A) int, "R": (B, A, 3)}, padded with Z = 0 behind each molecule's atoms; a `tf.data.Dataset` of
-        such batches; `ase.Atoms` in a list or another iterable; or the name of a file, see `open_stream`
+    inputs : {"Z": (B, A) int, "R": (B, A, 3)}, padded with Z = 0 behind each molecule's atoms, or ragged tensors or
+        lists; also charge and spin (multiplicity), each (B,), by the names of `charges`; a `tf.data.Dataset` of such
+        batches; `ase.Atoms` in a list or another iterable; or the name of a file, see `open_stream`
     size : int
 
     Raises
@@ -59,33 +67,85 @@ def read_molecules(inputs, size: int) -> Iterator[Molecules]:
 
 
 def from_padded(arrays: Mapping, size: int) -> Iterator[Molecules]:
-    """Yield molecules of zero-padded arrays."""
+    """Yield molecules of zero-padded or ragged arrays."""
+    for key in arrays:
+        if key not in KEYS:
+            raise unknown_name("input of predict", str(key), KEYS)
     if not {"Z", "R"} <= set(arrays):
         raise UserError(f"predict needs 'Z' and 'R', got {', '.join(map(str, arrays))}")
-    Z, R = np.asarray(arrays["Z"]), np.asarray(arrays["R"])
+    Z, R = _dense(arrays["Z"], "Z"), _dense(arrays["R"], "R")
     if Z.ndim != 2 or R.shape != (*Z.shape, 3):
         raise UserError(f"Z must be (molecules, atoms) and R (molecules, atoms, 3), got {Z.shape} and {R.shape}")
+    Z = _whole(Z)
+    charge, spin = states_of_arrays(arrays, len(Z), "predict")
     real = Z != 0
     if (~real[:, :-1] & real[:, 1:]).any():
         raise UserError("Z = 0 is padding and may only stand behind a molecule's atoms")
     for start in range(0, max(len(Z), 1), size):  # no molecules have a width too
         rows = slice(start, start + size)
-        yield Molecules(real[rows].sum(axis=1), Z[rows][real[rows]], R[rows][real[rows]], Z.shape[1])
+        here = real[rows]
+        yield Molecules(here.sum(axis=1), Z[rows][here], R[rows][here], Z.shape[1], charge[rows], spin[rows])
+
+
+def _dense(values, name: str) -> np.ndarray:
+    """Return an array; ragged tensors and ragged lists are filled up with zeros."""
+    if isinstance(values, tf.RaggedTensor):
+        return values.to_tensor(shape=[None, None, 3] if name == "R" else None).numpy()
+    if isinstance(values, (list, tuple)):
+        rows = [np.asarray(row) for row in values]
+        width = max((len(row) for row in rows if row.ndim), default=0)
+        if any(row.ndim and len(row) < width for row in rows):
+            rows = [np.pad(row, [(0, width - len(row))] + [(0, 0)] * (row.ndim - 1)) for row in rows]
+        if len({row.shape for row in rows}) > 1:
+            raise UserError(f"{name} must have a row for each molecule, with the same number of axes in all")
+        return np.array(rows)
+    return np.asarray(values)
+
+
+def _whole(Z: np.ndarray) -> np.ndarray:
+    """Return atomic numbers as integers; refuse fractional ones."""
+    if Z.dtype.kind in "iu":
+        return Z
+    if Z.dtype.kind != "f":
+        raise UserError(f"atomic numbers Z must be integers, got {Z.dtype}")
+    bad = ~np.isfinite(Z) | (np.floor(Z) != Z)
+    if bad.any():
+        molecule, atom = np.argwhere(bad)[0]
+        raise UserError(
+            f"molecule {molecule}, atom {atom}: the atomic number {Z[molecule, atom]:g} must be a whole number"
+        )
+    return Z.astype(np.int64)
 
 
 def from_atoms(atoms: Iterable, size: int) -> Iterator[Molecules]:
     """Yield molecules given as `ase.Atoms`."""
     numbered = enumerate(atoms)
     while chunk := list(itertools.islice(numbered, size)):
-        for i, molecule in chunk:
-            if not hasattr(molecule, "numbers"):
-                raise UserError(f"molecule {i} is no ase.Atoms but {type(molecule).__name__}")
-            if molecule.pbc.any():
-                raise UserError(f"molecule {i} {PERIODIC}")
-        molecules = [molecule for _, molecule in chunk]
-        N = np.array([len(molecule) for molecule in molecules])
-        numbers = np.concatenate([molecule.numbers for molecule in molecules])
-        yield Molecules(N, numbers, np.concatenate([molecule.positions for molecule in molecules]), N.max())
+        yield join_atoms([molecule for _, molecule in chunk], chunk[0][0])
+
+
+def join_atoms(atoms: Sequence, first: int = 0) -> Molecules:
+    """Return some `ase.Atoms` behind each other; `first` is the number of the first one in messages.
+
+    Raises
+    ------
+    UserError
+        For objects of another type, periodic structures, and charges or spins that are no numbers.
+    """
+    states = []
+    for i, molecule in enumerate(atoms, start=first):
+        if not hasattr(molecule, "numbers"):
+            raise UserError(f"molecule {i} must be an ase.Atoms, got {type(molecule).__name__}")
+        if molecule.pbc.any():
+            raise UserError(f"molecule {i} {PERIODIC}")
+        try:
+            states.append(state_of(molecule))
+        except UserError as error:
+            raise UserError(f"molecule {i}: {error}") from None
+    N = np.array([len(molecule) for molecule in atoms])
+    Z, R = (np.concatenate([getattr(molecule, name) for molecule in atoms]) for name in ("numbers", "positions"))
+    charge, spin = np.array(states, np.float64).T
+    return Molecules(N, Z, R, N.max(), charge, spin)
 
 
 def read_frames(path: str | Path) -> Iterator:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from scipy import constants
 
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.units import LENGTH
 
 
 class Property(NamedTuple):
@@ -42,7 +43,6 @@ PROPERTIES = {
 
 POSITIONS = Property("Ang", False, "positions", (3,), per_atom=True)
 
-_BOHR = constants.physical_constants["Bohr radius"][0] * 1e10  # Angstrom
 _MOLAR = constants.N_A * constants.e  # J/mol in an eV
 _ENERGY = {
     "eV": 1.0,
@@ -51,13 +51,13 @@ _ENERGY = {
     "kcal/mol": 1000 * constants.calorie / _MOLAR,
     "kJ/mol": 1000 / _MOLAR,
 }
-_LENGTH = {"Ang": 1.0, "a0": _BOHR, "nm": 10.0, "pm": 0.01}
+_BOHR = LENGTH["a0"]
 _DEBYE = 1e-21 / constants.c / constants.e * 1e10  # e*Ang
 # units of the same kind, each with its size
 UNITS = (
     _ENERGY,
-    _LENGTH,
-    {f"{energy}/{length}": e / a for energy, e in _ENERGY.items() for length, a in _LENGTH.items()},
+    LENGTH,
+    {f"{energy}/{length}": e / a for energy, e in _ENERGY.items() for length, a in LENGTH.items()},
     {"e*Ang": 1.0, "e*a0": _BOHR, "D": _DEBYE},
     {"Ang^3": 1.0, "a0^3": _BOHR**3},
     {"Ang^2": 1.0, "a0^2": _BOHR**2},

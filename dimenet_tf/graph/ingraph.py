@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
+from dimenet_tf.errors import UserError
 from dimenet_tf.graph.graph import Graph
+from dimenet_tf.structures.limits import CLOSEST, FARTHEST, FEWEST, MOST, RADIUS, SCATTERED, window
 
 NUM_ELEMENTS = 95
 CELLS = 2**12  # to each side of the origin
@@ -80,6 +83,65 @@ def check_atoms(
         too_large = f"more than {max_atoms} atoms, for which this model is served: molecule"
         checks.append(refuse(num_atoms > max_atoms, too_large))
     return after(checks, Z, R, num_atoms)
+
+
+def center(R: tf.Tensor, num_atoms: tf.Tensor) -> tf.Tensor:
+    """Return positions relative to the centroid of their molecule, (atoms, 3) float64.
+
+    Refuses molecules so far from the origin that the dtype of R has cut their positions: `limits.too_far`.
+    """
+    if R.dtype.is_integer:
+        R = tf.cast(R, tf.float64)
+    if R.dtype.size < 4:
+        raise UserError(f"positions must be float32 or float64 numbers, got {R.dtype.name}")
+    molecules = tf.size(num_atoms)
+    molecule = tf.repeat(tf.range(molecules), num_atoms)
+
+    def largest(x: tf.Tensor) -> tf.Tensor:
+        return tf.math.unsorted_segment_max(tf.reduce_max(tf.abs(x), axis=1), molecule, molecules)
+
+    wide = tf.cast(R, tf.float64)
+    relative = wide - tf.gather(tf.math.unsorted_segment_mean(wide, molecule, molecules), molecule)
+    limit = FARTHEST[R.dtype.name]
+    bad = largest(wide) > tf.maximum(tf.constant(limit, tf.float64), 2 * largest(relative))
+    reason = f"more than {limit:.2g} Ang from the origin, where {R.dtype.name} cuts positions: molecule"
+    return after([refuse(bad, reason)], relative)[0]
+
+
+def check_distances(
+    Z: tf.Tensor, R: tf.Tensor, num_atoms: tf.Tensor, edges: tuple[tf.Tensor, tf.Tensor, tf.Tensor], cutoff: float
+) -> tf.Tensor:
+    """Return positions; refuse atoms that are too close, scattered molecules, and bonds as long as in another unit.
+
+    The limits are those of `dimenet_tf.structures.limits`.
+    """
+    source, target, _ = edges
+    atoms, molecules = tf.size(Z), tf.size(num_atoms)
+    molecule = tf.repeat(tf.range(molecules), num_atoms)
+    distance = _distance(R, source, target)
+    radius = tf.gather(tf.constant(np.nan_to_num(RADIUS), R.dtype), Z)  # 0 where the element suggests no unit
+    own, other = tf.gather(radius, target), tf.gather(radius, source)
+    shortest = distance == tf.gather(tf.math.unsorted_segment_min(distance, target, atoms), target)
+    judged = shortest & (own > 0) & (other > 0)
+
+    def count(edges: tf.Tensor) -> tf.Tensor:
+        """Atoms that one of these edges goes to."""
+        return tf.reduce_sum(tf.maximum(tf.math.unsorted_segment_max(tf.cast(edges, tf.int32), target, atoms), 0))
+
+    checks = []
+    for unit in ("nm", "a0"):
+        low, high = (tf.constant(bound, R.dtype) * (own + other) for bound in window(unit))
+        fitting = tf.cast(count(judged & (low < distance) & (distance < high)), tf.float64)
+        enough = tf.cast(count(judged), tf.float64)
+        bad = (enough >= FEWEST) & (fitting > MOST * enough)
+        checks.append(refuse(bad[None], f"bonds are as long as if R were in {unit}, not in Angstrom: request"))
+    alone = tf.math.unsorted_segment_sum(tf.ones_like(target), tf.gather(molecule, target), molecules) == 0
+    scattered = f"no two of its atoms are within {cutoff:g} Ang; is R in Angstrom? molecule"
+    checks += [
+        refuse(distance < CLOSEST, f"two atoms are closer than {CLOSEST} Ang: molecule", tf.gather(molecule, target)),
+        refuse(alone & (num_atoms >= SCATTERED), scattered),
+    ]
+    return after(checks, R)[0]
 
 
 def refuse(bad: tf.Tensor, reason: str, names: tf.Tensor | None = None) -> tf.Operation | None:
@@ -157,16 +219,10 @@ def complete_graph(
     edges: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
     needs: Iterable[str],
 ) -> Graph:
-    """Return the `Graph` of flat atoms and their edges with the index arrays that a model needs.
-
-    Refuses atoms at the same place.
-    """
+    """Return the `Graph` of flat atoms and their edges with the index arrays that a model needs."""
     source, target, reverse = edges
     atoms, needs = tf.size(Z), frozenset(needs)
     molecule = tf.repeat(tf.range(tf.size(num_atoms)), num_atoms)
-    together = _distance(R, source, target) == 0
-    apart = refuse(together, "two atoms are at the same place: molecule", tf.gather(molecule, target))
-    Z, R, source, target, reverse = after([apart], Z, R, source, target, reverse)
     degree = tf.math.bincount(target, minlength=atoms, maxlength=atoms, dtype=tf.int32)
     empty = tf.zeros([0], tf.int32)
     kj, ji = _triplets(source, reverse, degree) if "triplets" in needs else (empty, empty)

@@ -8,6 +8,7 @@ import numpy as np
 
 from dimenet_tf.graph.graph import Graph
 from dimenet_tf.graph.neighbors import find_edges, find_reverse, find_triplets, neighbor_table
+from dimenet_tf.structures.limits import centered
 
 
 class GraphStore:
@@ -17,7 +18,7 @@ class GraphStore:
     ----------
     N : (molecules,) int, atoms of each molecule
     Z : (sum N,) int, atomic numbers
-    R : (sum N, 3) float, positions in Angstrom
+    R : (sum N, 3) float, positions in Angstrom; graphs have them relative to the centroid of each molecule
     cutoff : float, Angstrom
     needs : the optional index arrays to make, of {"atom_edges", "triplets"}; a model's `needs`
     dtype : of the positions, "float32" or "float64"; whether a pair is an edge is decided in it
@@ -36,7 +37,7 @@ class GraphStore:
         self.num_atoms = np.asarray(N, np.int32)
         self._atom = _offsets(self.num_atoms)
         self._numbers = np.asarray(Z, np.int32)
-        self._positions = np.asarray(R, dtype)
+        self._positions = centered(self.num_atoms, R).astype(dtype)
         parts = [self._connect(i, cutoff) for i in range(len(self.num_atoms))]
         columns = list(zip(*parts)) or [[]] * 5
         self._edge = _offsets([len(source) for source in columns[0]])

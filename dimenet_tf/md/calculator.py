@@ -11,11 +11,16 @@ import tensorflow as tf
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
+from dimenet_tf.admission import WrongUnit
+from dimenet_tf.data.charges import state_of
+from dimenet_tf.data.inputs import Molecules, join_atoms
+from dimenet_tf.domain import DomainWatch
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph, SkinList
 from dimenet_tf.md.committee import DESCRIPTION as COMMITTEE
 from dimenet_tf.md.committee import Committee
 from dimenet_tf.predictor import Predictor, load
+from dimenet_tf.structures.limits import CLOSEST, FARTHEST
 
 
 class DimeNetCalculator(Calculator):
@@ -25,8 +30,7 @@ class DimeNetCalculator(Calculator):
     energies included, and the `dipole` (e*Ang) of a model that predicts it. A `polarizability`, for which ASE has no
     name, is the attribute of that name: (3, 3) in a0^3, of the last computed positions. With a
     committee the attribute `spread` holds the members' standard deviations: `energy`, and `forces` (atoms,), which are
-    multiplied by the committee's factor once it is fitted. The models know neutral closed-shell molecules: charges and
-    magnetic moments of the atoms are not looked at.
+    multiplied by the committee's factor once it is fitted.
 
     Parameters
     ----------
@@ -34,6 +38,9 @@ class DimeNetCalculator(Calculator):
     energy : the target that is the energy, where the model was not trained with forces: a model of U0, say, knows
         relaxed geometries only, and its gradient means something near them at best
     precision : "float32" or "float64"; the model's where left out
+    domain : "flag" to warn once of each reason why a structure lies outside of the model's domain (see
+        `dimenet_tf.domain.Domain`), "error" to refuse it. The attribute `in_domain` tells whether the last structure
+        lies inside; it is None for models that do not record their domain.
     skin : Angstrom; neighbors are searched for anew when an atom has moved by half of it
     label, directory : of ASE's `Calculator`
 
@@ -41,9 +48,10 @@ class DimeNetCalculator(Calculator):
     ------
     UserWarning
         For models whose energies jump (the published torsion of SphereNet and DPGN): they heat up in dynamics.
+        For structures outside of the model's domain, once for each reason.
     UserError
-        For models without an energy; when it computes: for periodic cells, elements that the training data did not
-        contain, atoms at the same place, positions that are not finite.
+        For models without an energy; when it computes: for periodic cells, and as `Predictor.predict`. Only the bonds
+        of the first structure are checked for the unit of length.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "energies"]  # noqa: RUF012  (ASE's type)
@@ -54,6 +62,7 @@ class DimeNetCalculator(Calculator):
         energy: str | None = None,
         precision: str | None = None,
         skin: float = 0.5,
+        domain: str = "flag",
         label: str | None = None,
         directory: str = ".",
     ) -> None:
@@ -70,42 +79,54 @@ class DimeNetCalculator(Calculator):
             warnings.warn(reason, stacklevel=2)
         self.force_field = force_field
         self.skin = skin
-        self.spread = self.polarizability = None
+        self.watch = DomainWatch(force_field.domain, force_field.model.cutoff, domain)
+        self.spread = self.polarizability = self.in_domain = None
         if "dipole" in force_field.head.targets:
             self.implemented_properties = [*self.implemented_properties, "dipole"]
-        self._neighbors = None
+        self._neighbors = self._state = None
         self._topology = None  # the last graph's sources and, as tensors, all of it
         self._columns = force_field.head.columns
         self._compute = force_field.predict_graph.get_concrete_function()  # traced here, once and for all sizes
 
     def __deepcopy__(self, memo: dict) -> DimeNetCalculator:
         """Return a calculator of the same force field, which never changes, for other atoms."""
-        return DimeNetCalculator(self.force_field, skin=self.skin)
+        return DimeNetCalculator(self.force_field, skin=self.skin, domain=self.watch.action)
 
     def __reduce__(self):
         raise UserError("a calculator with a TensorFlow model cannot be pickled: make one in each process, by its path")
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Return what has changed since the last calculation; ASE itself does not look at charge and spin in `info`."""
+        changes = super().check_state(atoms, tol)
+        return changes if changes or self.atoms is None or state_of(atoms) == self._state else ["info"]
 
     def calculate(self, atoms: Atoms | None = None, properties=("energy",), system_changes=all_changes) -> None:
         """Compute everything at once, as ASE asks for it."""
         super().calculate(atoms, properties, system_changes)
         atoms, self.results, self.spread, self.polarizability = self.atoms, {}, None, None
+        self.in_domain = None
         if atoms is None:
             raise UserError("the calculator has no atoms yet: atoms.calc = calculator")
         if atoms.pbc.any():
             raise UserError("periodic cells are not supported: set atoms.pbc = False for a molecule")
-        if not np.isfinite(atoms.positions).all():
-            raise UserError("a coordinate is not finite")
-        if self._neighbors is None or not np.array_equal(self._neighbors.Z, atoms.numbers):
-            field = self.force_field
-            field.check(np.array([len(atoms)]), atoms.numbers, centered(atoms, field.dtype))
-            self._neighbors = SkinList(atoms.numbers, field.model.cutoff, self.skin, field.model.needs, field.dtype)
-        graph = self._neighbors.graph(centered(atoms, self.force_field.dtype))
-        if self._neighbors.closest == 0:
-            raise UserError("two atoms are at the same place")
+        state = state_of(atoms)
+        new = self._neighbors is None or not np.array_equal(self._neighbors.Z, atoms.numbers)
+        if new or state != self._state or not np.isfinite(atoms.positions).all():
+            self._admit(join_atoms([atoms]), new)
+        self._state = state
+        R = atoms.positions - atoms.positions.mean(axis=0)
+        graph = self._neighbors.graph(R)
+        far = np.abs(atoms.positions).max() > FARTHEST["float64"]
+        if self._neighbors.closest < CLOSEST**2 or len(graph.edge_source) == 0 or far:
+            self._admit(join_atoms([atoms]), False)  # says why
         if self._topology is None or graph.edge_source is not self._topology[0]:
             self._topology = graph.edge_source, Graph(*map(tf.constant, graph))
         answer = self._compute(self._topology[1]._replace(positions=tf.constant(graph.positions)))
         prediction, spread = answer if isinstance(self.force_field, Committee) else (answer, None)
+        if self.watch.domain is not None:
+            self.in_domain = bool(prediction.in_domain.numpy()[0])
+            if not self.in_domain:
+                self.watch.look([False], [len(R)], atoms.numbers, R, None, stacklevel=6)
         values, name = self._columns.split(prediction.values.numpy()), self.force_field.energy
         energy = float(values[name][0])
         self.results = {
@@ -123,10 +144,18 @@ class DimeNetCalculator(Calculator):
             forces = factor * spread.forces.numpy().astype(np.float64)
             self.spread = {"energy": float(self._columns.split(spread.values.numpy())[name][0]), "forces": forces}
 
-
-def centered(atoms: Atoms, dtype: str) -> np.ndarray:
-    """Return positions about their mean: far from the origin float32 would lose digits of the distances."""
-    return (atoms.positions - atoms.positions.mean(axis=0)).astype(dtype)
+    def _admit(self, molecules: Molecules, new: bool) -> None:
+        """Refuse a structure that cannot be predicted; make the neighbor list of a new one."""
+        field = self.force_field
+        try:
+            field.admission.admit(molecules, length_unit=None if new else "Ang")
+        except WrongUnit as error:
+            raise UserError(f"{error.fault}; ASE's positions are in Angstrom") from None
+        except UserError as error:
+            raise UserError(str(error).replace("molecule 0", "the structure", 1)) from None
+        if new:
+            model = field.model
+            self._neighbors = SkinList(molecules.Z, model.cutoff, self.skin, model.needs, field.dtype)
 
 
 def _open(model) -> Predictor | Committee:

@@ -10,7 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from dimenet_tf.admission import Admission
 from dimenet_tf.data.container import DataContainer
+from dimenet_tf.data.inputs import Molecules
+from dimenet_tf.domain import Domain
 from dimenet_tf.errors import UserError
 from dimenet_tf.folders import read_description
 from dimenet_tf.graph import Graph, graph_signature
@@ -60,12 +63,19 @@ class Committee:
                 raise UserError(f"member {i} of the committee has another cutoff or aggregation than member 0")
         self.energy, self.model, self.head = first.energy, first.model, first.head
         self.dtype, self.precision = first.dtype, first.precision
-        self.check, self.graph_store = first.check, first.graph_store
+        self.graph_store = first.graph_store
+        self.domain = (
+            None if None in [m.domain for m in self.members] else Domain.common([m.domain for m in self.members])
+        )
+        self.admission = Admission(first.elements, self.model.cutoff, self.domain)
         self.predict_graph = tf.function(self._mean_and_spread, input_signature=[graph_signature(self.dtype)])
 
     def _mean_and_spread(self, graph: Graph) -> tuple[Prediction, Spread]:
-        stacked = Prediction(*map(tf.stack, zip(*(member.compute(graph) for member in self.members))))
-        mean = Prediction(*(tf.reduce_mean(array, axis=0) for array in stacked))
+        predictions = [member.compute(graph)[:3] for member in self.members]
+        stacked = Prediction(*map(tf.stack, zip(*predictions)))
+        mean = Prediction(*(tf.reduce_mean(array, axis=0) for array in stacked[:3]))
+        if self.domain is not None:
+            mean = mean._replace(in_domain=self.domain.contains(graph))
         values = tf.sqrt(tf.reduce_mean((stacked.values - mean.values) ** 2, axis=0))
         forces = tf.sqrt(tf.reduce_mean(tf.reduce_sum((stacked.forces - mean.forces) ** 2, axis=-1), axis=0))
         return mean, Spread(values, forces)
@@ -80,10 +90,10 @@ class Committee:
         data : with the target `forces`
         batch_size : frames computed at once
         """
-        self.check(data.N, data.Z, data.R)
         if len(data) == 0:
             raise UserError("the committee's factor needs frames to be fitted on")
-        store = self.graph_store(data.N, data.Z, data.R)
+        molecules = self.admission.admit(Molecules(data.N, data.Z, data.R, charge=data.charge, spin=data.spin))
+        store = self.graph_store(*molecules[:3])
         forces = data.target("forces")
         squares = np.zeros(2)  # of errors, of spreads
         for start in range(0, len(data), batch_size):

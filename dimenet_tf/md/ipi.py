@@ -27,6 +27,7 @@ from ase import Atoms, units  # noqa: E402
 from ase.calculators.socketio import IPIProtocol, SocketClosed, actualunixsocketname  # noqa: E402
 
 from dimenet_tf.data.inputs import read_molecule  # noqa: E402
+from dimenet_tf.domain import ACTIONS, DomainWatch  # noqa: E402
 from dimenet_tf.errors import UserError  # noqa: E402
 from dimenet_tf.predictor import load  # noqa: E402
 
@@ -96,9 +97,13 @@ class Driver:
     atoms : the molecule; its elements in i-PI's order
     connect : makes a connected socket
     beads : how many connections
+    domain : "flag" to warn once of each reason why a structure lies outside of the model's domain, "error" to end
     """
 
-    def __init__(self, predictor, atoms: Atoms, connect: Callable[[], socket.socket], beads: int) -> None:
+    def __init__(
+        self, predictor, atoms: Atoms, connect: Callable[[], socket.socket], beads: int, domain: str = "flag"
+    ) -> None:
+        self.watch = DomainWatch(predictor.domain, predictor.model.cutoff, domain)
         self.predictor, self.atoms, self.connect, self.beads = predictor, atoms, connect, beads
         self.batches = []
         """Sizes of the batches that were computed."""
@@ -155,9 +160,10 @@ class Driver:
 
     def _compute(self, waiting: list[Connection]) -> None:
         R = np.array([connection.positions for connection in waiting])
-        R -= R.mean(axis=1, keepdims=True)  # float32 would lose digits far from the origin
         Z = np.tile(self.atoms.numbers, (len(waiting), 1))
-        predicted = self.predictor.predict({"Z": Z, "R": R}, batch_size=len(waiting))
+        predicted = self.predictor.predict({"Z": Z, "R": R}, batch_size=len(waiting), length_unit="Ang")
+        sizes = np.full(len(waiting), Z.shape[1])
+        self.watch.look(predicted.get("in_domain"), sizes, Z.ravel(), R.reshape(-1, 3))
         self.batches.append(len(waiting))
         for i, connection in enumerate(waiting):
             forces = predicted["forces"][i].astype(np.float64)
@@ -229,6 +235,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=31415, help="of i-PI (default 31415)")
     parser.add_argument("--unix", metavar="NAME", help="i-PI's Unix socket of this name instead of address and port")
     parser.add_argument("--beads", type=int, default=1, help="connections, evaluated as one batch (default 1)")
+    parser.add_argument(
+        "--domain",
+        choices=ACTIONS,
+        default="flag",
+        help="structures outside of the model's domain: warn once of each reason (flag), or end (error)",
+    )
     args = parser.parse_args()
     if args.beads < 1:
         raise UserError(f"--beads {args.beads} must be at least 1")
@@ -237,8 +249,9 @@ def main() -> None:
         raise UserError(f"{args.model} has no forces: dynamics needs a model that was trained with them")
     if predictor.model.discontinuity:
         print(f"WARNING: {predictor.model.discontinuity}", flush=True)
-    predictor.predict([atoms] * args.beads, batch_size=args.beads)  # elements are known; nobody waits for a trace
-    driver = Driver(predictor, atoms, connector(args.address, args.port, args.unix), args.beads)
+    # the molecule is checked now, and i-PI does not wait for a trace
+    predictor.predict([atoms] * args.beads, batch_size=args.beads, domain=args.domain)
+    driver = Driver(predictor, atoms, connector(args.address, args.port, args.unix), args.beads, args.domain)
     reason = driver.run()
     print(f"{reason}: {driver.summary()}")
 

@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from dimenet_tf.data.container import DataContainer
+from dimenet_tf.data.inputs import Molecules
 from dimenet_tf.errors import UserError
 from dimenet_tf.md.calculator import DimeNetCalculator
 from dimenet_tf.md.velocities import count_vibrations, temperature_of, thermalize
@@ -178,8 +179,8 @@ def nve(
 
 def held_out(predictor: Predictor, data: DataContainer) -> dict[str, dict]:
     """Errors on frames that the model has not seen."""
-    predictor.check(data.N, data.Z, data.R)
-    store = predictor.graph_store(data.N, data.Z, data.R)
+    molecules = Molecules(data.N, data.Z, data.R, charge=data.charge, spin=data.spin)
+    store = predictor.graph_store(*predictor.admission.admit(molecules)[:3])
     predicted = predictor.named(predictor.predict_store(store, np.arange(len(data))))
     energy = np.abs(predicted[predictor.energy] - data.target("energy"))
     forces = np.abs(predicted["forces"] - data.target("forces"))

@@ -15,6 +15,7 @@ from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 from tqdm import tqdm
 
+from dimenet_tf.domain import DomainWatch
 from dimenet_tf.errors import UserError
 from dimenet_tf.files import file_to_disk, replace_text
 from dimenet_tf.md.harmonic import rigid_motions
@@ -46,14 +47,16 @@ class Replicas(Calculator):
     def __init__(self, predictor, count: int) -> None:
         super().__init__()
         self.predictor, self.count = predictor, count
+        self.watch = DomainWatch(predictor.domain, predictor.model.cutoff)
         self.predicted = None
 
     def calculate(self, atoms: Atoms | None = None, properties=("energy",), system_changes=all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
         R = self.atoms.positions.reshape(self.count, -1, 3)
-        R = R - R.mean(axis=1, keepdims=True)  # float32 would lose digits far from the origin
         Z = self.atoms.numbers.reshape(self.count, -1)
-        self.predicted = self.predictor.predict({"Z": Z, "R": R}, batch_size=self.count)
+        self.predicted = self.predictor.predict({"Z": Z, "R": R}, batch_size=self.count, length_unit="Ang")
+        sizes = np.full(self.count, Z.shape[1])
+        self.watch.look(self.predicted.get("in_domain"), sizes, self.atoms.numbers, self.atoms.positions)
         self.results = {
             "energy": float(self.predicted[self.predictor.energy].sum()),
             "forces": self.predicted["forces"].astype(np.float64).reshape(-1, 3),

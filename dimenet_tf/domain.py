@@ -1,0 +1,353 @@
+"""Domain of validity: what a model was trained on, and which structures lie outside of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from dimenet_tf.data.container import DataContainer
+from dimenet_tf.data.properties import find_property
+from dimenet_tf.elements import MAX_Z, SYMBOLS, atomic_number, composition_of, hill
+from dimenet_tf.errors import UserError
+from dimenet_tf.graph import Graph, GraphStore, find_edges
+from dimenet_tf.layers.geometry import edge_vectors, safe_norm
+from dimenet_tf.structures.limits import centered, molecules_of
+
+ACTIONS = ("flag", "error")
+MARGIN = 0.95  # of the smallest distance seen
+LARGER = 2  # times the largest number of atoms
+FEW = 20  # formulas; a model of more is taken to interpolate between compositions
+AT_ONCE = 1000  # molecules whose pairs are in memory at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """What the training data of a model were.
+
+    A structure is *refused* if its charge or spin does not occur in the data, or if they do not determine the reference
+    energy of its composition: a fit to ethanol alone yields the sum of the reference energies of C2H6O, which says
+    nothing about water. A structure lies *outside of the domain* if it
+
+    * has two atoms closer than 0.95 times the smallest distance seen of their elements, or two neighbors of elements
+      that were never seen as neighbors;
+    * has an atom without a neighbor, where every atom of the training data had one;
+    * has more than twice the atoms of the largest molecule;
+    * has a formula that is not among those of the data, where these were at most 20.
+
+    Parameters
+    ----------
+    molecules : training molecules
+    max_atoms : atoms of the largest
+    closest : smallest distance in Angstrom of each pair of elements that were neighbors: {"C-H": 0.98}
+    lone_atoms : whether some atom had no neighbor
+    formulas : in Hill's order, where there are at most 20; else None
+    independent : formulas that are linearly independent and span all compositions of the data
+    example : the smallest training molecule, {"Z": (atoms,), "R": (atoms, 3)}; exported models are warmed up with it
+    ranges : smallest and largest label: of energies and other extensive numbers per atom, of forces the components
+    charges, spins : total charges and spin multiplicities
+    periodic : whether there were cells
+
+    Examples
+    --------
+    >>> import dimenet_tf
+    >>> domain = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces").domain
+    >>> domain.max_atoms, domain.formulas
+    (9, ('C2H6O',))
+    """
+
+    molecules: int
+    max_atoms: int
+    closest: Mapping[str, float]
+    lone_atoms: bool
+    formulas: Sequence[str] | None
+    independent: Sequence[str]
+    example: Mapping[str, list]
+    ranges: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+    charges: Sequence[float] = (0,)
+    spins: Sequence[float] = (1,)
+    periodic: bool = False
+
+    @classmethod
+    def of(cls, data: DataContainer, cutoff: float, names: Iterable[str] = ()) -> Domain:
+        """Return the domain of training molecules.
+
+        Parameters
+        ----------
+        data : the molecules
+        cutoff : Angstrom, of the model; two atoms within it are neighbors
+        names : of the labels whose ranges are kept
+        """
+        closest, lone_atoms = _closest(data, cutoff)
+        _, first = np.unique(data.composition(), axis=0, return_index=True)
+        different = data.select(np.sort(first))
+        formulas = different.formulas().tolist()
+        rows = _independent_rows(different.composition())
+        smallest = data.select([int(data.N.argmin())])
+        return cls(
+            molecules=len(data),
+            max_atoms=int(data.N.max()),
+            closest=closest,
+            lone_atoms=lone_atoms,
+            formulas=tuple(formulas) if len(formulas) <= FEW else None,
+            independent=tuple(formulas[row] for row in rows),
+            example={"Z": smallest.Z.tolist(), "R": centered(smallest.N, smallest.R).round(4).tolist()},
+            ranges={name: _range(data, name) for name in names if data.labelled(name).any()},
+            charges=tuple(int(charge) for charge in np.unique(data.charge)),
+            spins=tuple(int(spin) for spin in np.unique(data.spin)),
+        )
+
+    @classmethod
+    def common(cls, domains: Sequence[Domain]) -> Domain:
+        """Return what lies inside of all of several domains, of models that know the same elements."""
+        first, *others = domains
+        if not others:
+            return first
+        second = cls.common(others)
+        independent = [f for f in first.independent if second.is_determined(composition_of(f)[None])[0]]
+        if not independent:
+            raise UserError("the training data of the models have no composition in common")
+        shared = set(first.closest) & set(second.closest)
+        lists = [domain.formulas for domain in (first, second) if domain.formulas is not None]
+        formulas = tuple(f for f in lists[0] if all(f in others for others in lists)) if lists else None
+        ranges = {
+            name: [
+                max(first.ranges[name][0], second.ranges[name][0]),
+                min(first.ranges[name][1], second.ranges[name][1]),
+            ]
+            for name in set(first.ranges) & set(second.ranges)
+        }
+        return cls(
+            molecules=min(first.molecules, second.molecules),
+            max_atoms=min(first.max_atoms, second.max_atoms),
+            closest={pair: max(first.closest[pair], second.closest[pair]) for pair in sorted(shared)},
+            lone_atoms=first.lone_atoms and second.lone_atoms,
+            formulas=formulas,
+            independent=tuple(independent),
+            example=first.example,
+            ranges=ranges,
+            charges=tuple(c for c in first.charges if c in second.charges),
+            spins=tuple(s for s in first.spins if s in second.spins),
+            periodic=first.periodic and second.periodic,
+        )
+
+    def get_config(self) -> dict:
+        """Return the domain as JSON has it."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_config(cls, config: Mapping) -> Domain:
+        """Return the domain that `get_config` described."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in config.items()})
+
+    def __post_init__(self) -> None:
+        limits = np.full((MAX_Z + 1, MAX_Z + 1), np.inf)
+        for pair, distance in self.closest.items():
+            a, b = (atomic_number(symbol, "a model's domain") for symbol in pair.split("-"))
+            limits[a, b] = limits[b, a] = MARGIN * distance
+        spanning = np.array([composition_of(formula) for formula in self.independent], np.float64)
+        # directions in the space of compositions of these elements that the data do not reach, (95, directions)
+        elements = spanning.any(axis=0)
+        undetermined = np.zeros((MAX_Z + 1, int(elements.sum()) - len(spanning)))
+        undetermined[elements] = np.linalg.svd(spanning[:, elements], full_matrices=True)[2][len(spanning) :].T
+        known = None if self.formulas is None else np.array([composition_of(f) for f in self.formulas], np.int32)
+        for name, value in (("limits", limits), ("undetermined", undetermined), ("known", known)):
+            object.__setattr__(self, f"_{name}", value)
+
+    @property
+    def has_undetermined(self) -> bool:
+        """Whether there are compositions of the trained elements whose reference energy the data do not determine."""
+        return self._undetermined.shape[1] > 0
+
+    def is_determined(self, compositions: np.ndarray) -> np.ndarray:
+        """Return whether the data determine the reference energy of compositions; (n, 95) int -> (n,) bool."""
+        rest = np.abs(compositions @ self._undetermined).max(axis=1, initial=0)
+        return rest <= 1e-6 * np.maximum(compositions.sum(axis=1), 1)
+
+    def undetermined(self, Z: tf.Tensor, molecule: tf.Tensor, molecules: tf.Tensor) -> tf.Tensor:
+        """Return of which molecules the reference energy is not determined, in TensorFlow.
+
+        Parameters
+        ----------
+        Z, molecule : (atoms,) int32, atomic numbers and the molecule of each atom
+        molecules : () int32
+
+        Returns
+        -------
+        (molecules,) bool
+        """
+        rows = tf.gather(tf.constant(self._undetermined), Z)  # (atoms, directions)
+        rest = tf.reduce_max(tf.abs(tf.math.unsorted_segment_sum(rows, molecule, molecules)), axis=1)
+        size = tf.math.unsorted_segment_sum(tf.ones_like(Z), molecule, molecules)
+        return rest > 1e-6 * tf.cast(size, tf.float64)
+
+    def why_undetermined(self, composition: np.ndarray) -> str:
+        """Return why a molecule of a composition, (95,) int, is refused: "has the formula ..."."""
+        formulas = ", ".join(self.independent)
+        return (
+            f"has the formula {hill(composition)}, but the training data ({formulas}) do not determine the reference "
+            "energy of that composition"
+        )
+
+    def contains(self, graph: Graph) -> tf.Tensor:
+        """Return which molecules of a graph lie inside of the domain, (molecules,) bool."""
+        Z, atoms = graph.atomic_numbers, tf.shape(graph.atomic_numbers)[0]
+        distance = safe_norm(edge_vectors(graph))
+        pair = tf.gather(Z, graph.edge_source) * (MAX_Z + 1) + tf.gather(Z, graph.edge_target)
+        limit = tf.gather(tf.constant(self._limits.ravel(), distance.dtype), pair)
+        one = tf.ones_like(graph.edge_target)
+        outside = tf.math.unsorted_segment_max(tf.cast(distance < limit, tf.int32), graph.edge_target, atoms)
+        if not self.lone_atoms:
+            neighbors = tf.math.unsorted_segment_sum(one, graph.edge_target, atoms)
+            outside = tf.maximum(outside, tf.cast(neighbors == 0, tf.int32))
+        molecules = tf.shape(graph.num_atoms)[0]
+        outside = tf.math.unsorted_segment_max(outside, graph.molecule_of_atom, molecules) > 0
+        outside |= graph.num_atoms > LARGER * self.max_atoms
+        if self._known is not None:
+            counts = tf.math.unsorted_segment_sum(tf.one_hot(Z, MAX_Z + 1), graph.molecule_of_atom, molecules)
+            same = tf.reduce_all(counts[:, None] == tf.constant(self._known, counts.dtype), axis=2)
+            outside |= ~tf.reduce_any(same, axis=1)
+        return ~outside
+
+    def reasons(self, Z: np.ndarray, R: np.ndarray, cutoff: float) -> dict[str, str]:
+        """Return why a molecule lies outside of the domain.
+
+        Parameters
+        ----------
+        Z : (atoms,) int
+        R : (atoms, 3), Angstrom
+        cutoff : Angstrom, of the model
+
+        Returns
+        -------
+        dict from a short name of each reason, the same for all structures that have it, to its text
+        """
+        found = {}
+        if len(Z) > LARGER * self.max_atoms:
+            found["size"] = f"it has {len(Z)} atoms, the largest training molecule has {self.max_atoms}"
+        composition = np.bincount(Z, minlength=MAX_Z + 1)
+        if self._known is not None and not (self._known == composition).all(axis=1).any():
+            found["formula"] = (
+                f"its formula is {hill(composition)}, those of the training data: {', '.join(self.formulas)}"
+            )
+        source, target = find_edges(R, cutoff)
+        if not self.lone_atoms and len(np.unique(target)) < len(Z):
+            atom = int(np.setdiff1d(np.arange(len(Z)), target)[0])
+            found["lone atom"] = f"atom {atom} ({SYMBOLS[Z[atom]]}) has no neighbor within {cutoff:g} Ang"
+        distance = np.linalg.norm(np.asarray(R[source], np.float64) - R[target], axis=1)
+        excess = distance / self._limits[Z[source], Z[target]]
+        for edge in np.argsort(excess):
+            if excess[edge] >= 1:
+                break
+            pair = _pair(Z[source[edge]], Z[target[edge]])
+            atoms = f"{pair} distance of {distance[edge]:.3g} Ang (atoms {source[edge]} and {target[edge]})"
+            smallest = f"; the smallest in the training data is {self.closest.get(pair, np.inf):.3g} Ang"
+            never = f", but {pair} within {cutoff:g} Ang does not occur in the training data"
+            found.setdefault(f"distance {pair}", f"a {atoms}{smallest if pair in self.closest else never}")
+        return found
+
+    def describe(self) -> dict:
+        """Return the domain for people: `get_config` with what follows from it."""
+        config = {key: value for key, value in self.get_config().items() if key != "example"}
+        if self.formulas is None:
+            config["formulas"] = f"more than {FEW}"
+        return config
+
+
+NOT_RECORDED = "not recorded: the model was trained or converted without it"
+
+
+class DomainWatch:
+    """Report the structures of a simulation or a file that lie outside of a domain.
+
+    Parameters
+    ----------
+    domain : of the model; None where it is not recorded
+    cutoff : Angstrom, of the model
+    action : "flag" to warn once of each reason, "error" to raise a UserError
+
+    Raises
+    ------
+    UserError
+        If the action is unknown, or is "error" for a model that does not record its domain.
+    """
+
+    def __init__(self, domain: Domain | None, cutoff: float, action: str = "flag") -> None:
+        if action not in ACTIONS:
+            raise UserError(f"domain must be one of {', '.join(ACTIONS)}; got '{action}'")
+        if domain is None and action == "error":
+            raise UserError(f"domain='error' needs a model that records its domain; this one's is {NOT_RECORDED}")
+        self.domain, self.cutoff, self.action = domain, cutoff, action
+        self._warned: set[str] = set()
+
+    def look(self, in_domain: np.ndarray | None, N, Z, R, first: int | None = 0, stacklevel: int = 3) -> None:
+        """Warn, or raise a UserError, if a molecule lies outside.
+
+        Parameters
+        ----------
+        in_domain : (molecules,) bool, as predicted with them; None for a model that does not record its domain
+        N, Z, R : the molecules, flat
+        first : number of the first one in messages; None for messages without numbers
+        """
+        if in_domain is None or np.all(in_domain):
+            return
+        atoms = list(molecules_of(np.asarray(N)))
+        for molecule in np.flatnonzero(~np.asarray(in_domain)):
+            name = "the structure" if first is None else f"molecule {first + molecule}"
+            reasons = self.domain.reasons(Z[atoms[molecule]], R[atoms[molecule]], self.cutoff)
+            if self.action == "error":
+                raise UserError(f"{name} lies outside of the model's domain: {'; '.join(reasons.values())}")
+            for reason in sorted(set(reasons) - self._warned):
+                self._warned.add(reason)
+                warnings.warn(
+                    f"{name} lies outside of the model's domain: {reasons[reason]} (said once)", stacklevel=stacklevel
+                )
+
+
+def _pair(a: int, b: int) -> str:
+    return "-".join(SYMBOLS[z] for z in sorted((int(a), int(b)), key=SYMBOLS.__getitem__))
+
+
+def _closest(data: DataContainer, cutoff: float) -> tuple[dict[str, float], bool]:
+    """Return the smallest distance of each pair of elements within the cutoff, and whether an atom has no neighbor."""
+    smallest = np.full((MAX_Z + 1) ** 2, np.inf)
+    lone_atoms = False
+    for start in range(0, len(data), AT_ONCE):
+        some = data.select(np.arange(start, min(start + AT_ONCE, len(data))))
+        graph = GraphStore(some.N, some.Z, some.R, cutoff, (), "float64").batch(range(len(some)))
+        vectors = graph.positions[graph.edge_source] - graph.positions[graph.edge_target]
+        Z = graph.atomic_numbers.astype(np.int64)
+        pair = Z[graph.edge_source] * (MAX_Z + 1) + Z[graph.edge_target]
+        np.minimum.at(smallest, pair, np.linalg.norm(vectors, axis=1))
+        lone_atoms |= len(np.unique(graph.edge_target)) < len(Z)
+    smallest = smallest.reshape(MAX_Z + 1, MAX_Z + 1)
+    pairs = itertools.combinations_with_replacement(data.elements, 2)
+    # rounded down, so that the written number admits the distance itself
+    found = {_pair(a, b): float(np.floor(1e4 * smallest[a, b]) / 1e4) for a, b in pairs if np.isfinite(smallest[a, b])}
+    return found, lone_atoms
+
+
+def _independent_rows(compositions: np.ndarray) -> list[int]:
+    """Return rows that are linearly independent and span all rows, the first ones that do; (n, 95) int."""
+    rows, basis = [], np.zeros((0, compositions.shape[1]))
+    for i, row in enumerate(compositions.astype(np.float64)):
+        rest = row - basis.T @ (basis @ row)
+        rest -= basis.T @ (basis @ rest)  # once more, for rounding
+        if np.linalg.norm(rest) > 1e-6 * np.linalg.norm(row):
+            rows.append(i)
+            basis = np.concatenate([basis, rest[None] / np.linalg.norm(rest)])
+            if len(rows) == np.count_nonzero(compositions.any(axis=0)):
+                break
+    return rows
+
+
+def _range(data: DataContainer, name: str) -> list[float]:
+    """Return the smallest and the largest label of a property, per atom where it is an extensive number."""
+    values, kind = data.labels(name), find_property(name)
+    if kind.extensive and not kind.shape and not kind.per_atom:
+        values = values / data.N
+    return [float(np.nanmin(values)), float(np.nanmax(values))]

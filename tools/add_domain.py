@@ -1,0 +1,46 @@
+"""Record the domain of a model that was trained before domains were: `python tools/add_domain.py FOLDER ...`.
+
+FOLDER is a run folder or a pretrained model, with its config.yaml and split.npz. The training molecules are read again,
+their checksum is compared with that in data.json where there is one, and `domain` is added to predictor.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from dimenet_tf.cli import one_line_errors, quiet_tensorflow
+
+quiet_tensorflow()
+
+from dimenet_tf.config import data_config, resolve
+from dimenet_tf.data.dataset import load_container, load_dataset
+from dimenet_tf.data.splits import Split
+from dimenet_tf.domain import Domain
+from dimenet_tf.errors import UserError
+from dimenet_tf.files import replace_text
+from dimenet_tf.folders import DESCRIPTION, find_folder, find_predictor
+from dimenet_tf.predictor import load
+from dimenet_tf.training.folder import RunFolder
+
+
+@one_line_errors()
+def main() -> None:
+    for name in sys.argv[1:]:
+        folder, path = RunFolder(find_folder(name)), find_predictor(name) / DESCRIPTION
+        config = data_config(resolve(folder.read_config()))
+        container = load_container(config)
+        if folder.data_file.exists() and folder.read_data_description()["sha256"] != container.checksum():
+            raise UserError(f"{name}: the data are not those that it was trained on (checksum in data.json)")
+        dataset = load_dataset(config, Split.load(folder.split_file), container)
+        predictor = load(name)
+        labels = [name for name, kind in zip(dataset.names, dataset.kinds) if not kind.shape]
+        labels += ["forces"] if dataset.has_forces else []
+        domain = Domain.of(container.select(dataset.split.train), predictor.model.cutoff, labels)
+        description = json.loads(path.read_text())
+        replace_text(path, json.dumps({**description, "domain": domain.get_config()}, indent=1))
+        print(f"{path}: {json.dumps(domain.describe())}")
+
+
+if __name__ == "__main__":
+    main()
