@@ -9,10 +9,11 @@ from types import MappingProxyType
 import numpy as np
 
 from dimenet_tf.data.checks import STRICT, Bad, Checks, bad_data, find_bad
+from dimenet_tf.data.lookup import missing_target
 from dimenet_tf.data.properties import find_property
 from dimenet_tf.data.splits import Split
 from dimenet_tf.elements import MAX_Z, hill
-from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.errors import UserError
 
 
 class DataContainer:
@@ -165,12 +166,16 @@ class DataContainer:
             If there is none of that name (names the closest one), or if it is not finite for a molecule.
         """
         if name not in self.targets:
-            raise unknown_name("target", name, self.targets)
+            raise self._no_target(name)
         values = self.targets[name]
         bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
         reject = self._reject_atoms if find_property(name).per_atom else self._reject
         reject(bad, f"target '{name}' is missing or not finite")
         return values
+
+    def _no_target(self, name: str) -> UserError:
+        """Make the error for a target that is not there, with everything that the file holds."""
+        return missing_target(name, self.targets, self.found, self.source, len(self), int(self.N.sum()))
 
     def labelled(self, name: str) -> np.ndarray:
         """Return which molecules have a complete and finite value of a property, (molecules,) bool."""
@@ -191,7 +196,7 @@ class DataContainer:
             If there is no property of that name; names the closest one.
         """
         if name not in self.targets:
-            raise unknown_name("target", name, self.targets)
+            raise self._no_target(name)
         values, has = self.targets[name], self.labelled(name)
         if has.all():
             return values
