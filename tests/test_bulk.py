@@ -131,7 +131,7 @@ def test_errors_of_files_name_the_molecule(tmp_path):
     water = "3\n\nO 0 0 0\nH 0 0 1\nH 0 1 0\n"
     assert "line 6: expected the number of atoms of molecule 1, got 'H 9 9 9'" in error(water + "H 9 9 9\n")
     assert "ends inside molecule 1, which begins in line 6" in error(water + "3\n\nO 0 0 0\n")
-    assert "molecule 1 (line 6), could not be read by ASE" in error(water + water.replace("O 0", "O q"))
+    assert "molecule 1, line 8: 'q' is not a number (column pos)" in error(water + water.replace("O 0", "O q"))
     arrays = flat(some_frames(4))
     for change, message in (
         ({"N": arrays["N"] + 1}, "N does not add up to the"),

@@ -62,7 +62,7 @@ def test_missing_and_broken_files(tmp_path, name):
     with pytest.raises(UserError, match="no such file"):
         read_file(tmp_path / name)
     (tmp_path / name).write_text("this is no molecule\n")
-    with pytest.raises(UserError, match="could not be read|not a readable"):
+    with pytest.raises(UserError, match="expected the number of atoms|not a readable"):
         read_file(tmp_path / name)
 
 

@@ -18,28 +18,16 @@ import numpy as np
 from dimenet_tf.data import download
 from dimenet_tf.data.checks import STRICT, Checks
 from dimenet_tf.data.container import DataContainer
+from dimenet_tf.data.qm9_raw import PROPERTIES, parse_xyz
 from dimenet_tf.data.readers import read_file
-from dimenet_tf.elements import atomic_number
 from dimenet_tf.errors import UserError
 
-HARTREE = 27.211386246  # eV
 ARCHIVE, UNCHARACTERIZED = "dsgdb9nsd.xyz.tar.bz2", "uncharacterized.txt"
 MIRRORS = ("https://ndownloader.figshare.com/files/{}", "https://figshare.com/ndownloader/files/{}")
 FIGSHARE_FILES = {ARCHIVE: 3195389, UNCHARACTERIZED: 3195404}
 MOLECULES, NUM_UNCHARACTERIZED = 133_885, 3054
 MEMBER = re.compile(r"dsgdb9nsd_(\d{6})\.xyz")
 
-# columns of the second line behind "gdb N": A, B, C in GHz, then
-PROPERTIES = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", "Cv")
-IN_HARTREE = ("homo", "lumo", "gap", "zpve", "U0", "U", "H", "G")
-
-# energies of the free atoms in Hartree, from QM9's atomref.txt
-ATOM_ENERGIES = {
-    "U0": {1: -0.500273, 6: -37.846772, 7: -54.583861, 8: -75.064579, 9: -99.718730},
-    "U": {1: -0.498857, 6: -37.845355, 7: -54.582445, 8: -75.063163, 9: -99.717314},
-    "H": {1: -0.497912, 6: -37.844411, 7: -54.581501, 8: -75.062219, 9: -99.716370},
-    "G": {1: -0.510927, 6: -37.861317, 7: -54.598897, 8: -75.079532, 9: -99.733544},
-}
 FILTERS = ("correct", "release")
 
 
@@ -109,25 +97,6 @@ def _members(path: Path) -> Iterator[tuple[str, str]]:
                 yield member.name, archive.extractfile(member).read().decode()
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UserError(f"{path} is damaged or truncated ({error}): remove it to download it anew") from None
-
-
-def parse_xyz(text: str, source: str) -> dict:
-    """Read a raw xyz file of QM9; see the columns at the top of this module."""
-    try:
-        lines = text.replace("*^", "e").splitlines()
-        count = int(lines[0])
-        tag, number, _, _, _, *values = lines[1].split()
-        molecule = {"id": int(number), **dict(zip(PROPERTIES, map(float, values)))}
-        atoms = [line.split() for line in lines[2 : 2 + count]]
-        if tag != "gdb" or len(values) != len(PROPERTIES) or len(atoms) != count:
-            raise ValueError("not the raw format of QM9")
-        molecule["Z"] = np.array([atomic_number(atom[0], source) for atom in atoms])
-        molecule["R"] = np.array([[float(x) for x in atom[1:4]] for atom in atoms])
-    except (ValueError, IndexError) as error:
-        raise UserError(f"{source}: {error}") from None
-    for key, references in ATOM_ENERGIES.items():
-        molecule[key] -= sum(references[z] for z in molecule["Z"])
-    return {key: value * HARTREE if key in IN_HARTREE else value for key, value in molecule.items()}
 
 
 def read_uncharacterized(path: str | Path, expected: int | None = None) -> np.ndarray:

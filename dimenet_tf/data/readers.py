@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import numbers
-import sqlite3
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
-from zipfile import BadZipFile
-from zlib import error as ZlibError
 
 import numpy as np
 
+from dimenet_tf.data import qm9_raw
 from dimenet_tf.data.checks import STRICT, Checks, check_length_unit
 from dimenet_tf.data.container import DataContainer
+from dimenet_tf.data.formats import find_layout, reading_npz, reading_with_ase
 from dimenet_tf.data.properties import PROPERTIES, conversion, find_property
 from dimenet_tf.data.splits import Split
+from dimenet_tf.data.streams import XyzStream, open_stream
 from dimenet_tf.errors import UserError, unknown_name
 
-# names of our arrays in the npz files of others; the first two hold many geometries of one molecule
-MD17 = {"z": "Z", "R": "R", "E": "energy", "F": "forces"}
-RMD17 = {"nuclear_charges": "Z", "coords": "R", "energies": "energy", "forces": "forces"}
-COLL = {"E": "energy", "F": "forces"}  # flat arrays under GemNet's names
 SPLIT = ("train_idx", "val_idx", "test_idx")
 PERIODIC = "is periodic; only molecules are supported"
 
@@ -55,24 +50,39 @@ def read_file(
         raise UserError(f"no such file: {path}")
     if path.suffix == ".npz":
         return from_arrays(load_npz(path, str(path)), str(path), keys, units, checks)
-    return from_atoms(_ase_frames(path, units or {}), str(path), keys, units, checks)
+    if path.suffix == ".db":
+        _check_database(path, units or {})
+    frames: list = []
+    with open_stream(path) as stream:
+        while some := stream.take(1000):
+            frames += some
+        if isinstance(stream, XyzStream) and stream.is_qm9:
+            _check_units_of_qm9(str(path), units or {})
+    return from_atoms(frames, str(path), keys, units, checks)
+
+
+def _check_database(path: Path, units: Mapping[str, str]) -> None:
+    import ase.db  # slow to import
+
+    with reading_with_ase(path):
+        metadata = ase.db.connect(path).metadata
+    if {"_property_unit_dict", "_distance_unit"} & set(metadata) and not units:
+        raise UserError(
+            f"{path} was written by SchNetPack, in units of its own (its metadata names "
+            f"{metadata.get('_property_unit_dict', 'none')}): say them with data.units"
+        )
+
+
+def _check_units_of_qm9(source: str, units: Mapping[str, str]) -> None:
+    for name, unit in units.items():
+        if name in (*qm9_raw.PROPERTIES, "R") and conversion(name, unit) != 1:
+            raise UserError(f"{source} is in QM9's raw format, whose units are known: remove data.units.{name}={unit}")
 
 
 def load_npz(file: str | Path | BinaryIO, source: str) -> dict[str, np.ndarray]:
     """Return the arrays of an npz file. Object arrays are refused: reading them would run code."""
     with reading_npz(source), np.load(file, allow_pickle=False) as content:
         return {key: content[key] for key in content.files}  # an .npy array has no `files`
-
-
-@contextlib.contextmanager
-def reading_npz(source: str) -> Iterator[None]:
-    """Turn the errors of reading an npz file into one line that names it."""
-    try:
-        yield
-    except (ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, BadZipFile, ZlibError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{source} is not a readable npz file without pickled objects ({error})") from None
 
 
 def from_arrays(
@@ -115,17 +125,6 @@ def _checked(data: DataContainer, units: Mapping[str, str], checks: Checks | Non
     if "R" not in units:
         check_length_unit(data)
     return data.checked(checks)
-
-
-def find_layout(arrays: Container[str]) -> Mapping[str, str]:
-    """Return the names of our arrays in an npz file with the given ones; none where it is no known layout."""
-    if "N" in arrays:
-        return COLL
-    return next((names for names in (MD17, RMD17) if _is_layout(names, arrays)), {})
-
-
-def _is_layout(names: Mapping[str, str], arrays: Container[str]) -> bool:
-    return all(theirs in arrays for theirs, ours in names.items() if ours in ("Z", "R"))
 
 
 def _units_of_layout(arrays: Mapping, properties: Iterable[str], units: dict[str, str], source: str) -> dict[str, str]:
@@ -250,39 +249,3 @@ def _numbers(value, shape: tuple[int, ...]) -> np.ndarray:
         if fits and array.dtype.kind in "biuf":
             return array.astype(np.float64).reshape(shape)
     return np.full(shape, np.nan)
-
-
-@contextlib.contextmanager
-def reading_with_ase(what: str | Path) -> Iterator[None]:
-    """Turn the errors of ASE's readers into one line that names the file (or the molecule in it)."""
-    import ase.io  # slow to import, and needed for these formats only
-
-    known = (ase.io.formats.UnknownFileTypeError, ase.io.ParseError, OSError, ValueError, LookupError, sqlite3.Error)
-    known += (EOFError, ZlibError)  # of compressed files
-    try:
-        yield
-    except known as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{what} could not be read by ASE: {' '.join(str(error).split())}") from None
-
-
-def _ase_frames(path: Path, units: Mapping[str, str]) -> list:
-    import ase.db
-    import ase.io
-
-    with reading_with_ase(path):
-        if path.suffix != ".db":
-            return ase.io.read(path, index=":")
-        database = ase.db.connect(path)
-        if {"_property_unit_dict", "_distance_unit"} & set(database.metadata) and not units:
-            raise UserError(
-                f"{path} was written by SchNetPack, in units of its own (its metadata names "
-                f"{database.metadata.get('_property_unit_dict', 'none')}): say them with data.units"
-            )
-        frames = []
-        for row in database.select():
-            atoms = row.toatoms()
-            atoms.info.update({**row.key_value_pairs, **row.data})
-            frames.append(atoms)
-        return frames

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 from zipfile import ZipFile
 
 import numpy as np
 
+from dimenet_tf.data import qm9_raw
+from dimenet_tf.data.charges import CHARGE_KEYS, SPIN_KEYS
+from dimenet_tf.data.formats import find_layout, reading_npz, reading_with_ase
+from dimenet_tf.data.frames import FrameError, Notes, parse_frame
 from dimenet_tf.data.properties import conversion
-from dimenet_tf.data.readers import find_layout, reading_npz, reading_with_ase
 from dimenet_tf.errors import UserError
+
+XYZ = (".xyz", ".extxyz", ".exyz")
+COMPRESSED = (".gz", ".bz2", ".xz")
+ARCHIVES = (".tar", ".tgz", ".tbz2", ".txz", ".zip", ".7z")
+BOM = b"\xef\xbb\xbf"
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
+PEEK = 4096  # bytes in which the encoding and the line ends of a file are looked for
 
 
 class Stream(Protocol):
     """An open file of molecules, between two of them."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a user should know of the molecules taken so far, one line for each kind of remark."""
 
     def take(self, count: int) -> list:
         """Return the next molecules as `ase.Atoms`; fewer, at last none, where the file ends."""
@@ -28,18 +43,16 @@ class Stream(Protocol):
 
 @contextlib.contextmanager
 def open_stream(path: str | Path) -> Iterator[Stream]:
-    """Open extended XYZ (compressed too), npz in the layouts of `read_file`, or what else ASE reads.
+    """Open XYZ, extended XYZ and QM9's raw xyz (compressed too), npz in the layouts of `read_file`, or what ASE reads.
 
-    Extended XYZ and npz need no more memory than the molecules asked for; other formats what ASE's readers need.
-    Positions are in Angstrom.
+    XYZ and npz need no more memory than the molecules asked for; other formats what ASE's readers need.
+    Positions are in Angstrom. Charges and spin multiplicities of npz files and ASE databases are in `atoms.info`.
 
     Raises
     ------
     UserError
         Here and while reading, for files that cannot be read; names the file and the molecule, counted from 0.
     """
-    import ase.io.formats  # slow to import
-
     path = Path(path)
     if not path.exists():
         raise UserError(f"no such file: {path}")
@@ -47,14 +60,59 @@ def open_stream(path: str | Path) -> Iterator[Stream]:
         if path.suffix == ".npz":
             with reading_npz(str(path)):
                 stream = NpzStream(files.enter_context(ZipFile(path)), str(path))
+        elif is_xyz(path):
+            stream = XyzStream(files.enter_context(open_lines(path)), path)
         else:
             with reading_with_ase(path):
-                if ase.io.formats.filetype(str(path)) == "extxyz":
-                    file = files.enter_context(ase.io.formats.open_with_compression(path, "rb"))
-                    stream = XyzStream(file, path)
-                else:
-                    stream = AseStream(path)
+                stream = DatabaseStream(path) if path.suffix == ".db" else AseStream(path)
         yield stream
+
+
+def is_xyz(path: Path) -> bool:
+    """Tell whether a file is XYZ of any kind: by its name, else by its first bytes.
+
+    Raises
+    ------
+    UserError
+        For archives of files, and for what ASE does not recognize.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compressed = bool(suffixes) and suffixes[-1] in COMPRESSED
+    last = suffixes[-2 if compressed and len(suffixes) > 1 else -1] if suffixes else ""
+    if last in ARCHIVES:
+        raise UserError(
+            f"{path} is an archive of files: unpack it; data.name=qm9 reads QM9's own archive "
+            "(dsgdb9nsd.xyz.tar.bz2 in the folder data.cache)"
+        )
+    if last in XYZ:
+        return True
+    import ase.io.formats  # slow to import
+
+    with reading_with_ase(path):
+        return ase.io.formats.filetype(str(path)) in ("extxyz", "xyz")
+
+
+@contextlib.contextmanager
+def open_lines(path: Path) -> Iterator[Iterator[bytes]]:
+    """Open a text file, compressed or not, and yield its lines in UTF-8 (or Latin-1) without a byte-order mark.
+
+    UTF-16 is recognized by its byte-order mark. Lines may end as on Unix, Windows and old Macs.
+    """
+    from ase.io.formats import open_with_compression
+
+    with contextlib.ExitStack() as files:
+        with reading_with_ase(path):
+            file = files.enter_context(open_with_compression(str(path), "rb"))
+            peek = file.read(PEEK)
+            file.seek(0)
+        if not peek:
+            raise UserError(f"{path} is empty")
+        if peek.startswith(UTF16):
+            yield (line.encode() for line in io.TextIOWrapper(file, "utf-16"))
+        elif b"\r" in peek and b"\n" not in peek:
+            yield (line.encode("latin-1") for line in io.TextIOWrapper(file, "latin-1"))
+        else:
+            yield iter(file)
 
 
 def count_molecules(path: str | Path) -> int:
@@ -64,11 +122,22 @@ def count_molecules(path: str | Path) -> int:
 
 
 class XyzStream:
-    """Extended XYZ. ASE's reader begins by listing all molecules; here each is cut out by its number of lines."""
+    """XYZ of any kind. ASE's reader begins by listing all molecules; here each is cut out by its number of lines."""
 
-    def __init__(self, file, path: Path) -> None:
-        self.file, self.path = file, path
+    def __init__(self, lines: Iterator[bytes], path: Path) -> None:
+        self.lines, self.path = lines, path
         self.molecule = self.line = 0
+        self.next_line: bytes | None = None  # read ahead
+        self.remarks = Notes()
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self.remarks.lines(str(self.path))
+
+    @property
+    def is_qm9(self) -> bool:
+        """Whether molecules of QM9's raw format were among those taken so far."""
+        return "qm9" in self.remarks.counts
 
     def take(self, count: int) -> list:
         return [self._parse(first, lines) for first, lines in self._next(count)]
@@ -90,35 +159,76 @@ class XyzStream:
             except ValueError:
                 what = f"the number of atoms of molecule {self.molecule}"
                 found = header.decode(errors="replace").strip()[:40]
-                raise UserError(f"{self.path}, line {first}: expected {what}, got '{found}'") from None
+                last = self.molecule - 1
+                hint = f"; does molecule {last} have more atoms than its first line says?" if self.molecule else ""
+                raise UserError(f"{self.path}, line {first}: expected {what}, got '{found}'{hint}") from None
             with reading_with_ase(self.path):
-                lines = list(itertools.islice(self.file, atoms + 1))
+                lines = list(itertools.islice(self.lines, atoms + 1))
             if len(lines) <= atoms:
-                raise UserError(f"{self.path} ends inside molecule {self.molecule}, which begins in line {first}")
+                raise UserError(
+                    f"{self.path} ends inside molecule {self.molecule}, which begins in line {first} and should have "
+                    f"{atoms} atoms"
+                )
             self.line += len(lines)
+            lines += self._lines_after_atoms(qm9_raw.is_raw(lines[0]))
             yield first, [header, *lines]
             self.molecule += 1
 
+    def _lines_after_atoms(self, raw: bool) -> list[bytes]:
+        """Return what belongs to a molecule after its atoms: QM9's three lines, or cell vectors."""
+        lines = []
+        while line := self._readline():
+            more = len(lines) < 3 if raw else line.lstrip().startswith(b"VEC")
+            if not more or (raw and not lines and line.strip().isdigit()):  # without QM9's lines: the next molecule
+                self.next_line = line
+                self.line -= 1
+                break
+            lines.append(line)
+        return lines
+
+    def _readline(self) -> bytes:
+        """Return the next line; none at the end of the file."""
+        self.line += 1
+        line, self.next_line = self.next_line, None
+        if line is None:
+            with reading_with_ase(self.path):
+                line = next(self.lines, b"")
+        return line
+
     def _header(self) -> bytes:
-        """Return the next line that is not empty; none at the end of the file."""
+        """Return the next line that is not empty, without a byte-order mark; none at the end of the file."""
         line = b"\n"
         while line.isspace():
-            self.line += 1
-            with reading_with_ase(self.path):
-                line = self.file.readline()
+            line = self._readline().removeprefix(BOM)
         return line
 
     def _parse(self, first: int, lines: list[bytes]):
-        from io import StringIO
+        where = f"{self.path}, molecule {self.molecule}"
+        if qm9_raw.is_raw(lines[1]):
+            self.remarks.add("qm9")
+            return _raw_molecule(b"".join(lines).decode(errors="replace"), f"{where} (line {first})")
+        try:
+            return parse_frame(lines, self.remarks)
+        except FrameError as error:
+            line = f"line {first + error.line}" if error.line is not None else f"from line {first}"
+            raise UserError(f"{where}, {line}: {error.message}") from None
 
-        from ase.io.extxyz import read_xyz
 
-        with reading_with_ase(f"{self.path}, molecule {self.molecule} (line {first}),"):
-            return next(iter(read_xyz(StringIO(b"".join(lines).decode()), 0)))
+def _raw_molecule(text: str, where: str):
+    """Return a molecule of QM9's raw format as `ase.Atoms`; its properties are in `info`."""
+    from ase import Atoms
+
+    molecule = qm9_raw.parse_xyz(text, where)
+    return Atoms(numbers=molecule.pop("Z"), positions=molecule.pop("R"), info=molecule)
 
 
 class NpzStream:
-    """Flat arrays N, Z, R and id, or many geometries of one molecule (MD17, rMD17), compressed or not."""
+    """Flat arrays N, Z, R and id, or many geometries of one molecule (MD17, rMD17), compressed or not.
+
+    Charges and spin multiplicities of the molecules are read too.
+    """
+
+    notes: Sequence[str] = ()
 
     def __init__(self, archive: ZipFile, source: str) -> None:
         self.source = source
@@ -134,7 +244,10 @@ class NpzStream:
         unit = str(Rows(archive, arrays["r_unit"], source).take(1).astype(str)[0]) if "r_unit" in arrays else ""
         self.scale = conversion("R", unit.strip()) if unit.strip() else 1.0
         self.numbers = self.Z.take(self.Z.length).ravel() if self.repeated else None
+        present = [key for key in (*CHARGE_KEYS, *SPIN_KEYS) if key in arrays]
+        self.states = {key: Rows(archive, arrays[key], source) for key in present}
         self._check_shapes()
+        self.constants = {key: rows.take(1).tolist() for key, rows in self.states.items() if rows.is_scalar}
 
     def _check_shapes(self) -> None:
         if self.repeated:
@@ -150,12 +263,17 @@ class NpzStream:
             raise UserError(f"{self.source}: Z is for {self.Z.length} atoms, R for {self.R.length}")
         if self.id and self.id.length != self.N.length:
             raise UserError(f"{self.source}: {self.id.length} ids for {self.N.length} molecules")
+        molecules = self.R.length if self.repeated else self.N.length
+        for key, rows in self.states.items():
+            fits = rows.is_scalar or (rows.length == molecules and rows.shape in ((), (1,)))
+            if rows.dtype.kind not in "biuf" or not fits:
+                raise UserError(f"{self.source}: '{key}' must be a number for each of {molecules} molecules")
 
     def take(self, count: int) -> list:
         from ase import Atoms
 
-        N, Z, R, ids = self._next(count)
-        info = [{}] * len(N) if ids is None else [{"id": id} for id in ids.tolist()]
+        N, Z, R, named = self._next(count)
+        info = [dict(zip(named, values)) for values in zip(*named.values())] if named else [{} for _ in N]
         ends = np.cumsum(N)
         Z = np.where((Z >= 0) & (Z <= 118), Z, 0)  # ASE knows no others; 0 is refused with its molecule
         pieces = (slice(end - n, end) for n, end in zip(N, ends))
@@ -165,17 +283,24 @@ class NpzStream:
         return len(self._next(count)[0])
 
     def _next(self, count: int) -> tuple[np.ndarray, ...]:
-        """Return N, Z, R and ids of the next molecules."""
+        """Return N, Z and R of the next molecules, and by name the lists of what their `info` gets."""
         with reading_npz(self.source):
             if self.repeated:
                 R = self.R.take(count)
-                return np.full(len(R), len(self.numbers)), np.tile(self.numbers, len(R)), R.reshape(-1, 3), None
+                N, Z = np.full(len(R), len(self.numbers)), np.tile(self.numbers, len(R))
+                return N, Z, R.reshape(-1, 3), self._named(len(R))
             N = self.N.take(count).astype(np.int64)
             atoms = int(N.sum())
             left = self.Z.length - self.Z.at
             if (N < 0).any() or atoms > left or (self.N.at == self.N.length and atoms < left):
                 raise UserError(f"{self.source}: N does not add up to the {self.Z.length} atoms of Z")
-            return N, self.Z.take(atoms), self.R.take(atoms), self.id and self.id.take(len(N))
+            return N, self.Z.take(atoms), self.R.take(atoms), self._named(len(N))
+
+    def _named(self, count: int) -> dict[str, list]:
+        named = {"id": self.id.take(count).tolist()} if self.id else {}
+        for key, rows in self.states.items():
+            named[key] = self.constants[key] * count if rows.is_scalar else rows.take(count).ravel().tolist()
+        return named
 
 
 class Rows:
@@ -194,6 +319,7 @@ class Rows:
             raise UserError(f"{source}: {name} is stored column by column; save it as numpy.ascontiguousarray(...)")
         self.name, self.at = name, 0
         self.length, self.shape = (shape[0], shape[1:]) if shape else (1, ())
+        self.is_scalar = not shape
 
     def take(self, count: int) -> np.ndarray:
         """Return the next rows; fewer where the array ends."""
@@ -209,11 +335,16 @@ class Rows:
 class AseStream:
     """What else ASE reads, by its readers."""
 
+    notes: Sequence[str] = ()
+
     def __init__(self, path: Path) -> None:
+        self.path = path
+        self.frames = self._open()
+
+    def _open(self) -> Iterator:
         import ase.io
 
-        self.path = path
-        self.frames = ase.io.iread(path, index=":")
+        return ase.io.iread(self.path, index=":")
 
     def take(self, count: int) -> list:
         with reading_with_ase(self.path):
@@ -222,3 +353,19 @@ class AseStream:
     def skip(self, count: int) -> int:
         with reading_with_ase(self.path):
             return sum(1 for _ in itertools.islice(self.frames, count))
+
+
+class DatabaseStream(AseStream):
+    """ASE databases; the key-value pairs and data of a row are its `info`."""
+
+    def _open(self) -> Iterator:
+        import ase.db
+
+        self.database = ase.db.connect(self.path)
+        return map(self._atoms, self.database.select())
+
+    @staticmethod
+    def _atoms(row):
+        atoms = row.toatoms()
+        atoms.info.update({**row.key_value_pairs, **row.data})
+        return atoms
