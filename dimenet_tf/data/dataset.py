@@ -50,7 +50,8 @@ class DataConfig:
         {"mu": "dipole_magnitude"}; see `dimenet_tf.heads.choose_heads`
     references : "auto", "fit", "mean", "none" or values per element; see `fit_reference`
     standardize : divide the targets by their spread; an energy with forces by the forces' spread times 1 Angstrom
-    keys : names that a file has for the library's: {"energy": "REF_energy"}
+    keys : names that a file has for the library's: {"energy": "REF_energy"}; {"weight": "config_weight"} is the weight
+        of each molecule in the loss
     units : of properties in a file: {"energy": "kcal/mol"}; of targets that the library does not know, to print
     molecule : of md17, rmd17 and md17_ccsd
     fold : of rmd17's five splits

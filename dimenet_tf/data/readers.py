@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -10,9 +11,11 @@ from typing import BinaryIO
 import numpy as np
 
 from dimenet_tf.data import qm9_raw
+from dimenet_tf.data.charges import state_of, states_of_arrays
 from dimenet_tf.data.checks import STRICT, Checks, check_length_unit
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.formats import find_layout, reading_npz, reading_with_ase
+from dimenet_tf.data.lookup import not_a_target
 from dimenet_tf.data.properties import PROPERTIES, conversion, find_property
 from dimenet_tf.data.splits import Split
 from dimenet_tf.data.streams import XyzStream, open_stream
@@ -20,6 +23,9 @@ from dimenet_tf.errors import UserError, unknown_name
 
 SPLIT = ("train_idx", "val_idx", "test_idx")
 PERIODIC = "is periodic; only molecules are supported"
+NO_TARGETS = ("numbers", "positions")  # arrays of `ase.Atoms`
+PER_ATOM_RESULTS = ("forces", "energies", "stresses", "charges", "magmoms")  # of ASE's calculators
+NO_WEIGHTS = ("atomic", "molecular", "mol_")  # weights of these are masses
 
 
 def read_file(
@@ -32,9 +38,10 @@ def read_file(
 
     Parameters
     ----------
-    path : npz (flat arrays, or the layouts of MD17, rMD17 and COLL), extended XYZ, an ASE database or another format
-        that ASE reads
-    keys : where the file has other names than the library: {"energy": "REF_energy"}
+    path : npz (flat arrays, or the layouts of MD17, rMD17 and COLL), XYZ, extended XYZ or QM9's raw xyz (compressed
+        too), an ASE database or another format that ASE reads; see `dimenet_tf.data.frames` for what is repaired in XYZ
+    keys : where the file has other names than the library: {"energy": "REF_energy"}; {"weight": "config_weight"} reads
+        each molecule's weight in the loss
     units : of properties in the file: {"energy": "kcal/mol", "forces": "kcal/mol/Ang", "R": "a0"}. Without them known
         properties are in the library's units (ASE's: eV, Angstrom); the layouts of MD17 and COLL, whose files are in
         various units, need them. Positions whose unit is not given must have bonds that fit Angstrom.
@@ -56,9 +63,10 @@ def read_file(
     with open_stream(path) as stream:
         while some := stream.take(1000):
             frames += some
+        notes = stream.notes
         if isinstance(stream, XyzStream) and stream.is_qm9:
             _check_units_of_qm9(str(path), units or {})
-    return from_atoms(frames, str(path), keys, units, checks)
+    return from_atoms(frames, str(path), keys, units, checks, notes)
 
 
 def _check_database(path: Path, units: Mapping[str, str]) -> None:
@@ -92,20 +100,27 @@ def from_arrays(
     units: Mapping[str, str] | None = None,
     checks: Checks | None = STRICT,
 ) -> DataContainer:
-    """Take molecules from the arrays of an npz file; see `read_file`. Arrays of text are passed over."""
+    """Take molecules from the arrays of an npz file; see `read_file`.
+
+    Arrays of text are passed over, and those with other shapes than a target's. `DataContainer.found` lists them.
+    """
     keys, units = dict(keys or {}), dict(units or {})
+    weight = keys.pop("weight", None)
     flat = "N" in arrays
     layout = find_layout(arrays)
     ours = {theirs: name for theirs, name in layout.items() if theirs in arrays and name not in keys}
     if flat:
         ours = {theirs: name for theirs, name in ours.items() if name not in arrays}
-    for name, theirs in keys.items():
+    for name, theirs in {**keys, **({} if weight is None else {"weight": weight})}.items():
         if theirs not in arrays:
             raise unknown_name(f"name in data.keys ({source})", theirs, arrays)
+        if not np.issubdtype(np.asarray(arrays[theirs]).dtype, np.number):
+            raise UserError(f"{source}: data.keys.{name}={theirs}: '{theirs}' is {_words(arrays[theirs])}, not numbers")
         ours[theirs] = name
     named = {ours.get(key, key): array for key, array in arrays.items() if key in ours or key not in ours.values()}
     split = Split(*(named.pop(key).astype(np.int64) for key in SPLIT)) if set(SPLIT) <= set(named) else None
     named = {key: array for key, array in named.items() if key == "id" or np.issubdtype(array.dtype, np.number)}
+    weights = named.pop("weight", None) if weight is not None else None
     if layout:
         units = _units_of_layout(arrays, set(ours.values()) - {"Z", "R"}, units, source)
     missing = [key for key in ("N", "Z", "R") if key not in named and (flat or key != "N")]
@@ -116,7 +131,65 @@ def from_arrays(
         named = _flattened(named, source)
     named = _converted(named, units)
     N, Z, R, names = (named.pop(key, None) for key in ("N", "Z", "R", "id"))
-    return _checked(DataContainer(N, Z, R, named, names, source, split, check=False), units, checks)
+    if np.ndim(N) == 1:
+        named = {key: array for key, array in named.items() if key in PROPERTIES or array.shape == N.shape}
+        states = states_of_arrays(arrays, len(N), source)
+        if weights is not None:
+            weights = _weights_of_array(weights, len(N), source, str(weight))
+    else:  # refused by the container
+        states = (None, None)
+    charge, spin = states
+    data = DataContainer(N, Z, R, named, names, source, split, check=False, charge=charge, spin=spin, weight=weights)
+    data.found = {key: _words(array) for key, array in arrays.items()}
+    candidates = {key: array for key, array in arrays.items() if weight is None and _is_weight(key)}
+    data.notes = _notes_on_weights(source, candidates)
+    return _checked(data, units, checks)
+
+
+def _weights_of_array(values: np.ndarray, molecules: int, source: str, name: str) -> np.ndarray:
+    if values.shape not in ((molecules,), (molecules, 1)):
+        raise UserError(
+            f"{source}: '{name}' has shape {values.shape}, expected a weight for each of {molecules} molecules"
+        )
+    values = values.reshape(molecules).astype(np.float64)
+    bad = ~(np.isfinite(values) & (values >= 0))
+    if bad.any():
+        first = int(bad.argmax())
+        raise UserError(f"{source}: '{name}' of molecule {first} must be a number of at least 0, got {values[first]:g}")
+    return values
+
+
+def _notes_on_weights(source: str, values: Mapping[str, Iterable]) -> list[str]:
+    """Return a line for everything that may be weights of molecules, is not 1 throughout, and is not used."""
+    notes = []
+    for name, of_molecules in values.items():
+        try:
+            matters = np.any(np.asarray(of_molecules, np.float64) != 1)
+        except (TypeError, ValueError):  # not numbers
+            continue
+        if matters:
+            use = f"data.keys.weight={name} multiplies each molecule's loss by it"
+            notes.append(f"{source} has '{name}', which is not used: {use}")
+    return notes
+
+
+def _is_weight(name: str) -> bool:
+    return "weight" in name.lower() and not any(other in name.lower() for other in NO_WEIGHTS)
+
+
+def _words(value, first: str | None = None) -> str:
+    """Return shape and kind of an array, or the type of another value; `first` replaces its first dimension."""
+    if isinstance(value, str):
+        return f"text ('{value[:20]}')"
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return type(value).__name__
+    shape = str(array.shape)
+    if first is not None and array.ndim:
+        shape = shape.replace(str(len(array)), first, 1)
+    kinds = {"i": "", "u": "", "f": "", "S": "text ", "U": "text ", "O": f"{type(value).__name__} "}
+    return kinds.get(array.dtype.kind, f"{array.dtype} ") + shape
 
 
 def _checked(data: DataContainer, units: Mapping[str, str], checks: Checks | None) -> DataContainer:
@@ -187,12 +260,15 @@ def from_atoms(
     keys: Mapping[str, str] | None = None,
     units: Mapping[str, str] | None = None,
     checks: Checks | None = STRICT,
+    notes: Sequence[str] = (),
 ) -> DataContainer:
     """Take molecules from a list of `ase.Atoms`.
 
     Targets are the numbers in `atoms.info`, what the attached calculators have computed, and in both and in
     `atoms.arrays` the vectors and tensors that the library knows. A target that only some of the molecules have can be
     trained on by these alone: `DataContainer.target` names the first without it, `Checks.targets` finds them all.
+    Charges and spin multiplicities are taken from where `dimenet_tf.data.charges.state_of` looks for them, weights from
+    `atoms.info[keys["weight"]]` (1 where it is missing). `notes` become those of the container.
     """
     keys = dict(keys or {})
     found = [_what_is_known(i, atoms, source) for i, atoms in enumerate(frames)]
@@ -200,8 +276,10 @@ def from_atoms(
     for theirs in keys.values():
         if theirs not in everything:
             raise unknown_name(f"name in data.keys ({source})", theirs, everything)
+    weight = keys.pop("weight", None)
+    weights = None if weight is None else _weights(found, weight, source)
     # a property that has a name in `keys` is taken from there alone, never from a calculator for want of it
-    names = {name: keys.get(name, name) for name in (set(everything) | set(keys)) - {"id"} - set(keys.values())}
+    names = {name: keys.get(name, name) for name in (set(everything) | set(keys)) - {"id", weight} - set(keys.values())}
     targets = {}
     for name in sorted(names):
         kind = find_property(name)
@@ -211,8 +289,12 @@ def from_atoms(
             rows.append(_numbers(values.get(names[name]), shape))
         if any(np.isfinite(row).any() for row in rows):
             targets[name] = np.concatenate(rows) if kind.per_atom else np.stack(rows)
+        elif name in keys:
+            first = next(values[keys[name]] for values in found if keys[name] in values)
+            raise UserError(f"{source}: data.keys.{name}={keys[name]}: {not_a_target(name, keys[name], _words(first))}")
     R = np.concatenate([np.empty((0, 3)), *(atoms.positions for atoms in frames)])
     targets = _converted({"R": R, **targets}, units or {})
+    states = [_state(i, atoms, source) for i, atoms in enumerate(frames)]
     data = DataContainer(
         [len(atoms) for atoms in frames],
         np.concatenate([np.empty(0, int), *(atoms.numbers for atoms in frames)]),
@@ -221,8 +303,50 @@ def from_atoms(
         [values["id"] for values in found] if found and all("id" in values for values in found) else None,
         source,
         check=False,
+        charge=[state.charge for state in states],
+        spin=[state.spin for state in states],
+        weight=weights,
     )
+    data.found = _found(frames, found)
+    unused = [name for name in everything if weight is None and _is_weight(name)]
+    candidates = {name: [values[name] for values in found if name in values] for name in unused}
+    data.notes = [*notes, *_notes_on_weights(source, candidates)]
     return _checked(data, units or {}, checks)
+
+
+def _state(i: int, atoms, source: str):
+    try:
+        return state_of(atoms)
+    except UserError as error:
+        raise UserError(f"{source}, molecule {i}: {error}") from None
+
+
+def _weights(found: Sequence[Mapping], name: str, source: str) -> np.ndarray:
+    weights = np.ones(len(found))
+    for i, values in enumerate(found):
+        weights[i] = value = _numbers(values.get(name, 1), ())
+        if not (np.isfinite(value) and value >= 0):
+            raise UserError(f"{source}: '{name}' of molecule {i} must be a number of at least 0, got {values[name]!r}")
+    return weights
+
+
+def _found(frames: Sequence, found: Sequence[Mapping]) -> dict[str, str]:
+    """Return everything that molecules carry, by name, with shapes and how many have it."""
+    first, counts = {}, Counter()
+    for i, values in enumerate(found):
+        counts.update(values.keys())
+        if len(first) < len(counts):
+            first.update({name: i for name in values if name not in first})
+    words = {}
+    for name, i in first.items():
+        value = found[i][name]
+        if name in NO_TARGETS or value is True:  # flags, and words of comments without key=value
+            continue
+        per_atom = name in frames[i].arrays or name in PER_ATOM_RESULTS
+        words[name] = _words(value, "atoms" if per_atom else None)
+        if counts[name] < len(found):
+            words[name] += f" in {counts[name]} of {len(found)} molecules"
+    return words
 
 
 def _what_is_known(i: int, atoms, source: str) -> dict:
@@ -242,7 +366,10 @@ def _what_is_known(i: int, atoms, source: str) -> dict:
 def _numbers(value, shape: tuple[int, ...]) -> np.ndarray:
     """Return a value as floats of the given shape; NaN where it is none of the kind."""
     if isinstance(value, (numbers.Real, np.ndarray, list, tuple)):
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except ValueError:  # lists of different lengths
+            return np.full(shape, np.nan)
         fits = array.shape == shape
         if isinstance(value, np.ndarray):  # energies as arrays of one number, tensors as nine of extended XYZ
             fits = fits or (array.size == np.prod(shape) and (array.size == 1 or len(shape) == 2))
