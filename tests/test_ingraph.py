@@ -153,7 +153,8 @@ def test_wrong_molecules_are_refused():
     line = np.arange(6.0)[:, None] * [1, 0, 0]
     refused("no two of its atoms are within 5 Ang; is R in Angstrom", check, [8] * 6, 6 * line, [6])
     check([8] * 3, 6 * line[:3], [3])  # three atoms may be far apart
-    refused("as if R were in a0", check, [1] * 6, np.repeat(line * [6, 0, 0], 1, 0) + [[0], [1.25]] * 3, [6])
+    pairs = [[x, y, z] for y, z in ((0, 0), (4, 0), (0, 4)) for x in (0, 1.25)]  # H2 in Bohr would be 1.40 long
+    refused("as if R were in a0", check, [1] * 6, pairs, [6])
     refused("a molecule has no atoms: molecule.*1", check, [8, 1, 1], water, [3, 0])
     refused("holds no molecules", check, np.zeros(0), np.zeros((0, 3)), np.zeros(0))
     refused("more than 2 atoms", lambda: check([8, 1, 1], water, [3], max_atoms=2))
