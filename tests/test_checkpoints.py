@@ -196,9 +196,9 @@ def test_the_first_layer_that_is_not_finite_is_named(predictor_and_graph):
 @pytest.mark.parametrize("strategy", ["none", "mirrored"])
 def test_a_step_that_is_not_finite_changes_no_weight(tmp_path, strategy):
     trainer = trainer_of(configuration(strategy=strategy), tmp_path)
-    trainer.targets[:] = np.nan  # as from a damaged label that no check has seen
+    trainer.targets[:] = np.inf  # as from a damaged label that no check has seen
     twin = trainer_of(configuration(), tmp_path / "twin")
-    with pytest.raises(UserError, match=r"step 1: loss nan.*look at the labels of these molecules; molecules \(ids\)"):
+    with pytest.raises(UserError, match=r"step 1: loss inf.*look at the labels of these molecules; molecules \(ids\)"):
         trainer.run()
     assert_equal_weights(twin, trainer, rtol=0, atol=0)
 
@@ -234,7 +234,7 @@ def test_rollback_goes_on_with_a_smaller_learning_rate(tmp_path, capsys):
 def test_rollback_gives_up(tmp_path, monkeypatch):
     monkeypatch.setattr("dimenet_tf.training.trainer.MAX_ROLLBACKS", 2)  # of 10, which take long
     trainer = trainer_of(configuration(on_nan="rollback"), tmp_path)
-    trainer.targets[:] = np.nan
+    trainer.targets[:] = np.inf
     with pytest.raises(UserError, match="has been halved 2 times: giving up"):
         trainer.run()
 

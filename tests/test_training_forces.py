@@ -16,8 +16,11 @@ from dimenet_tf.training.report import report
 from dimenet_tf.training.session import introduction
 
 
-def force_dataset(train=12, valid=4):
-    """Two molecule types: ethanol and a twin of it that lacks its last hydrogen."""
+def force_dataset(train=12, valid=4, partial=False):
+    """Two molecule types: ethanol and a twin of it that lacks its last hydrogen.
+
+    `partial`: some molecules lack their energy or their forces, and molecules have weights.
+    """
     data = ethanol_xtb().select(range(0, 2000, 50))
     parts = [data, data.select(range(20))]
     keep = np.arange(9 * 20) % 9 != 8
@@ -31,6 +34,10 @@ def force_dataset(train=12, valid=4):
         *(np.concatenate([getattr(part, key) for part in (data, short)]) for key in ("N", "Z", "R")),
         {key: np.concatenate([part.target(key) for part in (data, short)]) for key in ("energy", "forces")},
     )
+    if partial:
+        joined.targets["energy"][::3] = np.nan
+        joined.targets["forces"][(np.arange(len(joined)) % 3 == 1)[joined.molecule_of_atom]] = np.nan
+        joined.weight[:] = 1 + np.arange(len(joined)) % 2
     order = np.random.RandomState(0).permutation(len(joined))
     split = Split(order[:train], order[train : train + valid], order[train + valid :])
     return load_dataset(DataConfig(target=["energy", "forces"]), split, joined)
@@ -84,7 +91,7 @@ def test_two_replicas_are_one_with_forces(tmp_path, loss):
     trainers = []
     for strategy in ("none", "mirrored"):
         config = force_configuration(strategy=strategy, loss=loss, weight_decay=0.01, max_grad_ratio=0.1)
-        trainers.append(trainer_of(config, tmp_path / strategy, force_dataset()))
+        trainers.append(trainer_of(config, tmp_path / strategy, force_dataset(partial=True)))
         trainers[-1].run()
     assert_equal_weights(*trainers, rtol=1e-4, atol=1e-5)
 

@@ -30,7 +30,7 @@ class Checks:
     ----------
     on_bad : "error" or "drop"
     max_atoms : larger molecules are bad; None for no limit
-    targets : names of properties without whose finite values a molecule is bad
+    targets : names of properties that are wanted; a molecule without a finite value of any of them is bad
     """
 
     on_bad: str = "error"
@@ -77,9 +77,8 @@ def find_bad(data: DataContainer, checks: Checks) -> list[Bad]:
         f"an atomic number that is not in 1 ... {MAX_Z}": atoms((data.Z < 1) | (data.Z > MAX_Z)),
         "a coordinate that is not finite": atoms(~np.isfinite(data.R).all(axis=1)),
     }
-    reasons = {
-        int(m): why_refused(data.charge[m], data.spin[m]) for m in np.flatnonzero((data.charge != 0) | (data.spin != 1))
-    }
+    charged = (data.charge != 0) | (data.spin != 1)
+    reasons = {int(m): why_refused(data.charge[m], data.spin[m]) for m in np.flatnonzero(charged)}
     faults["a charge or spin that the models do not take"] = reasons
     if checks.max_atoms is not None:
         large = np.flatnonzero(checks.max_atoms < N)
@@ -93,12 +92,31 @@ def find_bad(data: DataContainer, checks: Checks) -> list[Bad]:
     repeated = np.zeros(len(N), bool)  # among the good: the id of a dropped molecule is free
     repeated[good] = ~_is_first(ids[good])
     faults["an id that an earlier molecule has"] = molecules(repeated)
-    for name in checks.targets:
-        if name in data.targets:
-            values = data.targets[name]
-            missing = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-            which = atoms if find_property(name).per_atom else molecules
-            faults[f"target '{name}' missing or not finite"] = which(missing)
+    faults |= _faulty_labels(data, checks)
+    return _first_faults(data, faults)
+
+
+def _faulty_labels(data: DataContainer, checks: Checks) -> dict[str, dict[int, str]]:
+    """Return molecules with an infinite label, and those without any of the wanted ones.
+
+    A molecule that has some of them is used for these.
+    """
+    known = [name for name in checks.targets if name in data.targets]
+    faults, none = {}, np.full(len(data), bool(known))
+    for name in known:
+        values = data.targets[name]
+        infinite = np.isinf(values).any(axis=tuple(range(1, values.ndim)))
+        if find_property(name).per_atom:
+            infinite = np.bincount(data.molecule_of_atom[infinite], minlength=len(data)) > 0
+        if len(known) > 1:
+            faults[f"an infinite value of '{name}'"] = dict.fromkeys(np.flatnonzero(infinite).tolist(), "")
+        none &= ~data.labelled(name)
+    names = ", ".join(f"'{name}'" for name in known)
+    fault = f"target {names} missing or not finite" if len(known) == 1 else f"no value of any of the targets {names}"
+    return {**faults, fault: dict.fromkeys(np.flatnonzero(none).tolist(), "")}
+
+
+def _first_faults(data: DataContainer, faults: dict[str, dict[int, str]]) -> list[Bad]:
     found: dict[int, Bad] = {}
     for fault, where in faults.items():
         for m, detail in where.items():

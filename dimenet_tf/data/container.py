@@ -67,8 +67,8 @@ class DataContainer:
     ) -> None:
         self._fill(N, Z, R, targets or {}, id, source, split, charge, spin, weight)
         self._check_shapes()
-        if check:
-            self.checked(STRICT)
+        if check and (bad := find_bad(self, STRICT)):
+            raise bad_data(self.source, bad, len(self))
 
     def _fill(self, N, Z, R, targets, id, source, split, charge=None, spin=None, weight=None) -> None:
         self.source = source
@@ -108,16 +108,16 @@ class DataContainer:
             If there are some and `checks.on_bad` is "error", or if there are no others.
         """
         bad = find_bad(self, checks)
-        if not bad:
-            return self
-        if checks.on_bad == "error" or len(bad) == len(self):
+        if bad and (checks.on_bad == "error" or len(bad) == len(self)):
             raise bad_data(self.source, bad, len(self))
+        original = np.delete(np.arange(len(self) + len(self.dropped)), [b.index for b in self.dropped])
         keep = np.ones(len(self), bool)
         keep[[b.index for b in bad]] = False
-        rest = self.select(np.flatnonzero(keep))
-        rest.split = None if self.split is None else self.split.renumbered(keep, self.source)
-        original = np.delete(np.arange(len(self) + len(self.dropped)), [b.index for b in self.dropped])
-        rest.dropped = sorted([*self.dropped, *(b._replace(index=int(original[b.index])) for b in bad)])
+        rest = self
+        if bad:
+            rest = self.select(np.flatnonzero(keep))
+            rest.split = None if self.split is None else self.split.renumbered(keep, self.source)
+            rest.dropped = sorted([*self.dropped, *(b._replace(index=int(original[b.index])) for b in bad)])
         return rest
 
     def _reject(self, bad: np.ndarray, reason: str) -> None:
@@ -218,12 +218,20 @@ class DataContainer:
         return part
 
     def checksum(self) -> str:
-        """Return a SHA-256 of molecules and targets: the same for the same data in any file."""
+        """Return a SHA-256 of molecules and targets: the same for the same data in any file.
+
+        Charges, spins and weights are included only if there are any besides the defaults, so that data sets
+        without them keep the checksums of earlier versions.
+        """
         digest = hashlib.sha256()
         for array in (self.N, self.Z, np.ascontiguousarray(self.R, np.float64)):
             digest.update(array.tobytes())
         for key in sorted(self.targets):
             digest.update(key.encode() + self.targets[key].tobytes())
+        for key, usual in (("charge", 0), ("spin", 1), ("weight", 1)):
+            values = getattr(self, key)
+            if (values != usual).any():
+                digest.update(key.encode() + values.tobytes())
         return digest.hexdigest()
 
 

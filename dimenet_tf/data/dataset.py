@@ -59,7 +59,7 @@ class DataConfig:
     cache : folder of downloaded data; the user's cache folder where left out
     on_bad : what becomes of molecules that nothing can be learned from: "error" or "drop"; see
         `dimenet_tf.data.checks`, which finds them: NaN, atomic numbers that are none, atoms on top of each other,
-        single atoms, ids twice, more than `max_atoms` atoms, missing values of `target`
+        single atoms, ids twice, more than `max_atoms` atoms, no value of any `target`
     max_atoms : of a molecule; None for no limit
     """
 
@@ -109,12 +109,44 @@ class Dataset:
 
     @property
     def targets(self) -> np.ndarray:
-        """(molecules, columns) float64."""
+        """(molecules, columns) float64; NaN where a molecule lacks a target."""
         return self.labels(self.container)
 
     def labels(self, container: DataContainer) -> np.ndarray:
-        """Return the targets of other or fewer molecules, (molecules, columns) float64."""
-        return self.columns.join({name: container.target(name) for name in self.names})
+        """Return the targets of other or fewer molecules, (molecules, columns) float64; NaN where one is missing."""
+        return self.columns.join({name: container.labels(name) for name in self.names})
+
+    @property
+    def learned(self) -> list[str]:
+        """Names of the targets, and "forces" where they are learned."""
+        return [*self.names, *["forces"] * self.has_forces]
+
+    def num_labels(self) -> dict[str, int]:
+        """Return how many molecules have a value of each target, by name."""
+        return {name: int(np.count_nonzero(self.container.labelled(name))) for name in self.learned}
+
+    def notes(self) -> list[str]:
+        """Return remarks for the user, one line each, about the file, labels and weights."""
+        data, notes = self.container, [*self.container.notes, *self._notes_on_references()]
+        if (data.weight != 1).any():
+            low, high = data.weight.min(), data.weight.max()
+            notes.append(f"weights of molecules in the loss: {low:g} to {high:g}, mean {data.weight.mean():.3g}")
+        return notes
+
+    def _notes_on_references(self) -> list[str]:
+        data, references, notes = self.container, self.config.references, []
+        train = np.isin(np.arange(len(data)), self.split.train)
+        for name, kind in zip(self.names, self.kinds):
+            everything, labelled = (
+                set(np.unique(data.Z[some[data.molecule_of_atom]])) for some in (train, train & data.labelled(name))
+            )
+            fitted = references == "fit" or (references == "auto" and kind.extensive)
+            if everything != labelled and fitted and kind.shape != (3,):
+                notes.append(
+                    f"no training molecule with a value of '{name}' contains {symbols(sorted(everything - labelled))}, "
+                    "so the reference value is 0"
+                )
+        return notes
 
     @property
     def units(self) -> list[str]:
@@ -138,7 +170,8 @@ class Dataset:
         config, train = self.config, self.split.train
         fit = fit_reference(self.container, name, kind, train, config.references, config.standardize, additive)
         if name == "energy" and self.has_forces and config.standardize:
-            forces = self.container.select(train).target("forces")
+            forces = self.container.select(train).labels("forces")
+            forces = forces[np.isfinite(forces)]
             return fit._replace(scale=float(np.sqrt((forces**2).mean())) or 1.0)
         return fit
 
@@ -195,8 +228,8 @@ def load_dataset(config: DataConfig, split: Split | None = None, container: Data
     Raises
     ------
     UserError
-        For unknown or constant targets, options that belong to none of the targets, splits that do not fit, and
-        elements that no training molecule contains.
+        For unknown or constant targets, options that belong to none of the targets, splits that do not fit, elements
+        that no training molecule contains, and targets that no training or no validation molecule has a value of.
     """
     container = load_container(config) if container is None else container
     names = config.target_names
@@ -215,16 +248,18 @@ def load_dataset(config: DataConfig, split: Split | None = None, container: Data
         raise UserError(f"data.target = {config.target}: name at least one target, and each only once")
     kinds = [find_property(name, config.units.get(name)) for name in names]
     for name, kind in zip(names, kinds):
-        if kind.shape == (3, 3):
-            tensors = container.target(name)
+        labels, labelled = container.labels(name), np.flatnonzero(container.labelled(name))
+        labels = labels[labelled]
+        if kind.shape == (3, 3) and len(labels):
+            tensors = labels
             skew = np.abs(tensors - tensors.transpose(0, 2, 1)).max(axis=(1, 2))
             worst = int(skew.argmax())
             if skew[worst] > 1e-2 * np.abs(tensors[worst]).max():
-                raise UserError(f"{container.source}: '{name}' of molecule {worst} is not symmetric")
-        if container.target(name).std() == 0:
+                raise UserError(f"{container.source}: '{name}' of molecule {labelled[worst]} is not symmetric")
+        if len(labels) and labels.std() == 0:
             raise UserError(f"{container.source}: all molecules have the same '{name}'; there is nothing to learn")
     if split is None:
-        split = _split(config, container)
+        split = _split(config, container, [*names, *["forces"] * has_forces])
     split.check(len(container), container.source)
     unseen = sorted(set(container.elements) - set(container.select(split.train).elements))
     if unseen:
@@ -232,17 +267,47 @@ def load_dataset(config: DataConfig, split: Split | None = None, container: Data
             f"{container.source}: no training molecule contains {symbols(unseen)}, but others do; "
             "choose another data.split_seed or data.num_train, or leave these molecules out"
         )
-    if has_forces:
-        container.target("forces")  # all are finite
-    return Dataset(config, container, split, names, kinds, has_forces)
+    dataset = Dataset(config, container, split, names, kinds, has_forces)
+    _check_parts(dataset)
+    return dataset
 
 
-def _split(config: DataConfig, container: DataContainer) -> Split:
+def _check_parts(dataset: Dataset) -> None:
+    """Raise a UserError unless training and validation molecules have a value of each target, and weight."""
+    data, parts = dataset.container, (("train", "training"), ("valid", "validation"))
+    unlabelled = np.ones(len(data), bool)
+    for name in dataset.learned:
+        data.labels(name)  # names the closest target if there is none of that name
+        labelled = data.labelled(name)
+        unlabelled &= ~labelled
+        for part, what in parts:
+            molecules = getattr(dataset.split, part)
+            if not labelled[molecules].any():
+                raise UserError(
+                    f"{data.source}: none of the {len(molecules)} {what} molecules has a value of '{name}' "
+                    f"({np.count_nonzero(labelled)} of {len(labelled)} molecules have one): choose another "
+                    f"data.split_seed or a larger data.num_{part}, or leave '{name}' out of data.target"
+                )
+    if unlabelled.any():
+        raise UserError(
+            f"{data.source}: {np.count_nonzero(unlabelled)} of {len(data)} molecules have no value of "
+            f"{', '.join(dataset.learned)} (first: molecule {np.argmax(unlabelled)}): leave them out"
+        )
+    for part, what in parts:
+        if not data.weight[getattr(dataset.split, part)].any():
+            raise UserError(f"{data.source}: all {what} molecules have weight 0; at least one must be greater")
+
+
+def _split(config: DataConfig, container: DataContainer, learned: Sequence[str]) -> Split:
     if container.split is not None and config.split != "random":
         return given_split(container.split, config.num_train, config.num_valid, config.split_seed)
     if config.split == "given":
         raise UserError(f"data.split: given, but {container.source} comes with no split")
-    return random_split(len(container), config.num_train, config.num_valid, config.split_seed)
+    groups = None  # of molecules with the same labels
+    labelled = np.stack([container.labelled(name) for name in learned if name in container.targets])
+    if not labelled.all():
+        groups = 2 ** np.arange(len(labelled)) @ labelled
+    return random_split(len(container), config.num_train, config.num_valid, config.split_seed, groups)
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -252,6 +317,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "sha256": dataset.container.checksum(),
         "molecules": len(dataset.container),
         "dropped": len(dataset.container.dropped),
+        "labels": dataset.num_labels(),
         "elements": dataset.container.elements,
         "split": {key: len(value) for key, value in dataset.split._asdict().items()},
         "targets": {

@@ -16,11 +16,13 @@ class Batch(NamedTuple):
 
     graph: Graph
     targets: tf.Tensor
-    """(molecules, targets) float64, in their units."""
+    """(molecules, targets) float64, in their units; NaN for a target that a molecule lacks."""
     forces: tf.Tensor
-    """(atoms, 3) float64, eV/Angstrom; no rows where no forces are learned."""
+    """(atoms, 3) float64, eV/Angstrom, NaN for molecules that lack them; no rows where no forces are learned."""
     weight: tf.Tensor
     """() float64: 1 / molecules of all replicas in this step; losses are sums times this."""
+    molecule_weights: tf.Tensor
+    """(molecules,) float64: the loss of each molecule is multiplied by its weight."""
 
 
 def make_dataset(
@@ -31,6 +33,7 @@ def make_dataset(
     own: slice = slice(None),
     dtype: str = "float32",
     forces: np.ndarray | None = None,
+    molecule_weights: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Make a data set of `Batch`.
 
@@ -41,6 +44,7 @@ def make_dataset(
     batches : called for a new iterator over arrays of molecules
     forces : (atoms of all molecules, 3) float64, where they are learned
     num_replicas : every batch is divided by molecules into so many elements, one for each replica; a graph is never cut
+    molecule_weights : (molecules,) float64, 1 for all where left out
     own : which of them this data set has; the others are those of other workers
     """
 
@@ -52,6 +56,7 @@ def make_dataset(
                     "targets": targets[part],
                     "forces": np.empty((0, 3)) if forces is None else forces[store.atoms(part)],
                     "weight": np.float64(1 / len(molecules)),
+                    "molecule_weights": np.ones(len(part)) if molecule_weights is None else molecule_weights[part],
                 }
 
     signature = {
@@ -59,6 +64,7 @@ def make_dataset(
         "targets": tf.TensorSpec([None, targets.shape[1]], tf.float64),
         "forces": tf.TensorSpec([None, 3], tf.float64),
         "weight": tf.TensorSpec([], tf.float64),
+        "molecule_weights": tf.TensorSpec([None], tf.float64),
     }
 
     def to_batch(element: dict) -> Batch:

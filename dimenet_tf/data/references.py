@@ -43,7 +43,7 @@ def fit_reference(
     standardize: bool = True,
     additive: bool = True,
 ) -> Reference:
-    """Make the reference of one property from the training molecules.
+    """Make the reference of one property from the training molecules that have a value of it.
 
     Parameters
     ----------
@@ -56,7 +56,8 @@ def fit_reference(
         vector or a tensor
     additive : False for nothing to take off, whatever `references` says: its head adds nothing
     """
-    labels = data.target(name)[train]
+    train = np.asarray(train)[data.labelled(name)[train]]
+    labels = data.labels(name)[train]
     values = np.trace(labels, axis1=1, axis2=2) / 3 if kind.shape == (3, 3) else labels
     composition = data.composition()[train]
     per_element, offset = np.zeros(MAX_Z + 1), 0.0

@@ -76,11 +76,14 @@ def given_split(given: Split, num_train: int | None, num_valid: int | None, seed
     return Split(train[:num_train], valid[:num_valid], test)
 
 
-def random_split(num_molecules: int, num_train: int | None, num_valid: int | None, seed: int) -> Split:
+def random_split(
+    num_molecules: int, num_train: int | None, num_valid: int | None, seed: int, groups: np.ndarray | None = None
+) -> Split:
     """Split at random: first `num_train`, then `num_valid`, the rest to test on.
 
     The permutation is that of the released DimeNet, `numpy.random.RandomState(seed).permutation(num_molecules)`.
-    Counts left out are 80 % and 10 % of the molecules.
+    Counts left out are 80 % and 10 % of the molecules. `groups`, (molecules,) int, are distributed evenly over the
+    permutation, so that every part has its share of each.
     """
     num_train = int(0.8 * num_molecules) if num_train is None else num_train
     num_valid = int(0.1 * num_molecules) if num_valid is None else num_valid
@@ -90,4 +93,15 @@ def random_split(num_molecules: int, num_train: int | None, num_valid: int | Non
             "both must be at least 1, and at least 1 molecule must be left to test on"
         )
     order = np.random.RandomState(seed).permutation(num_molecules)
+    if groups is not None:
+        order = order[np.argsort(_positions(groups[order]), kind="stable")]
     return Split(order[:num_train], order[num_train : num_train + num_valid], order[num_train + num_valid :])
+
+
+def _positions(groups: np.ndarray) -> np.ndarray:
+    """Return where each molecule of its group comes if all groups are spread evenly from 0 to 1, (molecules,) float."""
+    positions = np.empty(len(groups))
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        positions[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return positions

@@ -28,6 +28,10 @@ class Loss:
     the energy, which leaves the balance between the two as in the papers: rho (mse: its square root) is in Angstrom,
     whatever the unit of energy. Other targets do not change this balance: they stand beside the term of the energy.
 
+    A label that is NaN is missing. Its term is exactly zero, and so is its gradient. The mean is still over all targets
+    and over all molecules of a batch, so a label weighs the same whatever else is missing. An infinite label makes the
+    loss infinite.
+
     Parameters
     ----------
     name : "dimenet", "gemnet" or "mse"
@@ -60,16 +64,24 @@ class Loss:
     def __call__(self, prediction, targets, forces, molecule_of_atom, num_atoms) -> tf.Tensor:
         """Return each molecule's loss, (molecules,) float64; targets (molecules, columns), forces (atoms, 3)."""
         size = tf.square if self.name == "mse" else tf.abs
-        errors = prediction.values - targets
+        errors = difference(prediction.values, targets)
         terms = {}
         for part in self.head.parts:
             error = errors[:, self.head.columns[part.target]] / part.scale  # (molecules, components)
             terms[part.target] = tf.reduce_mean(size(error), axis=1)
         if self.energy is not None:
-            error = (tf.cast(prediction.forces, tf.float64) - forces) / self.head[self.energy].scale  # (atoms, 3)
-            per_atom = safe_norm(error) if self.name == "gemnet" else tf.reduce_mean(size(error), axis=1)
+            error = difference(tf.cast(prediction.forces, tf.float64), forces) / self.head[self.energy].scale
+            per_atom = safe_norm(error) if self.name == "gemnet" else tf.reduce_mean(size(error), axis=1)  # (atoms,)
             total = tf.math.unsorted_segment_sum(per_atom, molecule_of_atom, tf.shape(targets)[0])
             mean = total / tf.cast(num_atoms, tf.float64)
             share = 1.0 if self.name == "dimenet" else 1 - self.rho
             terms[self.energy] = share * terms[self.energy] + self.rho * mean
         return tf.add_n([self.weights[target] * term for target, term in terms.items()]) / len(terms)
+
+
+def difference(predicted: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Subtract labels from predictions; 0, with a gradient of 0, where the label is NaN."""
+    missing = tf.math.is_nan(labels)
+    zeros = tf.zeros_like(predicted)
+    # twice: the branch that is not taken must be finite too, or its gradient would be NaN
+    return tf.where(missing, zeros, tf.where(missing, zeros, predicted) - tf.where(missing, zeros, labels))

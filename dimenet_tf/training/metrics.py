@@ -23,21 +23,21 @@ def error_table(names: Sequence[str], units: Sequence[str], sigmas: np.ndarray, 
     ----------
     names, units : of the targets
     sigmas : (targets,) standard deviations over the whole data set
-    errors : of each target, prediction minus label, (molecules, ...)
+    errors : of each target, prediction minus label, (molecules with the label, ...); a target without any has no row
 
     Returns
     -------
     dict
         `targets`: for each target its unit, MAE, RMSE, largest error, std. MAE in % and logMAE, those of vectors and
         tensors over their components;
-        `std_mae` and `log_mae`: their means over targets (DimeNet, Eqs. 10 and 11; natural logarithm).
+        `std_mae` and `log_mae`: their means over targets (DimeNet, Eqs. 10 and 11; natural logarithm), None for none.
     """
-    targets = {name: _row(*row) for name, *row in zip(names, units, sigmas, errors)}
+    targets = {name: _row(*row) for name, *row in zip(names, units, sigmas, errors) if len(row[-1])}
+    means = {key: [t[key] for t in targets.values()] for key in ("std_mae", "log_mae")}
     return {
-        "molecules": len(errors[0]),
+        "molecules": max(map(len, errors)),
         "targets": targets,
-        "std_mae": float(np.mean([t["std_mae"] for t in targets.values()])),
-        "log_mae": float(np.mean([t["log_mae"] for t in targets.values()])),
+        **{key: float(np.mean(values)) if values else None for key, values in means.items()},
     }
 
 
@@ -57,17 +57,32 @@ def _row(unit: str, sigma: float, errors: np.ndarray) -> dict:
 def evaluate(dataset: Dataset, molecules: DataContainer, prediction: Prediction) -> dict:
     """Return the error table of predictions of some molecules of a data set.
 
-    Where forces are learned it has a row for their components, and for data of several molecule types `types`: the
-    errors of each, by its sum formula.
+    Errors are those of the molecules that have the label; the row of a label that some molecules lack has their number
+    (`labels`), and there is no row for a label that all lack. Where forces are learned there is a row for their
+    components, and for data of several molecule types `types`: the errors of each, by its sum formula.
     """
+    has = {name: molecules.labelled(name) for name in dataset.learned}
     errors = dataset.columns.split(prediction.values - dataset.labels(molecules))
-    table = error_table(dataset.names, dataset.units, dataset.sigmas, list(errors.values()))
-    if not dataset.has_forces:
-        return table
-    forces = molecules.target("forces")
-    force_errors = prediction.forces - forces
-    sigma = float(dataset.container.target("forces").std())  # as of the others, of the whole data set
-    table["targets"]["forces"] = _row("eV/Ang", sigma, force_errors)
+    table = error_table(
+        dataset.names, dataset.units, dataset.sigmas, [error[has[name]] for name, error in errors.items()]
+    )
+    table["molecules"] = len(molecules)
+    if dataset.has_forces:
+        _add_forces(table, dataset, molecules, prediction, errors["energy"], has)
+    for name, row in table["targets"].items():
+        if not has[name].all():
+            row["labels"] = int(np.count_nonzero(has[name]))
+    return table
+
+
+def _add_forces(table, dataset, molecules, prediction, energy_errors, has) -> None:
+    """Add the row of the forces and the errors of each molecule type to an error table."""
+    atoms = has["forces"][molecules.molecule_of_atom]
+    force_errors = prediction.forces - molecules.labels("forces")
+    everywhere = dataset.container.labels("forces")
+    sigma = float(everywhere[np.isfinite(everywhere)].std())  # as of the others, of the whole data set
+    if atoms.any():
+        table["targets"]["forces"] = _row("eV/Ang", sigma, force_errors[atoms])
     formulas = molecules.formulas()
     of_atom = formulas[molecules.molecule_of_atom]
     types = np.unique(formulas)
@@ -77,19 +92,25 @@ def evaluate(dataset: Dataset, molecules: DataContainer, prediction: Prediction)
         table["types"] = {
             str(formula): {
                 "molecules": int((formulas == formula).sum()),
-                "energy": float(np.abs(errors["energy"][formulas == formula]).mean()),
-                "forces": float(np.abs(force_errors[of_atom == formula]).mean()),
+                "energy": _mean_size(energy_errors[has["energy"] & (formulas == formula)]),
+                "forces": _mean_size(force_errors[atoms & (of_atom == formula)]),
             }
             for formula in types
         }
-    return table
+
+
+def _mean_size(errors: np.ndarray) -> float | None:
+    return float(np.abs(errors).mean()) if len(errors) else None
 
 
 def format_table(table: dict, baseline: dict | None = None) -> str:
     """Return an error table as text; `baseline` adds the MAE of a second table as a column.
 
-    Energies and forces are repeated in kcal/mol and meV, as the papers print them.
+    Energies and forces are repeated in kcal/mol and meV, as the papers print them. If labels are missing, a column
+    has the number of molecules with each.
     """
+    if not table["targets"]:
+        return "no molecule has a label"
     header = ["target", "unit", "MAE", "RMSE", "max", "std. MAE / %", "logMAE"]
     rows = [
         [name, t["unit"] or "-", *(f"{t[k]:.4g}" for k in ("mae", "rmse", "max", "std_mae")), f"{t['log_mae']:.2f}"]
@@ -97,23 +118,33 @@ def format_table(table: dict, baseline: dict | None = None) -> str:
     ]
     if len(table["targets"]) > 1 and "forces" not in table["targets"]:
         rows.append(["mean", "", "", "", "", f"{table['std_mae']:.4g}", f"{table['log_mae']:.2f}"])
+    if any("labels" in t for t in table["targets"].values()):
+        header.append("molecules")
+        for row in rows:
+            target = table["targets"].get(row[0])
+            row.append(str(target.get("labels", table["molecules"])) if target else "")
     if baseline is not None:
         header.append("MAE of a per-element fit")
         for row in rows:
             row.append(f"{baseline['targets'][row[0]]['mae']:.4g}" if row[0] in baseline["targets"] else "")
     text = _align([header, *rows])
     if "forces" in table["targets"]:
-        text += "\n\n" + "\n".join(f"MAE of {name}: {_in_all_units(name, table)}" for name in PAPER_UNITS)
+        paper = [name for name in PAPER_UNITS if name in table["targets"]]
+        text += "\n\n" + "\n".join(f"MAE of {name}: {_in_all_units(name, table)}" for name in paper)
     if "types" in table:
         columns = [("energy", unit) for unit in ("eV", *PAPER_UNITS["energy"])]
         columns += [("forces", unit) for unit in ("eV/Ang", *PAPER_UNITS["forces"])]
         header = ["MAE of", "frames", *(f"{name} / {unit}" for name, unit in columns)]
         rows = [
-            [formula, str(t["molecules"]), *(f"{t[name] / conversion(name, unit):.4g}" for name, unit in columns)]
+            [formula, str(t["molecules"]), *(_in_unit(t[name], name, unit) for name, unit in columns)]
             for formula, t in table["types"].items()
         ]
         text += "\n\n" + _align([header, *rows])
     return f"{text}\n{table['note']}" if "note" in table else text
+
+
+def _in_unit(value: float | None, name: str, unit: str) -> str:
+    return "-" if value is None else f"{value / conversion(name, unit):.4g}"
 
 
 def _in_all_units(name: str, table: dict) -> str:

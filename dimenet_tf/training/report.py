@@ -37,7 +37,10 @@ def report(predictor: Predictor, dataset: Dataset, folder: RunFolder, part: str 
     folder.plots.mkdir(exist_ok=True)
     for name, values in predictor.named(predicted).items():
         path = folder.plots / f"{part}_{name.replace('/', '_')}.png"
-        plots.parity(name, predictor.units[name], selected.target(name).ravel(), values.ravel(), path)
+        labels, values = selected.labels(name).ravel(), values.ravel()
+        has = ~np.isnan(labels)
+        if has.any():
+            plots.parity(name, predictor.units[name], labels[has], values[has], path)
     metrics = folder.read_metrics()
     if metrics:
         plots.learning_curve(metrics, predictor.units, folder.plots / "learning_curve.png")

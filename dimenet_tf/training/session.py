@@ -140,6 +140,11 @@ def introduction(trainer: Trainer, config: dict) -> list[str]:
     if dropped := data.container.dropped:
         everything = len(data.container) + len(dropped)
         lines.append(f"dropped {len(dropped)} of {everything} molecules: {summary(dropped)} ({folder.dropped_file})")
+    labels, molecules = data.num_labels(), len(data.container)
+    if any(number < molecules for number in labels.values()):
+        listed = ", ".join(f"{name} {number}" for name, number in labels.items())
+        lines.append(f"labels: {listed} of {molecules} molecules")
+    lines += [f"note: {note}" for note in data.notes()]
     if predictor.energy is not None and predictor.model.discontinuity:
         lines.append(f"WARNING: {predictor.model.discontinuity}")
     return [*lines, trainer.memory_line()]

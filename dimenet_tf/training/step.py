@@ -57,7 +57,7 @@ class TrainingModel(tf.keras.Model):
         with tf.GradientTape() as tape:
             prediction, graph = self.predictor.compute(batch.graph), batch.graph
             losses = self.batch_loss(prediction, batch.targets, batch.forces, graph.molecule_of_atom, graph.num_atoms)
-            loss = batch.weight * tf.reduce_sum(losses)  # this replica's share of the mean
+            loss = batch.weight * tf.reduce_sum(batch.molecule_weights * losses)  # this replica's share of the mean
         # dense: the norm of a gradient in slices would count repeated rows apart
         gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables, unconnected_gradients="zero")]
         replica = tf.distribute.get_replica_context()

@@ -56,17 +56,20 @@ def combine(runs: Sequence[str]) -> dict:
                 raise UserError(f"{run} predicts {name}, which is none of QM9's 12 targets")
             if name in errors:
                 raise UserError(f"{run} predicts {name}, and so does another of the runs")
-            errors[name] = predicted[name] - data.target(name)
+            errors[name] = (predicted[name] - data.labels(name))[data.labelled(name)]
             sigmas[name] = dataset.sigmas[t]
             predictions[name] = predicted[name], data, dataset.container
     if "gap" not in errors and {"homo", "lumo"} <= set(errors):
         (homo, molecules, container), (lumo, others, _) = predictions["homo"], predictions["lumo"]
         if not np.array_equal(molecules.id, others.id):
             raise UserError("the runs of homo and lumo have different test molecules: the gap cannot be computed")
-        gap = container.targets.get("gap", container.target("lumo") - container.target("homo"))
-        errors["gap"] = lumo - homo - (others.target("lumo") - molecules.target("homo"))
-        sigmas["gap"] = gap.std()
-    names = [name for name in TARGETS if name in errors]
+        gap = container.targets.get("gap", container.labels("lumo") - container.labels("homo"))
+        has = others.labelled("lumo") & molecules.labelled("homo")
+        errors["gap"] = (lumo - homo - (others.labels("lumo") - molecules.labels("homo")))[has]
+        sigmas["gap"] = gap[np.isfinite(gap)].std()
+    names = [name for name in TARGETS if name in errors and len(errors[name])]
+    if not names:
+        raise UserError("no test molecule has a value of the target")
     standard = np.array([np.abs(errors[name]).mean() / sigmas[name] for name in names])
     return {
         "mae": {name: float(np.abs(errors[name]).mean()) * (1 if name in UNITS else 1000) for name in names},

@@ -134,7 +134,8 @@ class Trainer:
         self.ids = used.id
         self.store = self.predictor.graph_store(used.N, used.Z, used.R)
         self.targets = dataset.labels(used)
-        self.forces = used.target("forces") if dataset.has_forces else None
+        self.forces = used.labels("forces") if dataset.has_forces else None
+        self.molecule_weights = used.weight
         self.validation = Validation(
             self.predictor.clone(), dataset, self.loss, self.store, np.arange(train, train + valid)
         )
@@ -285,6 +286,7 @@ class Trainer:
                 slice(pipeline * own, (pipeline + 1) * own),
                 self.predictor.dtype,
                 self.forces,
+                self.molecule_weights,
             )
 
         replicas = self.strategy.num_replicas_in_sync

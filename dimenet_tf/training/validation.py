@@ -74,6 +74,6 @@ class Validation:
         prediction = self.averaged.predict_store(self.store, self.rows, before_batch=before_batch)
         valid = self.molecules
         table = evaluate(self.dataset, valid, prediction)
-        forces = valid.target("forces") if self.dataset.has_forces else None
+        forces = valid.labels("forces") if self.dataset.has_forces else None
         losses = self.loss(prediction, self.dataset.labels(valid), forces, valid.molecule_of_atom, valid.N)
-        return Errors(table, float(tf.reduce_mean(losses)), self.dataset.has_forces)
+        return Errors(table, float(tf.reduce_mean(valid.weight * losses)), self.dataset.has_forces)

@@ -1,0 +1,247 @@
+"""Missing labels and weights of molecules."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_training import configuration, trainer_of
+
+from dimenet_tf.data import DataConfig, DataContainer, Split, ethanol_xtb, load_dataset
+from dimenet_tf.data.dataset import describe, load_container
+from dimenet_tf.data.embedded import sample
+from dimenet_tf.data.splits import random_split
+from dimenet_tf.errors import UserError
+from dimenet_tf.heads import Dipole, Head, Sum
+from dimenet_tf.predictor import Prediction, load
+from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.training.losses import RHO_FORCE, Loss
+from dimenet_tf.training.report import report
+from dimenet_tf.training.session import introduction
+
+CASES = Path(__file__).parent / "data/cases"
+SAMPLE, ETHANOL = sample(), ethanol_xtb()
+
+
+class Labels:
+    """Random predictions and labels of four molecules, some missing."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.N = np.array([3, 1, 4, 2])
+        self.owner = np.repeat(np.arange(4), self.N)
+        self.head = Head([Sum("energy", "eV", 2.0), Dipole("dipole", "e*Ang", 0.5)])
+        self.values, self.forces = rng.normal(size=(4, 4)), rng.normal(size=(10, 3))
+        self.targets, self.labels = rng.normal(size=(4, 4)), rng.normal(size=(10, 3))
+        self.targets[1, 0] = self.targets[2, 1:] = self.targets[3] = np.nan
+        self.labels[self.owner == 0] = np.nan
+
+    def loss(self, name: str, values, forces) -> tf.Tensor:
+        loss = Loss(name, None, self.head, "energy", {"dipole": 0.3})
+        prediction = Prediction(values, None, forces)
+        return loss(prediction, self.targets, self.labels, self.owner, self.N)
+
+    def slowly(self, name: str) -> list[float]:
+        """The loss, one molecule and one label after the other."""
+        size, rho, losses = (np.square if name == "mse" else np.abs), RHO_FORCE[name], []
+        for m in range(4):
+            energy = forces = dipole = 0.0
+            if not np.isnan(self.targets[m, 0]):
+                energy = size((self.values[m, 0] - self.targets[m, 0]) / 2)
+            if not np.isnan(self.targets[m, 1]):
+                dipole = size((self.values[m, 1:] - self.targets[m, 1:]) / 0.5).mean()
+            error = (self.forces - self.labels)[self.owner == m] / 2
+            if not np.isnan(error).any():
+                forces = np.linalg.norm(error, axis=1).mean() if name == "gemnet" else size(error).mean()
+            energy = (1 if name == "dimenet" else 1 - rho) * energy + rho * forces
+            losses.append((energy + 0.3 * dipole) / 2)
+        return losses
+
+
+@pytest.mark.parametrize("name", RHO_FORCE)
+def test_a_missing_label_has_no_loss_and_no_gradient(name):
+    case = Labels()
+    values, forces = tf.constant(case.values), tf.constant(case.forces)
+    with tf.GradientTape() as tape:
+        tape.watch([values, forces])
+        losses = case.loss(name, values, forces)
+        total = tf.reduce_sum(losses)
+    np.testing.assert_allclose(losses, case.slowly(name), rtol=1e-12)
+    by_values, by_forces = (gradient.numpy() for gradient in tape.gradient(total, [values, forces]))
+    np.testing.assert_array_equal(by_values == 0, np.isnan(case.targets))
+    np.testing.assert_array_equal(by_forces == 0, np.isnan(case.labels))
+    for given, gradient in ((case.values, by_values), (case.forces, by_forces)):
+        for place in np.ndindex(given.shape):
+            before, ends = given[place], []
+            for step in (1e-6, -1e-6):
+                given[place] = before + step
+                ends.append(sum(case.slowly(name)))
+            given[place] = before
+            assert gradient[place] == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-7)
+
+
+def test_a_prediction_that_is_not_finite_is_not_hidden_by_labels_of_others():
+    """A missing label hides what is predicted of it, and nothing else."""
+    case = Labels()
+    values = case.values.copy()
+    values[3] = np.nan
+    assert np.isfinite(case.loss("dimenet", values, case.forces)).all()
+    values[0, 0] = np.nan
+    assert np.isnan(case.loss("dimenet", values, case.forces)).tolist() == [True, False, False, False]
+
+
+def partial(**changes):
+    path = str(CASES / "some_without_forces.extxyz")
+    return load_dataset(DataConfig(path=path, target="energy,forces", num_train=8, num_valid=4, **changes))
+
+
+def test_training_uses_each_frame_for_what_it_has(tmp_path):
+    data, folder = partial(), RunFolder(tmp_path)
+    config = configuration(batch_size=4, num_steps=2, evaluation_interval=2)
+    trainer = trainer_of(config, tmp_path, data)
+    trainer.run()
+    assert "labels: energy 16, forces 8 of 16 molecules" in introduction(trainer, config)
+    assert describe(data)["labels"] == {"energy": 16, "forces": 8}
+    assert [np.count_nonzero(data.container.labelled("forces")[part]) for part in data.split] == [4, 2, 2]
+    # errors, scale and validation loss are those of the labelled frames
+    valid, best = trainer.validation.molecules, load(folder.path)
+    predicted = best.predict_store(best.graph_store(valid.N, valid.Z, valid.R), np.arange(4))
+    forces = np.abs(predicted.forces - valid.labels("forces"))
+    has = ~np.isnan(forces)
+    assert has.sum() == 2 * 27
+    (row,) = folder.read_metrics()
+    assert row["mae_forces"] == pytest.approx(forces[has].mean(), rel=1e-5)
+    trained = data.container.select(data.split.train).labels("forces")
+    scale = best.head["energy"].scale
+    assert scale == pytest.approx(np.sqrt((trained[np.isfinite(trained)] ** 2).mean()))
+    energies = np.abs(predicted.values[:, 0] - valid.target("energy"))
+    loss = (energies.sum() + 100 * np.nansum(forces) / 27) / 4 / scale
+    assert row["validation_loss"] == pytest.approx(loss, rel=1e-5)
+    text = report(best, data, folder)
+    assert "molecules" in text.splitlines()[1]
+    result = json.loads((folder.path / "test.json").read_text())
+    assert result["targets"]["forces"]["labels"] == 2 and "labels" not in result["targets"]["energy"]
+    # a test part without any forces has no row of them
+    order = np.argsort(~data.container.labelled("forces"), kind="stable")
+    split = Split(order[:6], order[6:9], order[9:])
+    without = load_dataset(data.config, split, data.container)
+    text = report(best, without, folder)
+    assert "energy" in text and "forces" not in text
+
+
+def test_parts_without_a_label_are_refused():
+    data = partial()
+    order = np.argsort(data.container.labelled("forces"), kind="stable")
+    for train, valid, what in ((8, 4, "8 training"), (12, 2, None), (2, 2, "2 training")):
+        split = Split(order[:train], order[train : train + valid], order[train + valid :])
+        if what is None:
+            load_dataset(data.config, split, data.container)
+            continue
+        with pytest.raises(UserError, match=rf"none of the {what} molecules has a value of 'forces' \(8 of 16"):
+            load_dataset(data.config, split, data.container)
+    none = data.container.select(range(16))
+    none.targets["energy"][order[2]] = np.nan
+    with pytest.raises(
+        UserError, match=rf"1 of 16 molecules have no value of energy, forces \(first: molecule {order[2]}\)"
+    ):
+        load_dataset(data.config, data.split, none)
+    split = Split(order[12:], order[:4], order[4:12])
+    with pytest.raises(UserError, match="none of the 4 validation molecules has a value of 'forces'"):
+        load_dataset(data.config, split, data.container)
+
+
+def test_a_frame_without_any_label_is_bad(tmp_path):
+    arrays = {key: getattr(ETHANOL.select(range(30)), key) for key in "NZR"}
+    energy, forces = ETHANOL.target("energy")[:30].copy(), ETHANOL.target("forces")[:270].copy()
+    energy[[3, 4]], forces[9 * 4 + 1] = np.nan, np.nan  # forces of a frame are there as a whole or not at all
+    energy[6] = np.inf
+    np.savez(tmp_path / "data.npz", **arrays, energy=energy, forces=forces)
+    config = {"path": str(tmp_path / "data.npz"), "target": "energy,forces"}
+    with pytest.raises(
+        UserError,
+        match="1 with no value of any of the targets 'energy', 'forces' .*; 1 with an infinite value of 'energy'",
+    ):
+        load_container(DataConfig(**config))
+    data = load_dataset(DataConfig(**config, on_bad="drop"))
+    assert [bad.index for bad in data.container.dropped] == [4, 6]
+    assert data.num_labels() == {"energy": 27, "forces": 28}
+
+
+def test_references_and_spreads_are_those_of_labelled_molecules():
+    data = SAMPLE.select(range(200))
+    missing = np.arange(200) % 3 == 0
+    data.targets["mu"][missing] = np.nan
+    order = np.random.RandomState(0).permutation(200)
+    split = Split(order[:150], order[150:170], order[170:])
+    config = DataConfig(target="U0,mu")
+    some = load_dataset(config, split, data)
+    number = np.cumsum(~missing) - 1
+    parts = Split(*(number[part[~missing[part]]] for part in split))
+    rest = load_dataset(DataConfig(target="mu"), parts, data.select(np.flatnonzero(~missing)))
+    assert some.reference("mu").offset == pytest.approx(rest.reference("mu").offset)
+    assert some.reference("mu").scale == pytest.approx(rest.reference("mu").scale)
+    assert some.sigmas[1] == pytest.approx(data.targets["mu"][~missing].std())
+    assert np.isfinite(some.baseline()).all() and np.isnan(some.targets[missing, 1]).all()
+
+
+def test_an_element_that_only_unlabelled_molecules_contain():
+    data = SAMPLE.select(range(300))
+    fluorine = data.composition()[:, 9] > 0
+    assert fluorine.any()
+    data.targets["U0"][fluorine] = np.nan
+    (note,) = load_dataset(DataConfig(target="U0,mu"), container=data).notes()
+    assert note == "no training molecule with a value of 'U0' contains F, so the reference value is 0"
+
+
+def test_groups_are_spread_over_the_parts():
+    groups = np.arange(200) % 10 == 0
+    split = random_split(200, 150, 30, 0, groups)
+    assert [groups[part].sum() for part in split] == [15, 3, 2]
+    assert sorted(np.concatenate(split)) == list(range(200))
+    for part, same in zip(random_split(200, 150, 30, 0, np.zeros(200, int)), random_split(200, 150, 30, 0)):
+        np.testing.assert_array_equal(part, same)
+
+
+# weights
+
+
+def weighted(weight) -> DataContainer:
+    some = SAMPLE.select(range(60))
+    return DataContainer(some.N, some.Z, some.R, {"U0": some.target("U0")}, weight=weight)
+
+
+def test_weights_multiply_the_losses(tmp_path):
+    weight = np.random.default_rng(0).integers(0, 4, 60) / 2
+    split = Split(np.arange(40), np.arange(40, 50), np.arange(50, 60))
+    data = load_dataset(DataConfig(target="U0"), split, weighted(weight))
+    trainer = trainer_of(configuration(), tmp_path, data)
+    batch = next(iter(trainer._training_data(0)))
+    molecules = next(trainer.batches.from_step(0))
+    np.testing.assert_array_equal(batch.molecule_weights, weight[molecules])
+    predicted = trainer.predictor.compute(batch.graph).values.numpy()[:, 0]
+    errors = np.abs(predicted - data.container.target("U0")[molecules]) / trainer.predictor.head["U0"].scale
+    logs = trainer.training.train_step(batch)
+    assert float(logs["loss"]) == pytest.approx((weight[molecules] * errors).mean(), rel=1e-5)
+    result = trainer.validation.run(trainer.predictor, trainer.optimizer)
+    valid = trainer.validation.molecules
+    predicted = trainer.validation.averaged.predict_store(trainer.store, trainer.validation.rows).values[:, 0]
+    errors = np.abs(predicted - valid.target("U0"))
+    scale = trainer.predictor.head["U0"].scale
+    assert result.loss == pytest.approx((weight[40:50] * errors).mean() / scale, rel=1e-6)
+    assert result.table["targets"]["U0"]["mae"] == pytest.approx(errors.mean(), rel=1e-6)
+    assert data.notes() == [f"weights of molecules in the loss: 0 to 1.5, mean {weight.mean():.3g}"]
+
+
+def test_weights_that_are_all_zero():
+    weight = np.ones(60)
+    weight[40:50] = 0
+    split = Split(np.arange(40), np.arange(40, 50), np.arange(50, 60))
+    with pytest.raises(UserError, match="all validation molecules have weight 0"):
+        load_dataset(DataConfig(target="U0"), split, weighted(weight))
+
+
+def test_weights_of_one_leave_the_checksum_as_it_was():
+    plain = weighted(None)
+    assert plain.checksum() == weighted(np.ones(60)).checksum() != weighted(np.full(60, 2)).checksum()
+    assert SAMPLE.checksum().startswith("520448e77421ab77")  # of runs before there were weights
