@@ -1,16 +1,23 @@
-"""Missing labels and weights of molecules."""
+"""Outlying labels, missing labels and weights of molecules."""
 
+import csv
 import json
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 import tensorflow as tf
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from scipy.optimize import linprog
 from test_training import configuration, trainer_of
 
+from dimenet_tf.config import resolve
 from dimenet_tf.data import DataConfig, DataContainer, Split, ethanol_xtb, load_dataset
 from dimenet_tf.data.dataset import describe, load_container
 from dimenet_tf.data.embedded import sample
+from dimenet_tf.data.outliers import find_outliers, robust_fit
 from dimenet_tf.data.splits import random_split
 from dimenet_tf.errors import UserError
 from dimenet_tf.heads import Dipole, Head, Sum
@@ -18,10 +25,129 @@ from dimenet_tf.predictor import Prediction, load
 from dimenet_tf.training.folder import RunFolder
 from dimenet_tf.training.losses import RHO_FORCE, Loss
 from dimenet_tf.training.report import report
-from dimenet_tf.training.session import introduction
+from dimenet_tf.training.session import check_continuation, introduction
 
 CASES = Path(__file__).parent / "data/cases"
 SAMPLE, ETHANOL = sample(), ethanol_xtb()
+
+
+def outliers(data: DataContainer, name: str) -> dict[int, str]:
+    return find_outliers(data, name, np.ones(len(data), bool))
+
+
+@pytest.mark.parametrize("data", [SAMPLE, ETHANOL], ids=["sample", "ethanol"])
+def test_the_embedded_data_have_no_outliers(data):
+    rng = np.random.default_rng(0)
+    parts = [data, *(data.select(rng.permutation(2000)[:size]) for size in (15, 30, 60, 300) for _ in range(5))]
+    for name in data.targets:
+        assert [outliers(part, name) for part in parts] == [{}] * len(parts), name
+
+
+@pytest.mark.parametrize("size", [12, 40, 1000])
+@pytest.mark.parametrize("name", ["U0", "gap", "alpha", "energy", "forces", "dipole", "polarizability"])
+def test_a_planted_outlier_is_found_and_no_other(name, size):
+    if name in SAMPLE.targets:  # molecules of all sizes and compositions; too few of them judge nothing
+        data = SAMPLE.select(np.random.default_rng(1).permutation(2000)[: max(size, 40)])
+    else:
+        data = ETHANOL.select(range(size))
+    for planted in (0, 7, len(data) - 1):
+        spoiled = data.select(range(len(data)))
+        values = spoiled.targets[name]
+        index = 9 * planted + 4 if name == "forces" else planted
+        if name == "forces":
+            values[9 * planted : 9 * planted + 9] *= 1e5
+        elif values.ndim == 1:
+            values[index] += 1e4
+        else:
+            values[index].flat[-1] -= 1e4
+        found = outliers(spoiled, name)
+        assert list(found) == [planted]
+        assert " MADs from the rest" in found[planted] and ("at atom" in found[planted]) == (name == "forces")
+
+
+def test_what_is_no_outlier():
+    few = ETHANOL.select(range(9))
+    few.targets["energy"][3] += 1e4
+    assert outliers(few, "energy") == {}
+    same = ETHANOL.select(range(50))
+    same.targets["energy"][:] = -1.0
+    same.targets["energy"][3] = 1e4  # a MAD of 0
+    assert outliers(same, "energy") == {}
+    # two honest kinds of frames: near the minimum and far from it, isomers, one in eight of them
+    rng = np.random.default_rng(0)
+    two = ETHANOL.select(range(400))
+    excited = np.arange(400) % 8 == 0
+    two.targets["energy"][:] = -4200 + np.where(excited, 9 + rng.normal(size=400), 0.01 * rng.normal(size=400))
+    two.targets["forces"][:] = np.where(excited.repeat(9), 3, 1e-3)[:, None] * rng.normal(size=(3600, 3))
+    assert outliers(two, "energy") == outliers(two, "forces") == {}
+    two.targets["energy"][5] += 1e4
+    two.targets["forces"][9 * 6 + 2, 1] = 1e5
+    assert list(outliers(two, "energy")) == [5] and list(outliers(two, "forces")) == [6]
+
+
+def test_the_robust_fit_is_that_of_linear_programming():
+    composition = SAMPLE.composition()[:300]
+    inputs = composition[:, composition.any(axis=0)].astype(float)
+    values = SAMPLE.target("U0")[:300].copy()
+    values[[3, 50]] += 1e4
+    m, n = inputs.shape
+    parts = np.concatenate([inputs, np.eye(m), -np.eye(m)], axis=1)
+    cost = np.r_[np.zeros(n), np.ones(2 * m)]
+    best = linprog(cost, A_eq=parts, b_eq=values, bounds=[(None, None)] * n + [(0, None)] * 2 * m)
+    assert np.abs(values - robust_fit(inputs, values)).sum() == pytest.approx(best.fun, rel=1e-5)
+
+
+def write_frames(path: Path, data: DataContainer) -> str:
+    """Write extended XYZ with energies and forces."""
+    frames = []
+    for i in range(len(data)):
+        one = data.select([i])
+        atoms = Atoms(one.Z, one.R)
+        results = {"energy": one.target("energy")[0], "forces": one.target("forces")}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        frames.append(atoms)
+    ase.io.write(path, frames, format="extxyz")
+    return str(path)
+
+
+def test_outliers_are_refused_dropped_or_kept(tmp_path):
+    data = ETHANOL.select(range(30))
+    data.targets["energy"][7] += 1e4
+    data.targets["forces"][9 * 11 : 9 * 12] *= 1e5
+    config = {"path": write_frames(tmp_path / "data.extxyz", data), "target": "energy,forces"}
+    with pytest.raises(UserError) as error:
+        load_container(DataConfig(**config))
+    text = str(error.value)
+    assert text.startswith(f"{config['path']}: 2 of 30 molecules cannot be used: 1 with an outlier of 'energy' ")
+    assert (
+        f"(molecule 7, id 7, {data.target('energy')[7]:.7g} eV, " in text and " 1 with an outlier of 'forces' " in text
+    )
+    assert text.endswith("data.on_bad=drop leaves them out, data.outliers=keep trains on the outliers")
+    dropped = load_container(DataConfig(**config, on_bad="drop")).dropped
+    assert [bad.index for bad in dropped] == [7, 11]
+    RunFolder(tmp_path).write_dropped(dropped)
+    with (tmp_path / "dropped.csv").open(newline="") as file:
+        assert [row["index"] for row in csv.DictReader(file)] == ["7", "11"]
+    kept = load_dataset(DataConfig(**config, outliers="keep"))
+    assert len(kept.container) == 30 and [bad.index for bad in kept.container.outliers] == [7, 11]
+    (note,) = kept.notes()
+    assert note.startswith("trains on outliers (data.outliers=keep): 1 with an outlier of 'energy' (molecule 7, id 7, ")
+    assert np.isfinite(kept.reference("energy").scale)
+    # only what is learned is judged
+    assert [
+        bad.index for bad in load_container(DataConfig(**{**config, "target": "energy"}, on_bad="drop")).dropped
+    ] == [7]
+    with pytest.raises(UserError, match="data.outliers: 'drop' is none of bad, keep"):
+        load_container(DataConfig(**config, outliers="drop"))
+
+
+def test_a_run_goes_on_with_another_choice_of_outliers(tmp_path):
+    folder, config = RunFolder(tmp_path), configuration()
+    folder.write_config(config)
+    check_continuation(resolve({**config, "data": {**config["data"], "outliers": "keep"}}), folder)
+
+
+# missing labels
 
 
 class Labels:

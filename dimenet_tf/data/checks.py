@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dimenet_tf.data.charges import why_refused
+from dimenet_tf.data.outliers import find_outliers
 from dimenet_tf.data.properties import find_property
 from dimenet_tf.elements import MAX_Z
 from dimenet_tf.errors import UserError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from dimenet_tf.data.container import DataContainer
 
 ON_BAD = ("error", "drop")
+OUTLIERS = ("bad", "keep")
+OUTLIER = "an outlier of "  # the faults that begin so can be kept
 LOOKED_AT = 500  # molecules
 
 
@@ -31,11 +34,13 @@ class Checks:
     on_bad : "error" or "drop"
     max_atoms : larger molecules are bad; None for no limit
     targets : names of properties that are wanted; a molecule without a finite value of any of them is bad
+    outliers : "bad" or "keep"; what becomes of molecules with an outlying value of `targets`, see `find_outliers`
     """
 
     on_bad: str = "error"
     max_atoms: int | None = None
     targets: Sequence[str] = ()
+    outliers: str = "bad"
 
 
 STRICT = Checks()
@@ -93,7 +98,22 @@ def find_bad(data: DataContainer, checks: Checks) -> list[Bad]:
     repeated[good] = ~_is_first(ids[good])
     faults["an id that an earlier molecule has"] = molecules(repeated)
     faults |= _faulty_labels(data, checks)
+    good[[m for found in faults.values() for m in found]] = False
+    if checks.outliers == "bad":
+        faults |= _outliers(data, checks, good)
     return _first_faults(data, faults)
+
+
+def find_kept(data: DataContainer, checks: Checks) -> list[Bad]:
+    """Return the outliers among molecules that are not bad, with `checks.outliers` "keep"; none without."""
+    if checks.outliers != "keep":
+        return []
+    return _first_faults(data, _outliers(data, checks, np.ones(len(data), bool)))
+
+
+def _outliers(data: DataContainer, checks: Checks, judged: np.ndarray) -> dict[str, dict[int, str]]:
+    known = [name for name in checks.targets if name in data.targets]
+    return {f"{OUTLIER}'{name}'": find_outliers(data, name, judged) for name in known}
 
 
 def _faulty_labels(data: DataContainer, checks: Checks) -> dict[str, dict[int, str]]:
@@ -178,7 +198,8 @@ def bad_data(source: str, bad: Sequence[Bad], molecules: int) -> UserError:
     """Make the error for bad molecules; `molecules`: how many there are in all."""
     if len(bad) == molecules:
         return UserError(f"{source}: none of the {molecules} molecules can be used: {summary(bad, first=True)}")
+    keep = any(b.fault.startswith(OUTLIER) for b in bad)
     return UserError(
         f"{source}: {len(bad)} of {molecules} molecules cannot be used: {summary(bad, first=True)}; "
-        "in a configuration, data.on_bad=drop leaves them out"
+        f"in a configuration, data.on_bad=drop leaves them out{', data.outliers=keep trains on the outliers' * keep}"
     )

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dimenet_tf.data.checks import STRICT, Bad, Checks, bad_data, find_bad
+from dimenet_tf.data.checks import STRICT, Bad, Checks, bad_data, find_bad, find_kept
 from dimenet_tf.data.lookup import missing_target
 from dimenet_tf.data.properties import find_property
 from dimenet_tf.data.splits import Split
@@ -43,11 +43,13 @@ class DataContainer:
     Attributes
     ----------
     dropped : molecules that `checked` left out
+    outliers : molecules with an outlying label that `checked` kept because `Checks.outliers` is "keep"
     notes : remarks of the reader, one line each: what the file holds that is not used, or was read as something else
     found : what the file holds, by name, each with its shape or type in words
     """
 
     dropped: Sequence[Bad] = ()
+    outliers: Sequence[Bad] = ()
     notes: Sequence[str] = ()
     found: Mapping[str, str] = MappingProxyType({})
 
@@ -118,6 +120,7 @@ class DataContainer:
             rest = self.select(np.flatnonzero(keep))
             rest.split = None if self.split is None else self.split.renumbered(keep, self.source)
             rest.dropped = sorted([*self.dropped, *(b._replace(index=int(original[b.index])) for b in bad)])
+        rest.outliers = [b._replace(index=int(original[keep][b.index])) for b in find_kept(rest, checks)]
         return rest
 
     def _reject(self, bad: np.ndarray, reason: str) -> None:

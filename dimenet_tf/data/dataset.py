@@ -11,7 +11,7 @@ import numpy as np
 
 from dimenet_tf.columns import Columns
 from dimenet_tf.data import trajectories
-from dimenet_tf.data.checks import ON_BAD, Checks
+from dimenet_tf.data.checks import ON_BAD, OUTLIERS, Checks, summary
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.embedded import ethanol_xtb, sample
 from dimenet_tf.data.properties import PROPERTIES, Property, find_property
@@ -59,8 +59,10 @@ class DataConfig:
     cache : folder of downloaded data; the user's cache folder where left out
     on_bad : what becomes of molecules that nothing can be learned from: "error" or "drop"; see
         `dimenet_tf.data.checks`, which finds them: NaN, atomic numbers that are none, atoms on top of each other,
-        single atoms, ids twice, more than `max_atoms` atoms, no value of any `target`
+        single atoms, ids twice, more than `max_atoms` atoms, no value of any `target`, outliers
     max_atoms : of a molecule; None for no limit
+    outliers : molecules with a value of `target` far from all others: "bad", or "keep" to train on them; see
+        `dimenet_tf.data.outliers`
     """
 
     name: str | None = "sample"
@@ -81,6 +83,7 @@ class DataConfig:
     cache: str | None = None
     on_bad: str = "error"
     max_atoms: int | None = 1000
+    outliers: str = "bad"
 
     @property
     def target_names(self) -> list[str]:
@@ -126,8 +129,10 @@ class Dataset:
         return {name: int(np.count_nonzero(self.container.labelled(name))) for name in self.learned}
 
     def notes(self) -> list[str]:
-        """Return remarks for the user, one line each, about the file, labels and weights."""
+        """Return remarks for the user, one line each, about the file, outliers, labels and weights."""
         data, notes = self.container, [*self.container.notes, *self._notes_on_references()]
+        if data.outliers:
+            notes.append(f"trains on outliers (data.outliers=keep): {summary(data.outliers, first=True)}")
         if (data.weight != 1).any():
             low, high = data.weight.min(), data.weight.max()
             notes.append(f"weights of molecules in the loss: {low:g} to {high:g}, mean {data.weight.mean():.3g}")
@@ -198,7 +203,9 @@ def load_container(config: DataConfig) -> DataContainer:
         raise UserError(f"data.on_bad: '{config.on_bad}' is none of {', '.join(ON_BAD)}")
     if config.max_atoms is not None and config.max_atoms < 1:
         raise UserError(f"data.max_atoms = {config.max_atoms} must be greater than 0, or None for no limit")
-    checks = Checks(config.on_bad, config.max_atoms, config.target_names)
+    if config.outliers not in OUTLIERS:
+        raise UserError(f"data.outliers: '{config.outliers}' is none of {', '.join(OUTLIERS)}")
+    checks = Checks(config.on_bad, config.max_atoms, config.target_names, config.outliers)
     if config.path is not None:
         for key in ("molecule", "fold", "filter", "cache"):
             if getattr(config, key) != getattr(DataConfig, key):

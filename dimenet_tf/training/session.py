@@ -37,7 +37,7 @@ def check_continuation(config: dict, folder: RunFolder) -> None:
         return
     before = resolve(folder.read_config())  # runs of earlier versions lack keys, which had their defaults
     now = {f"{section}.{key}": value for section in ("model", "data") for key, value in config[section].items()}
-    for key in ("cache", "on_bad", "max_atoms"):  # what they change in the data, their checksum shows
+    for key in ("cache", "on_bad", "max_atoms", "outliers"):  # what they change in the data, their checksum shows
         del now[f"data.{key}"]
     # what decides over the best model and the learning rate's decay must keep its meaning
     now |= {f"training.{key}": config["training"][key] for key in ("loss", "rho_force", "weights")}
