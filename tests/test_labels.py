@@ -1,4 +1,4 @@
-"""Outlying labels, missing labels and weights of molecules."""
+"""Outlying labels, missing labels, weights of molecules, and energies of single atoms."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from scipy.optimize import linprog
 from test_training import configuration, trainer_of
 
 from dimenet_tf.config import resolve
-from dimenet_tf.data import DataConfig, DataContainer, Split, ethanol_xtb, load_dataset
+from dimenet_tf.data import Checks, DataConfig, DataContainer, Split, ethanol_xtb, load_dataset
 from dimenet_tf.data.dataset import describe, load_container
 from dimenet_tf.data.embedded import sample
 from dimenet_tf.data.outliers import find_outliers, robust_fit
@@ -97,13 +97,15 @@ def test_the_robust_fit_is_that_of_linear_programming():
     assert np.abs(values - robust_fit(inputs, values)).sum() == pytest.approx(best.fun, rel=1e-5)
 
 
-def write_frames(path: Path, data: DataContainer) -> str:
-    """Write extended XYZ with energies and forces."""
-    frames = []
+def write_frames(path: Path, data: DataContainer, before: list[Atoms] = (), without_forces=()) -> str:
+    """Write extended XYZ with energies and forces, after other frames."""
+    frames = list(before)
     for i in range(len(data)):
         one = data.select([i])
         atoms = Atoms(one.Z, one.R)
         results = {"energy": one.target("energy")[0], "forces": one.target("forces")}
+        if i in without_forces:
+            del results["forces"]
         atoms.calc = SinglePointCalculator(atoms, **results)
         frames.append(atoms)
     ase.io.write(path, frames, format="extxyz")
@@ -311,15 +313,6 @@ def test_references_and_spreads_are_those_of_labelled_molecules():
     assert np.isfinite(some.baseline()).all() and np.isnan(some.targets[missing, 1]).all()
 
 
-def test_an_element_that_only_unlabelled_molecules_contain():
-    data = SAMPLE.select(range(300))
-    fluorine = data.composition()[:, 9] > 0
-    assert fluorine.any()
-    data.targets["U0"][fluorine] = np.nan
-    (note,) = load_dataset(DataConfig(target="U0,mu"), container=data).notes()
-    assert note == "no training molecule with a value of 'U0' contains F, so the reference value is 0"
-
-
 def test_groups_are_spread_over_the_parts():
     groups = np.arange(200) % 10 == 0
     split = random_split(200, 150, 30, 0, groups)
@@ -371,3 +364,149 @@ def test_weights_of_one_leave_the_checksum_as_it_was():
     plain = weighted(None)
     assert plain.checksum() == weighted(np.ones(60)).checksum() != weighted(np.full(60, 2)).checksum()
     assert SAMPLE.checksum().startswith("520448e77421ab77")  # of runs before there were weights
+
+
+# single atoms
+
+ENERGIES = {"C": -48.8, "O": -102.6, "H": -10.7}  # eV, GFN2-xTB
+
+
+def single(symbol: str, energy: float | None, **info) -> Atoms:
+    atoms = Atoms(symbol, [[0, 0, 0]], info=info)
+    if energy is not None:
+        atoms.calc = SinglePointCalculator(atoms, energy=energy)
+    return atoms
+
+
+def with_atoms(path: Path, *atoms: Atoms, frames=30) -> dict:
+    before = atoms or [single(*item, config_type="IsolatedAtom") for item in ENERGIES.items()]
+    return {
+        "path": write_frames(path / "data.extxyz", ETHANOL.select(range(frames)), before),
+        "target": "energy,forces",
+    }
+
+
+def test_single_atoms_become_reference_energies(tmp_path):
+    config = with_atoms(tmp_path)
+    data = load_dataset(DataConfig(**config, references="isolated_atoms"))
+    assert len(data.container) == 30 and data.container.N.min() == 9 and not data.container.dropped
+    assert data.container.isolated == {"energy": {6: -48.8, 8: -102.6, 1: -10.7}}
+    reference = data.reference("energy")
+    assert reference.per_element[[1, 6, 8]].tolist() == [-10.7, -48.8, -102.6] and reference.offset == 0
+    assert describe(data)["isolated_atoms"] == 3
+    assert data.notes() == ["reference energies are those of 3 isolated atoms (H, C, O)"]
+    fitted = load_dataset(DataConfig(**config))
+    taken = "3 isolated atoms (H, C, O) have energies: data.references=isolated_atoms takes these as reference energies"
+    assert fitted.notes() == [taken]
+    assert fitted.reference("energy").per_element[1] != -10.7
+    # they are part of what is trained, and so of the data's checksum
+    other = with_atoms(tmp_path, *(single(z, energy + 1) for z, energy in ENERGIES.items()))
+    assert load_container(DataConfig(**other)).checksum() != data.container.checksum()
+
+
+def test_molecules_keep_their_numbers_when_atoms_are_set_aside(tmp_path):
+    data = ETHANOL.select(range(12))
+    N = np.r_[1, data.N[:5], 1, data.N[5:]]
+    Z = np.r_[6, data.Z[:45], 1, data.Z[45:]]
+    R = np.concatenate([[[0, 0, 0]], data.R[:45], [[0, 0, 0]], data.R[45:]])
+    R[1 + 45 + 1 + 9] = R[1 + 45 + 1 + 10]  # of molecule 8
+    energy = np.r_[-1030.1, data.target("energy")[:5], -13.6, data.target("energy")[5:]]
+    split = Split(np.arange(0, 9), np.arange(9, 11), np.arange(11, 14))
+    whole = DataContainer(N, Z, R, {"energy": energy}, split=split, check=False)
+    rest = whole.checked(Checks("drop", targets=["energy"]))
+    assert rest.set_aside == [0, 6] and [bad.index for bad in rest.dropped] == [8] and len(rest) == 11
+    assert rest.id.tolist() == [1, 2, 3, 4, 5, 7, 9, 10, 11, 12, 13]
+    assert [rest.id[part].tolist() for part in rest.split] == [[1, 2, 3, 4, 5, 7], [9, 10], [11, 12, 13]]
+    again = rest.checked(Checks("drop", max_atoms=9))
+    assert again is rest and again.isolated == {"energy": {6: -1030.1, 1: -13.6}}
+    rest.R[0] = np.nan
+    assert [bad.index for bad in rest.checked(Checks("drop")).dropped] == [1, 8]
+    with pytest.raises(UserError, match="1 of 12 molecules cannot be used: 1 with two atoms closer.*molecule 8, id 8"):
+        whole.checked(Checks(targets=["energy"]))
+
+
+@pytest.mark.parametrize(
+    "atoms, message",
+    [
+        (
+            [single("H", -13.6), single("H", -13.7)],
+            "single atoms of H have different values of 'energy', -13.6 and -13.7",
+        ),
+        ([single("H", None)], "1 with a single atom, of which"),
+        ([single("H", -13.6)], "has no single atom of C, O with a value of 'energy'; it has those of H"),
+        ([single("F", -2700.0)], "has no single atom of H, C, O with"),
+        (
+            [Atoms("H2", [[0, 0, 0], [0, 0, 0.7]], info={"energy": -31.0})],
+            "has no single atoms with a value of 'energy'",
+        ),
+        ([single(z, e / 27.2114) for z, e in ENERGIES.items()], "leave 33.. eV per atom.*are they in eV"),
+    ],
+)
+def test_single_atoms_that_are_no_references(tmp_path, atoms, message):
+    config = with_atoms(tmp_path, *atoms, frames=20)
+    with pytest.raises(UserError, match=message):
+        load_dataset(DataConfig(**config, references="isolated_atoms")).reference("energy")
+
+
+def test_isolated_atoms_are_no_references_of_a_gap():
+    with pytest.raises(UserError, match="data.references=isolated_atoms: gap, mu cannot be summed over atoms"):
+        load_dataset(DataConfig(target="gap,mu", references="isolated_atoms"))
+
+
+def test_state_of_single_atoms():
+    """Their spin is not looked at; ions are bad."""
+    data = ETHANOL.select(range(12))
+
+    def held(charge, spin):
+        return DataContainer(
+            np.r_[1, data.N],
+            np.r_[8, data.Z],
+            np.concatenate([[[0, 0, 0]], data.R]),
+            {"energy": np.r_[-2041.8, data.target("energy")]},
+            charge=[charge, *[0] * 12],
+            spin=[spin, *[1] * 12],
+            check=False,
+        )
+
+    assert held(0, 3).checked(Checks(targets=["energy"])).isolated == {"energy": {8: -2041.8}}
+    with pytest.raises(UserError, match="a charge or spin that the models do not take .*charge 1 and spin"):
+        held(1, 4).checked(Checks(targets=["energy"]))
+
+
+def references_of(labels: np.ndarray, references, data=ETHANOL, name="energy"):
+    some = data.select(range(len(labels)))
+    some.targets = {name: np.asarray(labels, float)}
+    config = DataConfig(target=name, references=references, units={name: "eV"})
+    return load_dataset(config, container=some).reference(name)
+
+
+def test_energies_of_another_kind_than_their_references():
+    total = ETHANOL.target("energy")[:40]
+    level = total.mean() / 9
+    mapping = {z: level for z in ENERGIES}
+    with pytest.raises(UserError, match="the labels seem to be atomization or formation energies already"):
+        references_of(total - total.mean() - 20, mapping)
+    with pytest.raises(UserError, match="at most 15 is plausible.*are they in eV"):
+        references_of(total, {z: e / 27.2 for z, e in mapping.items()})
+    references_of(total, mapping), references_of(total, dict.fromkeys(ENERGIES, 0.0))
+    references_of(total - total.mean() - 60, {"C": -1.3, "O": -1.9, "H": -1.1})  # small ones, as VASP's
+    rng = np.random.default_rng(0)
+    with pytest.raises(
+        UserError, match=r"least-squares reference energies leave 1\d.* eV per atom .*data.units.energy"
+    ):
+        references_of(total + 9 * rng.normal(size=40) * 14, "fit")
+    references_of(total, "auto")
+
+
+def test_honest_energies_are_not_refused():
+    for name in ("U0", "U", "H", "G", "zpve", "gap"):
+        load_dataset(DataConfig(target=name, references="fit")).reference(name)
+    atomization = dict.fromkeys("HCNOF", 0.0)
+    load_dataset(DataConfig(references=atomization)).reference("U0")
+    # an element that only unlabelled molecules contain
+    data = SAMPLE.select(range(300))
+    fluorine = data.composition()[:, 9] > 0
+    assert fluorine.any()
+    data.targets["U0"][fluorine] = np.nan
+    (note,) = load_dataset(DataConfig(target="U0,mu"), container=data).notes()
+    assert note == "no training molecule with a value of 'U0' contains F, so the reference value is 0"

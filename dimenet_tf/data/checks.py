@@ -11,8 +11,8 @@ import numpy as np
 
 from dimenet_tf.data.charges import why_refused
 from dimenet_tf.data.outliers import find_outliers
-from dimenet_tf.data.properties import find_property
-from dimenet_tf.elements import MAX_Z
+from dimenet_tf.data.properties import PROPERTIES, find_property
+from dimenet_tf.elements import MAX_Z, symbols
 from dimenet_tf.errors import UserError
 from dimenet_tf.structures.limits import CLOSEST, MOST, REACH, describe_unit, nearest, unit_of_bonds
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dimenet_tf.data.container import DataContainer
 
 ON_BAD = ("error", "drop")
+SAME_ATOM = 1e-3  # eV, or the unit of another property; between values of single atoms of one element
 OUTLIERS = ("bad", "keep")
 OUTLIER = "an outlier of "  # the faults that begin so can be kept
 LOOKED_AT = 500  # molecules
@@ -62,9 +63,17 @@ class Bad(NamedTuple):
         return f"{self.fault} ({self.detail})" if self.detail else self.fault
 
 
-def find_bad(data: DataContainer, checks: Checks) -> list[Bad]:
-    """Return the bad molecules in ascending order, each with its first fault."""
+def find_bad(data: DataContainer, checks: Checks, isolated: np.ndarray | None = None) -> list[Bad]:
+    """Return the bad molecules in ascending order, each with its first fault.
+
+    Parameters
+    ----------
+    data : DataContainer
+    checks : Checks
+    isolated : (molecules,) bool, single atoms that are set aside and not judged; see `isolated_atoms`
+    """
     molecule, N = data.molecule_of_atom, data.N
+    judged = np.ones(len(N), bool) if isolated is None else ~isolated
     first_atom = np.cumsum(N) - N
 
     def atoms(bad: np.ndarray) -> dict[int, str]:
@@ -78,18 +87,20 @@ def find_bad(data: DataContainer, checks: Checks) -> list[Bad]:
 
     faults = {
         "no atoms": molecules(N == 0),
-        "a single atom, of which these models predict nothing but the reference energy": molecules(N == 1),
+        "a single atom, of which these models predict nothing but the reference energy": molecules(
+            judged & (N == 1) & (data.charge == 0)
+        ),
         f"an atomic number that is not in 1 ... {MAX_Z}": atoms((data.Z < 1) | (data.Z > MAX_Z)),
         "a coordinate that is not finite": atoms(~np.isfinite(data.R).all(axis=1)),
     }
-    charged = (data.charge != 0) | (data.spin != 1)
+    charged = judged & ((data.charge != 0) | (data.spin != 1))
     reasons = {int(m): why_refused(data.charge[m], data.spin[m]) for m in np.flatnonzero(charged)}
     faults["a charge or spin that the models do not take"] = reasons
     if checks.max_atoms is not None:
         large = np.flatnonzero(checks.max_atoms < N)
         faults[f"more than {checks.max_atoms} atoms"] = {int(m): f"{N[m]}" for m in large}
     # looked for in what is good so far: neither positions that are not finite nor huge molecules are searched
-    good = np.ones(len(N), bool)
+    good = judged.copy()
     good[[m for found in faults.values() for m in found]] = False
     faults[f"two atoms closer than {CLOSEST} Ang"] = _close(molecule, data.R, good[molecule])
     ids = data.id.astype(str) if data.id.dtype == object else data.id
@@ -97,7 +108,7 @@ def find_bad(data: DataContainer, checks: Checks) -> list[Bad]:
     repeated = np.zeros(len(N), bool)  # among the good: the id of a dropped molecule is free
     repeated[good] = ~_is_first(ids[good])
     faults["an id that an earlier molecule has"] = molecules(repeated)
-    faults |= _faulty_labels(data, checks)
+    faults |= _faulty_labels(data, checks, judged)
     good[[m for found in faults.values() for m in found]] = False
     if checks.outliers == "bad":
         faults |= _outliers(data, checks, good)
@@ -116,20 +127,20 @@ def _outliers(data: DataContainer, checks: Checks, judged: np.ndarray) -> dict[s
     return {f"{OUTLIER}'{name}'": find_outliers(data, name, judged) for name in known}
 
 
-def _faulty_labels(data: DataContainer, checks: Checks) -> dict[str, dict[int, str]]:
+def _faulty_labels(data: DataContainer, checks: Checks, judged: np.ndarray) -> dict[str, dict[int, str]]:
     """Return molecules with an infinite label, and those without any of the wanted ones.
 
     A molecule that has some of them is used for these.
     """
     known = [name for name in checks.targets if name in data.targets]
-    faults, none = {}, np.full(len(data), bool(known))
+    faults, none = {}, judged & bool(known)
     for name in known:
         values = data.targets[name]
         infinite = np.isinf(values).any(axis=tuple(range(1, values.ndim)))
         if find_property(name).per_atom:
             infinite = np.bincount(data.molecule_of_atom[infinite], minlength=len(data)) > 0
         if len(known) > 1:
-            faults[f"an infinite value of '{name}'"] = dict.fromkeys(np.flatnonzero(infinite).tolist(), "")
+            faults[f"an infinite value of '{name}'"] = dict.fromkeys(np.flatnonzero(judged & infinite).tolist(), "")
         none &= ~data.labelled(name)
     names = ", ".join(f"'{name}'" for name in known)
     fault = f"target {names} missing or not finite" if len(known) == 1 else f"no value of any of the targets {names}"
@@ -142,6 +153,49 @@ def _first_faults(data: DataContainer, faults: dict[str, dict[int, str]]) -> lis
         for m, detail in where.items():
             found.setdefault(m, Bad(m, np.asarray(data.id[m]).item(), fault, detail))
     return [found[m] for m in sorted(found)]
+
+
+def isolated_atoms(data: DataContainer, checks: Checks) -> tuple[np.ndarray, dict[str, dict[int, float]]]:
+    """Find neutral single atoms whose values can be reference energies.
+
+    These are single atoms with a finite value of an extensive scalar property, one that the library knows or a wanted
+    one. Their spin is not looked at, because free atoms are open-shell.
+
+    Returns
+    -------
+    isolated : (molecules,) bool
+    values : of each such property that is wanted (of all if `checks.targets` is empty), by atomic number
+
+    Raises
+    ------
+    UserError
+        If two atoms of one element have values that differ by more than `SAME_ATOM`.
+    """
+    single = (data.N == 1) & (data.charge == 0)
+    atoms = np.repeat(single, data.N)
+    atomic_number = np.zeros(len(data), int)
+    atomic_number[single] = np.where(np.isfinite(data.R[atoms]).all(axis=1), data.Z[atoms], 0)
+    single &= (atomic_number >= 1) & (atomic_number <= MAX_Z)
+    isolated, values = np.zeros(len(data), bool), {}
+    for name in data.targets if single.any() else ():
+        kind = find_property(name)
+        known = name in PROPERTIES or name in checks.targets
+        if not (known and kind.extensive and kind.shape == () and not kind.per_atom):
+            continue
+        has = single & data.labelled(name)
+        isolated |= has
+        if not has.any() or (checks.targets and name not in checks.targets):
+            continue
+        found = values[name] = {}
+        for m in np.flatnonzero(has):
+            z, value = int(atomic_number[m]), float(data.targets[name][m])
+            first = found.setdefault(z, value)
+            if abs(value - first) > SAME_ATOM:
+                raise UserError(
+                    f"{data.source}: single atoms of {symbols([z])} have different values of '{name}', {first:.10g} "
+                    f"and {value:.10g} {kind.unit} (molecule {m}): leave one of them in the file"
+                )
+    return isolated, values
 
 
 def _is_first(values: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dimenet_tf.data.checks import STRICT, Bad, Checks, bad_data, find_bad, find_kept
+from dimenet_tf.data.checks import STRICT, Bad, Checks, bad_data, find_bad, find_kept, isolated_atoms
 from dimenet_tf.data.lookup import missing_target
 from dimenet_tf.data.properties import find_property
 from dimenet_tf.data.splits import Split
@@ -44,12 +44,16 @@ class DataContainer:
     ----------
     dropped : molecules that `checked` left out
     outliers : molecules with an outlying label that `checked` kept because `Checks.outliers` is "keep"
+    isolated : values of the single atoms that `checked` set aside, by property and atomic number
+    set_aside : (atoms,) int, where these were in the file or the arrays
     notes : remarks of the reader, one line each: what the file holds that is not used, or was read as something else
     found : what the file holds, by name, each with its shape or type in words
     """
 
     dropped: Sequence[Bad] = ()
     outliers: Sequence[Bad] = ()
+    isolated: Mapping[str, Mapping[int, float]] = MappingProxyType({})
+    set_aside: Sequence[int] = ()
     notes: Sequence[str] = ()
     found: Mapping[str, str] = MappingProxyType({})
 
@@ -102,24 +106,36 @@ class DataContainer:
                 raise UserError(f"{self.source}: target '{key}' has shape {values.shape}, expected {shape}")
 
     def checked(self, checks: Checks) -> DataContainer:
-        """Return the data set without its bad molecules, which are then its `dropped`; itself where there are none.
+        """Return the data set without bad molecules and single atoms; itself if there are none.
+
+        The bad molecules are `dropped` of what is returned, values of single atoms `isolated`. Both are numbered as in
+        the file or the arrays, whatever earlier calls have removed.
 
         Raises
         ------
         UserError
-            If there are some and `checks.on_bad` is "error", or if there are no others.
+            If there are bad molecules and `checks.on_bad` is "error", if there are no others, or if single atoms of one
+            element have different energies.
         """
-        bad = find_bad(self, checks)
-        if bad and (checks.on_bad == "error" or len(bad) == len(self)):
-            raise bad_data(self.source, bad, len(self))
-        original = np.delete(np.arange(len(self) + len(self.dropped)), [b.index for b in self.dropped])
-        keep = np.ones(len(self), bool)
+        aside, isolated = isolated_atoms(self, checks)
+        bad = find_bad(self, checks, aside)
+        keep = ~aside
         keep[[b.index for b in bad]] = False
+        if bad and (checks.on_bad == "error" or not keep.any()):
+            raise bad_data(self.source, bad, len(self) - np.count_nonzero(aside))
+        if not keep.any() and len(self):
+            raise UserError(f"{self.source}: all {len(self)} molecules are single atoms; there is nothing to train on")
+        gone = [*(b.index for b in self.dropped), *self.set_aside]
+        original = np.delete(np.arange(len(self) + len(gone)), gone)
         rest = self
-        if bad:
+        if not keep.all():
             rest = self.select(np.flatnonzero(keep))
             rest.split = None if self.split is None else self.split.renumbered(keep, self.source)
             rest.dropped = sorted([*self.dropped, *(b._replace(index=int(original[b.index])) for b in bad)])
+            rest.set_aside = sorted([*self.set_aside, *original[aside].tolist()])
+            rest.isolated = {
+                name: {**isolated.get(name, {}), **self.isolated.get(name, {})} for name in [*self.isolated, *isolated]
+            }
         rest.outliers = [b._replace(index=int(original[keep][b.index])) for b in find_kept(rest, checks)]
         return rest
 
@@ -217,14 +233,14 @@ class DataContainer:
         state = (array[molecules] for array in (self.charge, self.spin, self.weight))
         N, Z, R, id = self.N[molecules], self.Z[atoms], self.R[atoms], self.id[molecules]
         part._fill(N, Z, R, targets, id, self.source, None, *state)
-        part.notes, part.found = self.notes, self.found
+        part.notes, part.found, part.isolated = self.notes, self.found, self.isolated
         return part
 
     def checksum(self) -> str:
         """Return a SHA-256 of molecules and targets: the same for the same data in any file.
 
-        Charges, spins and weights are included only if there are any besides the defaults, so that data sets
-        without them keep the checksums of earlier versions.
+        Charges, spins, weights and values of single atoms are included only if there are any besides the defaults, so
+        that data sets without them keep the checksums of earlier versions.
         """
         digest = hashlib.sha256()
         for array in (self.N, self.Z, np.ascontiguousarray(self.R, np.float64)):
@@ -235,6 +251,8 @@ class DataContainer:
             values = getattr(self, key)
             if (values != usual).any():
                 digest.update(key.encode() + values.tobytes())
+        for key in sorted(self.isolated):
+            digest.update(f"isolated {key} {sorted(self.isolated[key].items())}".encode())
         return digest.hexdigest()
 
 

@@ -17,7 +17,7 @@ from dimenet_tf.data.embedded import ethanol_xtb, sample
 from dimenet_tf.data.properties import PROPERTIES, Property, find_property
 from dimenet_tf.data.qm9 import FILTERS, qm9
 from dimenet_tf.data.readers import read_file
-from dimenet_tf.data.references import Reference, fit_reference
+from dimenet_tf.data.references import Reference, check_energies, fit_reference
 from dimenet_tf.data.splits import Split, given_split, random_split
 from dimenet_tf.elements import symbols
 from dimenet_tf.errors import UserError, unknown_name
@@ -48,7 +48,7 @@ class DataConfig:
     split_seed : of the random split
     heads : how targets are made of what the model says of the atoms, where it is not the usual way:
         {"mu": "dipole_magnitude"}; see `dimenet_tf.heads.choose_heads`
-    references : "auto", "fit", "mean", "none" or values per element; see `fit_reference`
+    references : "auto", "fit", "isolated_atoms", "mean", "none" or values per element; see `fit_reference`
     standardize : divide the targets by their spread; an energy with forces by the forces' spread times 1 Angstrom
     keys : names that a file has for the library's: {"energy": "REF_energy"}; {"weight": "config_weight"} is the weight
         of each molecule in the loss
@@ -59,7 +59,7 @@ class DataConfig:
     cache : folder of downloaded data; the user's cache folder where left out
     on_bad : what becomes of molecules that nothing can be learned from: "error" or "drop"; see
         `dimenet_tf.data.checks`, which finds them: NaN, atomic numbers that are none, atoms on top of each other,
-        single atoms, ids twice, more than `max_atoms` atoms, no value of any `target`, outliers
+        single atoms without an energy, ids twice, more than `max_atoms` atoms, no value of any `target`, outliers
     max_atoms : of a molecule; None for no limit
     outliers : molecules with a value of `target` far from all others: "bad", or "keep" to train on them; see
         `dimenet_tf.data.outliers`
@@ -129,7 +129,7 @@ class Dataset:
         return {name: int(np.count_nonzero(self.container.labelled(name))) for name in self.learned}
 
     def notes(self) -> list[str]:
-        """Return remarks for the user, one line each, about the file, outliers, labels and weights."""
+        """Return remarks for the user, one line each, about the file, single atoms, outliers, labels and weights."""
         data, notes = self.container, [*self.container.notes, *self._notes_on_references()]
         if data.outliers:
             notes.append(f"trains on outliers (data.outliers=keep): {summary(data.outliers, first=True)}")
@@ -140,6 +140,17 @@ class Dataset:
 
     def _notes_on_references(self) -> list[str]:
         data, references, notes = self.container, self.config.references, []
+        if number := len(data.set_aside):
+            values = next((data.isolated[name] for name in self.names if name in data.isolated), {})
+            atoms = f"{number} isolated atom{'s' if number > 1 else ''}"
+            atoms += f" ({symbols(sorted(values))})" if values else ""
+            if values and references == "auto":
+                have = "have energies" if number > 1 else "has an energy"
+                notes.append(f"{atoms} {have}: data.references=isolated_atoms takes these as reference energies")
+            elif values and references == "isolated_atoms":
+                notes.append(f"reference energies are those of {atoms}")
+            else:
+                notes.append(f"{atoms} not used: single atoms are not trained on")
         train = np.isin(np.arange(len(data)), self.split.train)
         for name, kind in zip(self.names, self.kinds):
             everything, labelled = (
@@ -174,6 +185,8 @@ class Dataset:
         kind = self.kinds[self.names.index(name)]
         config, train = self.config, self.split.train
         fit = fit_reference(self.container, name, kind, train, config.references, config.standardize, additive)
+        if additive and not self.container.outliers:  # a fit that was asked to include them fits nothing else
+            check_energies(self.container, name, kind, train, config.references, fit)
         if name == "energy" and self.has_forces and config.standardize:
             forces = self.container.select(train).labels("forces")
             forces = forces[np.isfinite(forces)]
@@ -254,6 +267,10 @@ def load_dataset(config: DataConfig, split: Split | None = None, container: Data
     if not names or len(set(names)) < len(names):
         raise UserError(f"data.target = {config.target}: name at least one target, and each only once")
     kinds = [find_property(name, config.units.get(name)) for name in names]
+    if config.references == "isolated_atoms" and not any(kind.extensive and not kind.shape for kind in kinds):
+        raise UserError(
+            f"data.references=isolated_atoms: {', '.join(names)} cannot be summed over atoms; set it to auto"
+        )
     for name, kind in zip(names, kinds):
         labels, labelled = container.labels(name), np.flatnonzero(container.labelled(name))
         labels = labels[labelled]
@@ -324,6 +341,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "sha256": dataset.container.checksum(),
         "molecules": len(dataset.container),
         "dropped": len(dataset.container.dropped),
+        "isolated_atoms": len(dataset.container.set_aside),
         "labels": dataset.num_labels(),
         "elements": dataset.container.elements,
         "split": {key: len(value) for key, value in dataset.split._asdict().items()},

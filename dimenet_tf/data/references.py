@@ -9,10 +9,11 @@ import numpy as np
 
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.properties import Property
-from dimenet_tf.elements import MAX_Z, atomic_number, symbols
+from dimenet_tf.elements import MAX_Z, SYMBOLS, atomic_number, symbols
 from dimenet_tf.errors import UserError
 
-REFERENCES = ("auto", "fit", "mean", "none")
+REFERENCES = ("auto", "fit", "isolated_atoms", "mean", "none")
+MOST_BY_FIT, MOST_BY_ATOMS = 5.0, 15.0  # eV per atom; energies of molecules leave less, those in another unit more
 
 
 class Reference(NamedTuple):
@@ -49,6 +50,7 @@ def fit_reference(
     ----------
     references : what is taken off
         "fit": one value per element, by least squares on the composition; "mean": the mean;
+        "isolated_atoms": the values of the data's single atoms, for properties without them as "auto";
         "auto": "fit" for extensive properties, "mean" for others; "none": nothing;
         a mapping from element symbols to values in the property's unit. Of tensors it is a third of the trace that is
         fitted, of vectors there is nothing.
@@ -67,7 +69,9 @@ def fit_reference(
         )
     if not additive or kind.shape == (3,):
         references = "none"
-    if references == "auto":
+    if references == "isolated_atoms" and kind.extensive and kind.shape == ():
+        references = _isolated(data, name)
+    if references in ("auto", "isolated_atoms"):
         references = "fit" if kind.extensive else "mean"
     if isinstance(references, Mapping):
         given = {atomic_number(str(symbol), "data.references"): value for symbol, value in references.items()}
@@ -85,3 +89,64 @@ def fit_reference(
     rest = labels - Reference(per_element, offset, 1.0).baseline(composition, kind.shape)
     spread = float(np.sqrt((rest**2).mean()) if kind.shape else rest.std())
     return Reference(per_element, offset, spread if standardize and spread > 0 else 1.0)
+
+
+def _isolated(data: DataContainer, name: str) -> dict[str, float]:
+    """Return the values of single atoms by element symbol."""
+    values = data.isolated.get(name, {})
+    if not values:
+        raise UserError(
+            f"data.references=isolated_atoms: {data.source} has no single atoms with a value of '{name}'; add them, or "
+            "give the values by data.references={symbol: value}"
+        )
+    lacking = sorted(set(data.elements) - set(values))
+    if lacking:
+        raise UserError(
+            f"data.references=isolated_atoms: {data.source} has no single atom of {symbols(lacking)} with a value of "
+            f"'{name}'; it has those of {symbols(sorted(values))}"
+        )
+    return {SYMBOLS[z]: value for z, value in values.items()}
+
+
+def check_energies(
+    data: DataContainer, name: str, kind: Property, train: np.ndarray, references, fit: Reference
+) -> None:
+    """Raise a UserError if reference energies are of another kind, or in another unit, than the energies of molecules.
+
+    Only scalar properties in eV with reference values for elements are looked at; reference values that are all zero
+    are as if there were none.
+
+    Parameters
+    ----------
+    data, name, kind, train, references : as given to `fit_reference`
+    fit : what it returned
+    """
+    if kind.unit != "eV" or kind.shape or not fit.per_element.any():
+        return
+    train = np.asarray(train)[data.labelled(name)[train]]
+    labels, N = data.labels(name)[train], data.N[train]
+    rest = labels - Reference(fit.per_element, fit.offset, 1.0).baseline(data.composition()[train])
+
+    def rms(values: np.ndarray) -> float:
+        return float(np.sqrt((values**2).mean()))
+
+    per_atom = rms(rest / N)
+    if isinstance(references, str) and references != "isolated_atoms":
+        if per_atom > MOST_BY_FIT:
+            raise UserError(
+                f"{data.source}: the least-squares reference energies leave {per_atom:.3g} eV per atom of '{name}' "
+                f"(rms; at most {MOST_BY_FIT:g} is plausible): check the labels and their unit (data.units.{name})"
+            )
+        return
+    source = "data.references=isolated_atoms" if isinstance(references, str) else f"data.references={dict(references)}"
+    if rms(rest) > rms(labels):
+        raise UserError(
+            f"{source}: subtracting these reference energies makes '{name}' of {data.source} larger, not smaller "
+            f"(rms {rms(rest):.4g} instead of {rms(labels):.4g} eV): the labels seem to be atomization or formation "
+            "energies already; set data.references=fit or none"
+        )
+    if per_atom > MOST_BY_ATOMS:
+        raise UserError(
+            f"{source}: these reference energies leave {per_atom:.3g} eV per atom of '{name}' of {data.source} (rms; "
+            f"at most {MOST_BY_ATOMS:g} is plausible): are they in eV, and from the same method as the labels?"
+        )
