@@ -7,7 +7,6 @@ import io
 import lzma
 import re
 import tarfile
-from types import SimpleNamespace
 
 import ase.db
 import ase.io
@@ -510,17 +509,9 @@ def test_what_was_found_and_noted_is_kept(written):
     assert isinstance(take(written(text))[0][0], Atoms)
 
 
-def test_notes_are_printed_before_training(written):
-    from dimenet_tf.training.session import introduction
-
-    data = read_file(written("2\n\nD 0 0 0\nD 0 0 0.7\n"), units={"R": "Ang"})
-    model = SimpleNamespace(count_params=lambda: 1, discontinuity=None)
-    trainer = SimpleNamespace(
-        folder=SimpleNamespace(path="run"),
-        predictor=SimpleNamespace(model=model, units={}, energy=None),
-        dataset=SimpleNamespace(container=data, split=SimpleNamespace(_asdict=dict)),
-        step=0,
-        memory_line=lambda: "memory",
-    )
-    lines = introduction(trainer, {"model": {"name": "any"}})
-    assert f"note: {data.notes[0]}" in lines
+def test_notes_reach_the_data_set(written):
+    """`introduction` prints what `Dataset.notes` returns."""
+    frame = "3\nenergy={}\nO 0 0 0\nD 0 0 {}\nD 0.96 0 -0.24\n"
+    path = written("".join(frame.format(-2000 - 0.1 * i, 0.95 + 0.01 * i) for i in range(12)))
+    dataset = load_dataset(DataConfig(path=str(path), target="energy"))
+    assert dataset.container.notes and set(dataset.container.notes) <= set(dataset.notes())

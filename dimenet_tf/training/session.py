@@ -136,7 +136,6 @@ def introduction(trainer: Trainer, config: dict) -> list[str]:
         f"{folder.path}: {config['model']['name']}, {predictor.model.count_params():,} parameters, {start}",
         f"data: {data.container.source}, {sizes}, targets: {', '.join(predictor.units)}",
     ]
-    lines += [f"note: {note}" for note in data.container.notes]
     if dropped := data.container.dropped:
         everything = len(data.container) + len(dropped)
         lines.append(f"dropped {len(dropped)} of {everything} molecules: {summary(dropped)} ({folder.dropped_file})")
