@@ -15,11 +15,10 @@ args = parser.parse_args()
 os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TF_NUM_INTRAOP_THREADS=str(args.threads), TF_NUM_INTEROP_THREADS="1")
 
 import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
 from ase.build import molecule  # noqa: E402
 
 import dimenet_tf  # noqa: E402
-from dimenet_tf.graph import Graph, SkinList  # noqa: E402
+from dimenet_tf.graph import SkinList  # noqa: E402
 from dimenet_tf.md import DimeNetCalculator  # noqa: E402
 
 predictor = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
@@ -27,12 +26,12 @@ print("| molecule | calculator / ms | model / ms | overhead / ms |\n| --- | --- 
 for name in args.molecules:
     atoms = molecule(name)
     atoms.calc = DimeNetCalculator(predictor)
-    compute = predictor.predict_graph.get_concrete_function()
+    compute = predictor.graph_function.get_concrete_function()
     neighbors = SkinList(atoms.numbers, predictor.model.cutoff, 0.5, predictor.model.needs, predictor.dtype)
     rng, start, times = np.random.default_rng(0), atoms.positions.copy(), []
     for _ in range(args.steps):
         atoms.positions = start + rng.normal(0, 0.02, start.shape)
-        graph = Graph(*map(tf.constant, neighbors.graph(atoms.positions - atoms.positions.mean(axis=0))))
+        graph = neighbors.graph(atoms.positions - atoms.positions.mean(axis=0)).to_tensors()
         begin = time.perf_counter()
         atoms.get_forces()
         middle = time.perf_counter()

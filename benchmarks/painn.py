@@ -24,17 +24,15 @@ TASKS = ("energy + forces", "training step with forces")
 
 def ours(Z: np.ndarray, R: np.ndarray) -> tuple[list, int]:
     """Return functions without arguments for the tasks and the number of edges; Z (atoms,), R (frames, atoms, 3)."""
-    import tensorflow as tf
     from speed import training_step
 
-    from dimenet_tf.graph import Graph
     from dimenet_tf.heads import scalar_head
     from dimenet_tf.predictor import Predictor
 
     head = scalar_head(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
     predictor = Predictor("painn", {"cutoff": CUTOFF}, head, range(1, 95), energy="energy")
     store = predictor.graph_store(np.full(len(R), len(Z)), np.tile(Z, len(R)), R.reshape(-1, 3))
-    graph = Graph(*map(tf.constant, store.batch(range(len(R)))))
+    graph = store.batch(range(len(R))).to_tensors()
     step = training_step(predictor)
     return [lambda: predictor.predict_graph(graph), lambda: step(graph)], len(graph.edge_source)
 

@@ -28,13 +28,12 @@ def measure(options: dict) -> dict:
     if way == "pyg":
         return against(model, small_molecules(options["data"]), options)
     start = time.perf_counter()
-    import tensorflow as tf
+    import tensorflow  # noqa: F401
 
     result = {"import tensorflow / s": time.perf_counter() - start}
     start = time.perf_counter()
     import numpy as np
 
-    from dimenet_tf.graph import Graph
     from dimenet_tf.heads import scalar_head
     from dimenet_tf.predictor import Predictor
 
@@ -48,7 +47,7 @@ def measure(options: dict) -> dict:
     predictor = Predictor(name, hyperparameters, head, range(1, 95), options["precision"])
     result["construction / s"] = time.perf_counter() - start
     store = predictor.graph_store(*small_molecules(options["data"]))
-    graph = Graph(*map(tf.constant, store.batch(range(len(store)))))
+    graph = store.batch(range(len(store))).to_tensors()
     if way == "floor":
         return floor(predictor, graph, options["repeats"])
 
@@ -83,7 +82,7 @@ def training_step(predictor):
     training.compile(optimizer=optimizer)
     create_optimizer_weights(optimizer, predictor.trainable_variables)
 
-    @tf.function(input_signature=[graph_signature(predictor.dtype)])
+    @tf.function(input_signature=[graph_signature(predictor.dtype, predictor.model.needs)])
     def step(graph):
         zeros = tf.zeros([tf.size(graph.num_atoms), 1], tf.float64)
         labels = tf.zeros([tf.size(graph.atomic_numbers) if forces else 0, 3], tf.float64)
@@ -146,8 +145,7 @@ def against(model: str, molecules: tuple, options: dict, tasks: tuple[str, ...] 
     graph = GraphStore(*molecules, cutoff, ["triplets"]).batch(range(len(molecules[0])))
     index = {
         f: torch.from_numpy(getattr(graph, f).astype(np.int64))
-        for f in graph._fields
-        if f not in ("positions", "edge_shift")
+        for f in ("edge_source", "edge_target", "triplet_kj", "triplet_ji", "atomic_numbers", "molecule_of_atom")
     }
     source = index["edge_source"]
     target, kj, ji = index["edge_target"], index["triplet_kj"], index["triplet_ji"]

@@ -18,9 +18,7 @@ from speed import against
 
 def measure(options: dict) -> dict:
     import numpy as np
-    import tensorflow as tf
 
-    from dimenet_tf.graph import Graph
     from dimenet_tf.heads import scalar_head
     from dimenet_tf.predictor import Predictor
 
@@ -36,7 +34,7 @@ def measure(options: dict) -> dict:
     start = time.perf_counter()
     graph = predictor.graph_store(N, Z, R).batch([0])
     graph_time = time.perf_counter() - start
-    graph = Graph(*map(tf.constant, graph))
+    graph = graph.to_tensors()
     predictor.predict_graph(graph)
     wall, cpu = timed(predictor.predict_graph, options["repeats"], graph)
     return {

@@ -95,8 +95,8 @@ class Predictor(tf.keras.Model):
         self.domain = domain
         self.built = True  # the model has its weights
         self._kept_per_edge = functools.cache(self.model.kept_per_edge)  # looks at every layer, asked for at each call
-        signature = graph_signature(self.dtype)
-        self.predict_graph = tf.function(self._compute_with_domain, input_signature=[signature])
+        signature = graph_signature(self.dtype, self.model.needs)
+        self.graph_function = tf.function(self._compute_with_domain, input_signature=[signature])
         self._curvature = tf.function(self._curvature_along, input_signature=[signature, signature.positions])
 
     def call(self, inputs: Mapping[str, tf.Tensor], max_atoms: int = 1000) -> dict[str, tf.Tensor]:
@@ -167,12 +167,30 @@ class Predictor(tf.keras.Model):
         else:
             found = ingraph.sort_edges(*edges, R, num_atoms, self.model.cutoff)
         R = ingraph.check_distances(Z, R, num_atoms, found, self.model.cutoff)
-        return ingraph.complete_graph(Z, R, num_atoms, found, self.model.needs)
+        return ingraph.complete_graph(Z, R, num_atoms, found, self.model.cutoff, self.model.needs)
 
     def named(self, prediction: Prediction) -> dict[str, Array]:
         """Return the properties by name, forces as they are."""
         named = self.head.columns.split(prediction.values)
         return named if self.energy is None else {**named, "forces": prediction.forces}
+
+    def predict_graph(self, graph: Graph) -> Prediction:
+        """Predict the molecules of a graph by `compute` as a `tf.function`, which is traced once for all sizes.
+
+        Raises
+        ------
+        UserError
+            For a graph that does not fit the model (see `Hyperparameters.check_graph`).
+        """
+        self.model.check_graph(graph)
+        return self.graph_function(graph.only(self.model.needs))
+
+    @plain_tensorflow
+    def _compute_with_domain(self, graph: Graph) -> Prediction:
+        """Compute a graph that was checked before, and whether its molecules lie in the domain."""
+        graph = graph._replace(cutoff=self.model.cutoff)  # a constant saves an assertion
+        prediction = self.compute(graph)
+        return prediction if self.domain is None else prediction._replace(in_domain=self.domain.contains(graph))
 
     @plain_tensorflow
     def compute(self, graph: Graph) -> Prediction:
@@ -191,11 +209,6 @@ class Predictor(tf.keras.Model):
             energy = shares[self.energy]  # alone, so that nothing else is gone back through
         gradient = tape.gradient(energy, positions, unconnected_gradients="zero")  # of the sum over atoms and molecules
         return Prediction(*self.head.values(shares, graph), forces=-tf.convert_to_tensor(gradient))
-
-    @plain_tensorflow
-    def _compute_with_domain(self, graph: Graph) -> Prediction:
-        prediction = self.compute(graph)
-        return prediction if self.domain is None else prediction._replace(in_domain=self.domain.contains(graph))
 
     def _curvature_along(self, graph: Graph, direction: tf.Tensor) -> tf.Tensor:
         """Return the Hessian of the energy times a direction, (atoms, 3)."""
@@ -217,8 +230,8 @@ class Predictor(tf.keras.Model):
         return {**dict(zip(self.head.targets, self.head.units)), **forces}
 
     def graph_store(self, N: np.ndarray, Z: np.ndarray, R: np.ndarray) -> GraphStore:
-        """Find the neighbors of molecules given as flat arrays (see `GraphStore`)."""
-        return GraphStore(N, Z, R, self.model.cutoff, self.model.needs, self.dtype)
+        """Find the neighbors of molecules given as flat arrays (see `Hyperparameters.graph_store`)."""
+        return self.model.graph_store(N, Z, R)
 
     def predict_store(
         self,

@@ -98,7 +98,7 @@ def graph_of(N, Z, R, model):
 
 
 def tensors(graph: Graph) -> Graph:
-    return Graph(*map(tf.constant, graph))
+    return graph.to_tensors()
 
 
 def error(ours, theirs) -> float:

@@ -510,7 +510,7 @@ GROWTH = """
         for source, target in ((f"{size}.extxyz", f"{size}.out.npz"), (f"{size}.npz", f"{size}.out.extxyz")):
             predict_file("forces", source, target, piece=100)
         peaks.append(most())
-    print(json.dumps([peaks, predictor.predict_graph.experimental_get_tracing_count()]))
+    print(json.dumps([peaks, predictor.graph_function.experimental_get_tracing_count()]))
 """
 
 

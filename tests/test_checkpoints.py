@@ -9,7 +9,6 @@ import tensorflow as tf
 from test_training import assert_equal_weights, configuration, dataset, trainer_of
 
 from dimenet_tf.errors import UserError
-from dimenet_tf.graph import Graph
 from dimenet_tf.training.callbacks import WatchLoss
 from dimenet_tf.training.checkpoints import Checkpoints
 from dimenet_tf.training.diagnosis import first_not_finite
@@ -177,7 +176,7 @@ def predictor_and_graph(request, tmp_path):
     config["model"]["num_blocks"] = 2
     trainer = trainer_of(config, tmp_path)
     predictor = trainer.predictor if request.param is None else trainer.predictor.with_forces("U0")
-    return predictor, Graph(*map(tf.constant, trainer.store.batch(range(4))))
+    return predictor, trainer.store.batch(range(4)).to_tensors()
 
 
 def test_the_first_layer_that_is_not_finite_is_named(predictor_and_graph):

@@ -236,9 +236,10 @@ def test_wrong_budgets(batch_size, budget, message):
         check_budget(batch_size, budget)
 
 
-def test_pipeline_gives_whole_graphs_to_every_replica():
-    data = sample()
-    store = GraphStore(data.N, data.Z, data.R, 5.0)
+@pytest.mark.parametrize("needs, dtype", [((), "float32"), (("atom_edges", "triplets"), "float64")])
+def test_pipeline_gives_whole_graphs_to_every_replica(needs, dtype):
+    data = sample().select(np.arange(20))
+    store = GraphStore(data.N, data.Z, data.R, 5.0, needs, dtype)
     targets = data.target("mu")[:, None]
     batches = [np.array([5, 2, 9, 11, 3]), np.array([1, 0])]
     elements = list(make_dataset(store, targets, lambda: iter(batches), num_replicas=2))
@@ -247,6 +248,7 @@ def test_pipeline_gives_whole_graphs_to_every_replica():
     for element, part, weight in zip(elements, parts, weights):
         for ours, theirs in zip(element.graph, store.batch(part)):
             np.testing.assert_array_equal(ours, theirs)
+            assert type(ours) is type(theirs) is tuple or ours.dtype == theirs.dtype
         np.testing.assert_array_equal(element.targets, targets[part])
         assert float(element.weight) == weight
     assert len(elements) == 4

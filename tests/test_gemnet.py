@@ -49,7 +49,7 @@ def reference(request) -> GemNetReference:
 
 
 def tensors(graph: Graph) -> Graph:
-    return Graph(*map(tf.constant, graph))
+    return graph.to_tensors()
 
 
 def error(ours, theirs) -> float:

@@ -1,7 +1,24 @@
+import doctest
+
 import numpy as np
 import pytest
+import tensorflow as tf
+from conftest import molecules
 
-from dimenet_tf.graph import GraphStore, find_edges, find_reverse, find_triplets, neighbor_table, neighbors
+from dimenet_tf.errors import UserError
+from dimenet_tf.graph import (
+    GraphStore,
+    SkinList,
+    check_needs,
+    find_edges,
+    find_reverse,
+    find_triplets,
+    graph_signature,
+    ingraph,
+    neighbor_table,
+    neighbors,
+)
+from dimenet_tf.models.hyperparameters import Hyperparameters
 
 RNG = np.random.default_rng(0)
 
@@ -96,6 +113,84 @@ def test_order_of_molecules_is_kept():
     assert store.batch([1, 0]).atomic_numbers.tolist() == [6, 7, 8, 1, 1]
 
 
-def test_arrays_that_are_not_needed_are_empty():
-    graph = GraphStore([3], [1, 1, 8], cloud(3), 5.0, needs=()).batch([0])
-    assert graph.atom_edges.size == graph.triplet_kj.size == graph.triplet_ji.size == 0
+NEEDED = [(), ("atom_edges",), ("triplets",), ("atom_edges", "triplets")]
+
+
+def absent(graph) -> set[str]:
+    return {field for field, value in graph._asdict().items() if isinstance(value, tuple)}
+
+
+def absent_without(needs) -> set[str]:
+    fields = {"atom_edges"} if "atom_edges" not in needs else set()
+    return fields if "triplets" in needs else fields | {"triplet_kj", "triplet_ji"}
+
+
+@pytest.mark.parametrize("needs", NEEDED)
+def test_arrays_that_are_not_needed_are_absent(needs):
+    N, Z, R = molecules("CH3CH2OH", "H2O")
+    store = GraphStore(N, Z, R, 5.0, needs)
+    graph = store.batch([0, 1])
+    moving = SkinList(Z[:9], 5.0, 0.5, needs, "float32").graph(R[:9])
+    positions, num_atoms = tf.constant(R, tf.float32), tf.constant(N, tf.int32)
+    edges = ingraph.find_edges(positions, num_atoms, 5.0)
+    made = ingraph.complete_graph(tf.constant(Z, tf.int32), positions, num_atoms, edges, 5.0, needs)
+    for ours in (graph, moving, made, graph.to_tensors(), graph_signature("float32", needs)):
+        assert absent(ours) == absent_without(needs)
+    for ours in (graph, moving, made):
+        assert np.asarray(ours.cutoff) == 5.0 and ours.cutoff.shape == () and ours.cutoff.dtype == "float64"
+    assert store.sizes("triplets").tolist() == [9 * 8 * 7, 3 * 2 * 1]
+    if needs:
+        assert absent(graph.only(())) == absent_without(())
+        assert absent(GraphStore(N, Z, R, 5.0).batch([0])) == absent_without(())  # the default
+
+
+@pytest.mark.parametrize("needs", NEEDED)
+def test_absent_arrays_survive_functions_and_saved_models(needs, tmp_path):
+    N, Z, R = molecules("CH3CH2OH", "H2O")
+    store, signature = GraphStore(N, Z, R, 5.0, needs), graph_signature("float32", needs)
+
+    class Module(tf.Module):
+        @tf.function(input_signature=[signature])
+        def same(self, graph):
+            assert absent(graph) == absent_without(needs)
+            return {"graph": graph, "edges": tf.size(graph.edge_source)}
+
+        @tf.function(input_signature=[signature])
+        def count(self, graph):
+            return {"edges": tf.size(graph.edge_source)}
+
+    module = Module()
+    tf.saved_model.save(module, str(tmp_path), signatures=module.count.get_concrete_function())
+    loaded = tf.saved_model.load(str(tmp_path))
+    for molecule in (0, 1):
+        graph = store.batch([molecule])
+        for same in (module.same, module.same.get_concrete_function(), loaded.same):
+            answer = same(graph.to_tensors())
+            assert answer["edges"] == len(graph.edge_source)
+            for ours, theirs in zip(answer["graph"], graph):
+                np.testing.assert_array_equal(ours, theirs)
+    arguments = loaded.signatures["serving_default"].structured_input_signature[1]
+    assert len(arguments) == len(graph) - len(absent_without(needs))
+
+
+def test_unknown_needs_are_an_error():
+    N, Z, R = molecules("H2O")
+    positions, num_atoms = tf.constant(R), tf.constant(N, tf.int32)
+    edges = ingraph.find_edges(positions, num_atoms, 5.0)
+    for make in (
+        lambda needs: GraphStore(N, Z, R, 5.0, needs),
+        lambda needs: SkinList(Z, 5.0, 0.5, needs, "float32"),
+        lambda needs: ingraph.complete_graph(tf.constant(Z, tf.int32), positions, num_atoms, edges, 5.0, needs),
+        lambda needs: graph_signature("float32", needs),
+        check_needs,
+    ):
+        for needs in ("triplet", ["atom_edges", "triplet"]):
+            with pytest.raises(UserError, match="^unknown name in needs 'triplet'; did you mean 'triplets'[?]$"):
+                make(needs)
+        make("triplets")  # one name
+    assert check_needs("atom_edges") == check_needs(["atom_edges"]) == {"atom_edges"}
+
+
+def test_example_of_a_store():
+    (example,) = doctest.DocTestFinder().find(Hyperparameters.graph_store, "graph_store", globs={})
+    assert example.examples and doctest.DocTestRunner().run(example).failed == 0

@@ -65,7 +65,7 @@ def test_calculator_gives_what_predict_gives(predictor):
 def test_one_trace_and_few_searches_in_a_whole_run(predictor):
     atoms = molecule("CH3CH2OH")
     atoms.calc = DimeNetCalculator(predictor, skin=0.5)
-    traces = predictor.predict_graph.experimental_get_tracing_count()
+    traces = predictor.graph_function.experimental_get_tracing_count()
     thermalize(atoms, 300, np.random.default_rng(0))
     VelocityVerlet(atoms, 0.5 * units.fs).run(50)
     fresh = predictor.predict([atoms])
@@ -74,7 +74,7 @@ def test_one_trace_and_few_searches_in_a_whole_run(predictor):
     other = molecule("H2O")
     other.calc = atoms.calc  # another molecule, other size
     np.testing.assert_allclose(other.get_potential_energy(), predictor.predict([other])["energy"][0], rtol=1e-14)
-    assert predictor.predict_graph.experimental_get_tracing_count() == traces == 1
+    assert predictor.graph_function.experimental_get_tracing_count() == traces == 1
 
 
 def test_velocities_have_the_temperature_and_no_rotation():

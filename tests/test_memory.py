@@ -36,7 +36,7 @@ STEP = """
     count = options["molecules"]
     data = sample().select(np.arange(count))
 
-    @tf.function(input_signature=[predictor.predict_graph.input_signature[0]])
+    @tf.function(input_signature=[predictor.graph_function.input_signature[0]])
     def step(graph):
         with tf.GradientTape() as tape:
             prediction = predictor.compute(graph)

@@ -10,7 +10,8 @@ from conftest import DIMENETS, SMALL, energies, graph_of, molecules, randomize
 from scipy.spatial.transform import Rotation
 from test_forces import force_field
 
-from dimenet_tf.graph import graph_signature
+from dimenet_tf.errors import UserError
+from dimenet_tf.graph import NEEDS, GraphStore, graph_signature
 from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.models import MODELS, build_model
 from dimenet_tf.models.hyperparameters import hyperparameters
@@ -270,7 +271,7 @@ def test_one_trace_for_all_sizes(variant):
     model = model_of(variant, "float32")
     traces = []
 
-    @tf.function(input_signature=[graph_signature()])
+    @tf.function(input_signature=[graph_signature("float32", model.needs)])
     def call(graph):
         traces.append(1)
         return model(graph).scalars
@@ -280,6 +281,48 @@ def test_one_trace_for_all_sizes(variant):
         graph = graph_of(*inputs, model)
         np.testing.assert_allclose(call(graph), model(graph).scalars, rtol=1e-4, atol=1e-5)
     assert len(traces) == 1
+
+
+def test_graph_store_makes_what_the_model_takes(variant):
+    for dtype in ("float32", "float64"):
+        model = model_of(variant, dtype)
+        store, expected = model.graph_store(*ETHANOL), graph_of(*ETHANOL, model)
+        assert (store.cutoff, store.needs, store.dtype) == (model.cutoff, model.needs, dtype)
+        for ours, theirs in zip(store.batch([0]), expected):
+            np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(model(store.batch([0])).scalars, model(expected).scalars)
+        model(expected.to_tensors()._replace(cutoff=tf.constant(np.float32(model.cutoff), tf.float64)))
+
+
+def test_graphs_of_another_cutoff_are_refused(model):
+    """A symbolic cutoff is checked when the function runs."""
+    called = tf.function(lambda graph: model(graph).scalars, input_signature=[graph_signature("float64", model.needs)])
+    called(graph_of(*ETHANOL, model))
+    for factor in (0.8, 1.0001, 1.2):
+        cutoff = factor * model.cutoff
+        graph = GraphStore(*ETHANOL, cutoff, model.needs, "float64").batch([0])
+        message = rf"graph_store\(N, Z, R\)\): expected a cutoff of {model.cutoff:g}, received"
+        for given in (graph, graph.to_tensors()):
+            with pytest.raises(UserError, match=f"{message} {cutoff:.9g} .Angstrom.$"):
+                model(given)
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            called(graph)
+
+
+def test_graphs_of_another_dtype_or_without_what_is_needed_are_refused(model):
+    incomplete = [needed for needed in [(), *NEEDS] if not model.needs <= {needed}] if model.needs else []
+    wrong = [("float32", model.needs, "expected float64 positions, received float32")]
+    wrong += [("float64", needs, "expected .*, received none") for needs in incomplete]
+    for dtype, needs, message in wrong:
+        message = rf"graph_store\(N, Z, R\)\): {message}"
+        graph = GraphStore(*ETHANOL, model.cutoff, needs, dtype).batch([0])
+        for given in (graph, graph.to_tensors()):
+            with pytest.raises(UserError, match=f"{message}$"):
+                model(given)
+        for autograph, error in ((False, UserError), (True, Exception)):  # AutoGraph raises errors of its own type
+            called = tf.function(model, input_signature=[graph_signature(dtype, needs)], autograph=autograph)
+            with pytest.raises(error, match=message):
+                called(graph)
 
 
 def test_configuration_round_trip(model):

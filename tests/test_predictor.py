@@ -127,7 +127,7 @@ def test_one_trace_for_any_sequence_of_sizes():
     predictor = make()
     for names in (NAMES, ["H2"], ["CO2"] * 40):
         predictor.predict(padded(names))
-    assert predictor.predict_graph.experimental_get_tracing_count() == 1
+    assert predictor.graph_function.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_bfloat16"])

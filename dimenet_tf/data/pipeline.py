@@ -31,7 +31,6 @@ def make_dataset(
     batches: Callable[[], Iterator[np.ndarray]],
     num_replicas: int = 1,
     own: slice = slice(None),
-    dtype: str = "float32",
     forces: np.ndarray | None = None,
     molecule_weights: np.ndarray | None = None,
 ) -> tf.data.Dataset:
@@ -52,7 +51,7 @@ def make_dataset(
         for molecules in batches():
             for part in np.array_split(molecules, num_replicas)[own]:
                 yield {
-                    **store.batch(part)._asdict(),
+                    **_made_fields(store.batch(part)),
                     "targets": targets[part],
                     "forces": np.empty((0, 3)) if forces is None else forces[store.atoms(part)],
                     "weight": np.float64(1 / len(molecules)),
@@ -60,7 +59,7 @@ def make_dataset(
                 }
 
     signature = {
-        **graph_signature(dtype)._asdict(),
+        **_made_fields(graph_signature(store.dtype, store.needs)),
         "targets": tf.TensorSpec([None, targets.shape[1]], tf.float64),
         "forces": tf.TensorSpec([None, 3], tf.float64),
         "weight": tf.TensorSpec([], tf.float64),
@@ -68,7 +67,12 @@ def make_dataset(
     }
 
     def to_batch(element: dict) -> Batch:
-        graph = Graph(**{field: element[field] for field in Graph._fields})
+        graph = Graph(**{field: element[field] for field in Graph._fields if field in element})
         return Batch(graph, **{field: element[field] for field in Batch._fields[1:]})
 
     return tf.data.Dataset.from_generator(elements, output_signature=signature).map(to_batch).prefetch(4)
+
+
+def _made_fields(graph: Graph) -> dict:
+    """Return the fields of a graph by name, without those that were not made: elements must be tensors."""
+    return {field: value for field, value in graph._asdict().items() if not isinstance(value, tuple)}

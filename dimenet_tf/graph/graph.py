@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, Union
 
 import numpy as np
 import tensorflow as tf
 
+from dimenet_tf.errors import unknown_name
+
 Array = Union[np.ndarray, tf.Tensor]
+OptionalArray = Union[np.ndarray, tf.Tensor, tuple[()]]
+NEEDS = {"atom_edges": ("atom_edges",), "triplets": ("triplet_kj", "triplet_ji")}
+"""Names of what a model may need in addition, with the fields of `Graph` that hold it."""
 
 
 class Graph(NamedTuple):
@@ -16,7 +22,11 @@ class Graph(NamedTuple):
     Atoms of all molecules stand behind each other, molecule by molecule; all indices count over the whole batch.
     An edge runs from its source atom j to its target atom i. Edges are sorted by (target, source), and the graph holds
     both directions of every edge. Distances and angles are not stored: models compute them from the positions, so that
-    forces are a gradient and need nothing more. Arrays that a model does not need have no rows.
+    forces are a gradient and need nothing more. Optional fields that were not made are the empty tuple `()`, which
+    TensorFlow's structures and signatures take as a structure without tensors.
+
+    A graph fits the model that made it (`model.graph_store`, `predictor.graph_store`): models refuse graphs of another
+    cutoff or dtype, and graphs without an optional field that they need.
     """
 
     positions: Array
@@ -35,20 +45,53 @@ class Graph(NamedTuple):
     """(edges,) int32: the edge i -> j that belongs to edge e = j -> i."""
     edge_shift: Array
     """(edges, 3) float, Angstrom: what is added to the source's position because it is a periodic image; 0 here."""
-    atom_edges: Array
+    cutoff: Array
+    """() float64, Angstrom: the distance up to which pairs of atoms are edges."""
+    atom_edges: OptionalArray = ()
     """(atoms, max_neighbors) int32: the edges that go to atom i, filled up with -1. For PaiNN,
-    SphereNet and DPGN, and for `aggregation: sum_first` and `harmonics`."""
-    triplet_kj: Array
-    """(triplets,) int32: edge k -> j of triplet t, k -> j -> i with k != i. For `aggregation: triplets`."""
-    triplet_ji: Array
-    """(triplets,) int32, ascending: edge j -> i of triplet t."""
+    SphereNet and DPGN, and for `aggregation: sum_first` and `harmonics`. `()` if not made."""
+    triplet_kj: OptionalArray = ()
+    """(triplets,) int32: edge k -> j of triplet t, k -> j -> i with k != i. For `aggregation: triplets`. `()` if not
+    made."""
+    triplet_ji: OptionalArray = ()
+    """(triplets,) int32, ascending: edge j -> i of triplet t. `()` if not made."""
+
+    def to_tensors(self) -> Graph:
+        """Return the graph with NumPy arrays converted to tensors; fields that were not made stay `()`."""
+        return tf.nest.map_structure(tf.convert_to_tensor, self)
+
+    def only(self, needs: Iterable[str]) -> Graph:
+        """Return the graph without the optional fields that are not in `needs`."""
+        needs = check_needs(needs)
+        unused = [field for name, fields in NEEDS.items() if name not in needs for field in fields]
+        return self._replace(**dict.fromkeys(unused, ()))
 
 
-def graph_signature(dtype: str = "float32") -> Graph:
-    """Return the `tf.TensorSpec` of every field, all sizes open: one trace serves every batch."""
+def check_needs(needs: Iterable[str]) -> frozenset[str]:
+    """Return a set of names in `NEEDS`; a single name may be given as a string.
+
+    Raises
+    ------
+    UserError
+        For an unknown name.
+    """
+    needs = frozenset([needs] if isinstance(needs, str) else needs)
+    for name in sorted(needs.difference(NEEDS), key=str):
+        raise unknown_name("name in needs", str(name), NEEDS)
+    return needs
+
+
+def graph_signature(dtype: str, needs: Iterable[str]) -> Graph:
+    """Return the `tf.TensorSpec` of every field, all sizes open: one trace serves every batch.
+
+    Parameters
+    ----------
+    dtype : of the positions; a model's `dtype`
+    needs : the optional arrays; a model's `needs`. Fields that are not in it are `()`
+    """
     number = tf.TensorSpec([None], tf.int32)
     vector = tf.TensorSpec([None, 3], dtype)
-    return Graph(
+    graph = Graph(
         positions=vector,
         atomic_numbers=number,
         molecule_of_atom=number,
@@ -57,7 +100,9 @@ def graph_signature(dtype: str = "float32") -> Graph:
         edge_target=number,
         edge_reverse=number,
         edge_shift=vector,
+        cutoff=tf.TensorSpec([], tf.float64),
         atom_edges=tf.TensorSpec([None, None], tf.int32),
         triplet_kj=number,
         triplet_ji=number,
     )
+    return graph.only(needs)

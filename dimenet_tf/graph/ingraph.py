@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.errors import UserError
-from dimenet_tf.graph.graph import Graph
+from dimenet_tf.graph.graph import Graph, check_needs
 from dimenet_tf.structures.limits import CLOSEST, FARTHEST, FEWEST, MOST, RADIUS, SCATTERED, window
 
 NUM_ELEMENTS = 95
@@ -217,16 +217,16 @@ def complete_graph(
     R: tf.Tensor,
     num_atoms: tf.Tensor,
     edges: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
+    cutoff: float,
     needs: Iterable[str],
 ) -> Graph:
-    """Return the `Graph` of flat atoms and their edges with the index arrays that a model needs."""
+    """Return the `Graph` of flat atoms and their edges up to `cutoff`, with the index arrays that a model needs."""
     source, target, reverse = edges
-    atoms, needs = tf.size(Z), frozenset(needs)
+    atoms, needs = tf.size(Z), check_needs(needs)
     molecule = tf.repeat(tf.range(tf.size(num_atoms)), num_atoms)
     degree = tf.math.bincount(target, minlength=atoms, maxlength=atoms, dtype=tf.int32)
-    empty = tf.zeros([0], tf.int32)
-    kj, ji = _triplets(source, reverse, degree) if "triplets" in needs else (empty, empty)
-    table = neighbor_table(target, degree) if "atom_edges" in needs else tf.zeros([0, 0], tf.int32)
+    kj, ji = _triplets(source, reverse, degree) if "triplets" in needs else ((), ())
+    table = neighbor_table(target, degree) if "atom_edges" in needs else ()
     return Graph(
         positions=R,
         atomic_numbers=Z,
@@ -236,6 +236,7 @@ def complete_graph(
         edge_target=target,
         edge_reverse=reverse,
         edge_shift=tf.zeros([tf.size(source), 3], R.dtype),
+        cutoff=tf.constant(cutoff, tf.float64),
         atom_edges=table,
         triplet_kj=kj,
         triplet_ji=ji,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from dimenet_tf.graph.graph import Graph
+from dimenet_tf.graph.graph import Graph, check_needs
 from dimenet_tf.graph.neighbors import find_edges, find_reverse, find_triplets, neighbor_table
 
 
@@ -26,7 +26,7 @@ class SkinList:
 
     def __init__(self, Z: np.ndarray, cutoff: float, skin: float, needs: Iterable[str], dtype: str) -> None:
         self.Z = np.asarray(Z, np.int32)
-        self.cutoff, self.skin, self.needs, self.dtype = cutoff, skin, frozenset(needs), np.dtype(dtype)
+        self.cutoff, self.skin, self.needs, self.dtype = cutoff, skin, check_needs(needs), np.dtype(dtype)
         self.searches = 0
         self.closest = np.inf
         """Smallest squared distance of two atoms in the last graph."""
@@ -55,8 +55,7 @@ class SkinList:
         source, target = self._source[near], self._target[near]
         # both directions of a pair are equally long: no edge loses its reverse
         reverse = (np.cumsum(near, dtype=np.int32) - 1)[self._reverse[near]]
-        kj = ji = np.empty(0, np.int32)
-        atoms = len(self.Z)
+        atoms, kj, ji = len(self.Z), (), ()
         if "triplets" in self.needs:
             kj, ji = find_triplets(source, target, reverse, atoms)
         return Graph(
@@ -68,7 +67,8 @@ class SkinList:
             edge_target=target,
             edge_reverse=reverse,
             edge_shift=np.zeros((len(source), 3), self.dtype),
-            atom_edges=neighbor_table(target, atoms) if "atom_edges" in self.needs else np.empty((0, 0), np.int32),
+            cutoff=np.array(self.cutoff, np.float64),
+            atom_edges=neighbor_table(target, atoms) if "atom_edges" in self.needs else (),
             triplet_kj=kj,
             triplet_ji=ji,
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from dimenet_tf.graph.graph import Graph
+from dimenet_tf.graph.graph import Graph, check_needs
 from dimenet_tf.graph.neighbors import find_edges, find_reverse, find_triplets, neighbor_table
 from dimenet_tf.structures.limits import centered
 
@@ -14,14 +14,22 @@ from dimenet_tf.structures.limits import centered
 class GraphStore:
     """Molecules with their edges (and triplets), held in flat arrays.
 
+    `model.graph_store(N, Z, R)` makes one with the model's cutoff, needs and dtype. Models refuse graphs that were made
+    with other ones.
+
     Parameters
     ----------
     N : (molecules,) int, atoms of each molecule
     Z : (sum N,) int, atomic numbers
     R : (sum N, 3) float, positions in Angstrom; graphs have them relative to the centroid of each molecule
     cutoff : float, Angstrom
-    needs : the optional index arrays to make, of {"atom_edges", "triplets"}; a model's `needs`
+    needs : the optional index arrays to make, of "atom_edges" and "triplets"; a model's `needs`
     dtype : of the positions, "float32" or "float64"; whether a pair is an edge is decided in it
+
+    Raises
+    ------
+    UserError
+        For an unknown name in `needs`.
     """
 
     def __init__(
@@ -30,10 +38,10 @@ class GraphStore:
         Z: np.ndarray,
         R: np.ndarray,
         cutoff: float,
-        needs: Iterable[str] = ("atom_edges",),
+        needs: Iterable[str] = (),
         dtype: str = "float32",
     ) -> None:
-        self.needs = frozenset(needs)
+        self.cutoff, self.needs, self.dtype = float(cutoff), check_needs(needs), np.dtype(dtype).name
         self.num_atoms = np.asarray(N, np.int32)
         self._atom = _offsets(self.num_atoms)
         self._numbers = np.asarray(Z, np.int32)
@@ -95,9 +103,10 @@ class GraphStore:
             edge_target=target,
             edge_reverse=self._reverse[edges] + np.repeat(first_edge, num_edges),
             edge_shift=np.zeros((len(edges), 3), self._positions.dtype),
-            atom_edges=neighbor_table(target, len(atoms)) if "atom_edges" in self.needs else np.empty((0, 0), np.int32),
-            triplet_kj=self._kj[triplets] + triplet_shift,
-            triplet_ji=self._ji[triplets] + triplet_shift,
+            cutoff=np.array(self.cutoff),
+            atom_edges=neighbor_table(target, len(atoms)) if "atom_edges" in self.needs else (),
+            triplet_kj=self._kj[triplets] + triplet_shift if "triplets" in self.needs else (),
+            triplet_ji=self._ji[triplets] + triplet_shift if "triplets" in self.needs else (),
         )
 
 

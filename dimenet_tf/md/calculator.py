@@ -16,7 +16,7 @@ from dimenet_tf.data.charges import state_of
 from dimenet_tf.data.inputs import Molecules, join_atoms
 from dimenet_tf.domain import DomainWatch
 from dimenet_tf.errors import UserError
-from dimenet_tf.graph import Graph, SkinList
+from dimenet_tf.graph import SkinList
 from dimenet_tf.md.committee import DESCRIPTION as COMMITTEE
 from dimenet_tf.md.committee import Committee
 from dimenet_tf.predictor import Predictor, load
@@ -86,7 +86,7 @@ class DimeNetCalculator(Calculator):
         self._neighbors = self._state = None
         self._topology = None  # the last graph's sources and, as tensors, all of it
         self._columns = force_field.head.columns
-        self._compute = force_field.predict_graph.get_concrete_function()  # traced here, once and for all sizes
+        self._compute = force_field.graph_function.get_concrete_function()  # traced here, once and for all sizes
 
     def __deepcopy__(self, memo: dict) -> DimeNetCalculator:
         """Return a calculator of the same force field, which never changes, for other atoms."""
@@ -120,7 +120,7 @@ class DimeNetCalculator(Calculator):
         if self._neighbors.closest < CLOSEST**2 or len(graph.edge_source) == 0 or far:
             self._admit(join_atoms([atoms]), False)  # says why
         if self._topology is None or graph.edge_source is not self._topology[0]:
-            self._topology = graph.edge_source, Graph(*map(tf.constant, graph))
+            self._topology = graph.edge_source, graph.to_tensors()
         answer = self._compute(self._topology[1]._replace(positions=tf.constant(graph.positions)))
         prediction, spread = answer if isinstance(self.force_field, Committee) else (answer, None)
         if self.watch.domain is not None:

@@ -64,13 +64,19 @@ class Committee:
         self.energy, self.model, self.head = first.energy, first.model, first.head
         self.dtype, self.precision = first.dtype, first.precision
         self.graph_store = first.graph_store
-        self.domain = (
-            None if None in [m.domain for m in self.members] else Domain.common([m.domain for m in self.members])
-        )
+        domains = [member.domain for member in self.members]
+        self.domain = None if None in domains else Domain.common(domains)
         self.admission = Admission(first.elements, self.model.cutoff, self.domain)
-        self.predict_graph = tf.function(self._mean_and_spread, input_signature=[graph_signature(self.dtype)])
+        signature = graph_signature(self.dtype, self.model.needs)
+        self.graph_function = tf.function(self._mean_and_spread, input_signature=[signature])
+
+    def predict_graph(self, graph: Graph) -> tuple[Prediction, Spread]:
+        """Return the mean and the spread of the members' predictions; see `Predictor.predict_graph`."""
+        self.model.check_graph(graph)
+        return self.graph_function(graph.only(self.model.needs))
 
     def _mean_and_spread(self, graph: Graph) -> tuple[Prediction, Spread]:
+        graph = graph._replace(cutoff=self.model.cutoff)  # checked before: a constant saves the assertion
         predictions = [member.compute(graph)[:3] for member in self.members]
         stacked = Prediction(*map(tf.stack, zip(*predictions)))
         mean = Prediction(*(tf.reduce_mean(array, axis=0) for array in stacked[:3]))

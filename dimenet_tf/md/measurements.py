@@ -205,7 +205,7 @@ def exported(predictor: Predictor, frames: list[Atoms]) -> dict[str, dict]:
         loaded = tf.saved_model.load(str(Path(folder, "1")))
         answer = loaded.signatures["flat"](**arrays)
     graph = predictor.graph_store(N, Z, R).batch(range(len(frames)))
-    eager = predictor.named(predictor.compute(type(graph)(*map(tf.constant, graph))))
+    eager = predictor.named(predictor.compute(graph.to_tensors()))
     return {
         f"eager against SavedModel, {name}, {predictor.precision}": {
             "value": float(np.abs(eager[name] - answer[name]).max()),

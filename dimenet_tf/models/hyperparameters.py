@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.errors import UserError
-from dimenet_tf.graph import GraphStore
+from dimenet_tf.graph import NEEDS, Graph, GraphStore
 
 
 def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
@@ -30,6 +30,10 @@ def check_numbers(values: Mapping[str, object], may_be_zero: Container[str], sec
         if not math.isfinite(value) or value < 0 or (value == 0 and key not in may_be_zero):
             bound = "at least" if key in may_be_zero else "greater than"
             raise UserError(f"{section}{key} = {value} must be {bound} 0")
+
+
+CUTOFF_TOLERANCE = 1e-6  # relative; a cutoff may have been stored in float32
+MISFIT = "the graph was not made for this model (make it with model.graph_store(N, Z, R))"
 
 
 class Hyperparameters:
@@ -71,7 +75,61 @@ class Hyperparameters:
     def make_weights(self) -> None:
         """Make the model's weights: Keras does when a model sees its first input, here water."""
         positions = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
-        self(GraphStore([3], [8, 1, 1], positions, self.cutoff, self.needs, self.dtype).batch([0]))
+        self(self.graph_store([3], [8, 1, 1], positions).batch([0]))
+
+    def graph_store(self, N: np.ndarray, Z: np.ndarray, R: np.ndarray) -> GraphStore:
+        """Find the neighbors of molecules, with the cutoff, index arrays and dtype of this model.
+
+        Parameters
+        ----------
+        N : (molecules,) int, atoms of each molecule
+        Z : (sum N,) int, atomic numbers
+        R : (sum N, 3) float, positions in Angstrom
+
+        Returns
+        -------
+        GraphStore
+            `batch` gives graphs that this model takes.
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> model = dimenet_tf.build_model("dimenet_pp", num_targets=3)
+        >>> N, Z = [3, 2], [8, 1, 1, 1, 1]  # water and hydrogen
+        >>> R = [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0], [0, 0, 0], [0.74, 0, 0]]
+        >>> store = model.graph_store(N, Z, R)
+        >>> model(store.batch([0, 1])).scalars.shape
+        TensorShape([5, 3])
+        """
+        return GraphStore(N, Z, R, self.cutoff, self.needs, self.dtype)
+
+    def __call__(self, graph: Graph, *args, **kwargs):
+        self.check_graph(graph)  # before Keras, which may cast the positions
+        return super().__call__(graph, *args, **kwargs)
+
+    def check_graph(self, graph: Graph) -> None:
+        """Raise a UserError for a graph that was not made for this model.
+
+        A cutoff that is known only when a `tf.function` runs is checked there by an assertion.
+
+        Raises
+        ------
+        UserError
+            For positions of another dtype, optional arrays that are needed but were not made, or another cutoff.
+        """
+        dtype, cutoff = graph.positions.dtype, graph.cutoff
+        if dtype != self.dtype:
+            raise UserError(f"{MISFIT}: expected {self.dtype} positions, received {tf.as_dtype(dtype).name}")
+        for name in self.needs:
+            if isinstance(getattr(graph, NEEDS[name][0]), tuple):
+                raise UserError(f"{MISFIT}: expected {' and '.join(NEEDS[name])}, received none")
+        if not isinstance(cutoff, (float, np.ndarray)):
+            cutoff = tf.get_static_value(cutoff)
+        if cutoff is None:
+            near = tf.abs(graph.cutoff - self.cutoff) <= CUTOFF_TOLERANCE * self.cutoff
+            tf.debugging.Assert(near, [f"{MISFIT}: expected a cutoff of {self.cutoff:.9g}, received", graph.cutoff])
+        elif abs(cutoff - self.cutoff) > CUTOFF_TOLERANCE * self.cutoff:
+            raise UserError(f"{MISFIT}: expected a cutoff of {self.cutoff:.9g}, received {cutoff:.9g} (Angstrom)")
 
     def get_config(self) -> dict:
         return {**self._hyperparameters, "name": self.name, "dtype": self.dtype_policy.name}

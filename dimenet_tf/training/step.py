@@ -54,8 +54,10 @@ class TrainingModel(tf.keras.Model):
     @tf.autograph.experimental.do_not_convert  # as `Predictor.compute`
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         variables = self.predictor.trainable_variables
+        # made by the predictor's `graph_store`: a constant cutoff saves an assertion in every step
+        graph = batch.graph._replace(cutoff=self.predictor.model.cutoff)
         with tf.GradientTape() as tape:
-            prediction, graph = self.predictor.compute(batch.graph), batch.graph
+            prediction = self.predictor.compute(graph)
             losses = self.batch_loss(prediction, batch.targets, batch.forces, graph.molecule_of_atom, graph.num_atoms)
             loss = batch.weight * tf.reduce_sum(batch.molecule_weights * losses)  # this replica's share of the mean
         # dense: the norm of a gradient in slices would count repeated rows apart

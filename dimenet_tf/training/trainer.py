@@ -13,7 +13,6 @@ from dimenet_tf.data.batching import TrainingBatches, check_budget
 from dimenet_tf.data.dataset import Dataset
 from dimenet_tf.data.pipeline import make_dataset
 from dimenet_tf.errors import UserError
-from dimenet_tf.graph import Graph
 from dimenet_tf.layers.scaled import fit_scale_factors
 from dimenet_tf.predictor import Predictor, load
 from dimenet_tf.training.callbacks import (
@@ -95,7 +94,7 @@ class Trainer:
             some = np.concatenate(self.batches.epoch(0)[:FITTED_BATCHES])
             fitting = np.cumsum(self.store.sizes("atoms")[some]) <= FITTED_ATOMS
             some = some[: max(fitting.sum(), 1)]
-            fit_scale_factors(self.predictor.model, Graph(*map(tf.constant, self.store.batch(some))))
+            fit_scale_factors(self.predictor.model, self.store.batch(some).to_tensors())
         self._go_back_to_checkpoint()
         self.workers.agree_on("step of the checkpoint", self.step)
 
@@ -255,7 +254,7 @@ class Trainer:
         where = FINITE
         for part in np.array_split(molecules, self.strategy.num_replicas_in_sync):  # no more than fits a device
             if where == FINITE:
-                where = first_not_finite(self.predictor, Graph(*map(tf.constant, self.store.batch(part))))
+                where = first_not_finite(self.predictor, self.store.batch(part).to_tensors())
         return f"{where}; molecules (ids): {', '.join(map(str, self.ids[molecules]))}"
 
     def _roll_back(self, event: str) -> None:
@@ -284,7 +283,6 @@ class Trainer:
                 lambda: self.batches.from_step(first_step),
                 replicas,
                 slice(pipeline * own, (pipeline + 1) * own),
-                self.predictor.dtype,
                 self.forces,
                 self.molecule_weights,
             )
