@@ -231,9 +231,8 @@ class Domain:
             found["size"] = f"it has {len(Z)} atoms, the largest training molecule has {self.max_atoms}"
         composition = np.bincount(Z, minlength=MAX_Z + 1)
         if self._known is not None and not (self._known == composition).all(axis=1).any():
-            found["formula"] = (
-                f"its formula is {hill(composition)}, those of the training data: {', '.join(self.formulas)}"
-            )
+            seen = ", ".join(self.formulas)
+            found["formula"] = f"its formula is {hill(composition)}, which is not among those trained on ({seen})"
         source, target = find_edges(R, cutoff)
         if not self.lone_atoms and len(np.unique(target)) < len(Z):
             atom = int(np.setdiff1d(np.arange(len(Z)), target)[0])

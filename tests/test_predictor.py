@@ -71,7 +71,7 @@ def test_forces_of_a_data_set_are_as_wide_as_its_widest_batch():
     batches = [padded(NAMES[:1]), padded(NAMES[1:])]  # 11 and 5 atoms
     data = tf.data.Dataset.from_generator(
         lambda: batches,
-        output_signature={"Z": tf.TensorSpec([None, None], tf.int32), "R": tf.TensorSpec([None, None, 3], tf.float32)},
+        output_signature={"Z": tf.TensorSpec([None, None], tf.int32), "R": tf.TensorSpec([None, None, 3], tf.float64)},
     )
     forces = predictor.predict(data)["forces"]
     assert forces.shape == (4, 11, 3)

@@ -30,7 +30,7 @@ class Graph(NamedTuple):
     """
 
     positions: Array
-    """(atoms, 3) float, Angstrom."""
+    """(atoms, 3) float, Angstrom, relative to the centroid of each molecule where the library makes the graph."""
     atomic_numbers: Array
     """(atoms,) int32; 0 is a padding atom."""
     molecule_of_atom: Array
