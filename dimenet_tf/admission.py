@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from dimenet_tf.data.charges import why_refused
 from dimenet_tf.data.inputs import Molecules
 from dimenet_tf.data.properties import conversion
 from dimenet_tf.domain import Domain
 from dimenet_tf.elements import MAX_Z, symbols
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.charges import why_refused
 from dimenet_tf.structures.limits import (
     CLOSEST,
     REACH,

@@ -177,11 +177,22 @@ class Job:
         errors = [result for result in results if isinstance(result, str)]
         if errors:
             self.publish(self._errors(piece).name, lambda file: file.write("".join(f"{e}\n" for e in errors).encode()))
+        outside = sum(not result.get(formats.IN_DOMAIN, True) for result in results if isinstance(result, dict))
+        if outside:
+            self.publish(self._outside(piece).name, lambda file: file.write(str(outside).encode()))
         suffix = self.target.suffix
         self.publish(self.path(piece).name, lambda file: formats.write(file, suffix, frames, results, predictor))
 
     def _errors(self, piece: int) -> Path:
         return self.folder / f"{piece:06d}.errors"
+
+    def _outside(self, piece: int) -> Path:
+        return self.folder / f"{piece:06d}.outside"
+
+    def outside(self) -> int:
+        """Return how many predicted molecules lie outside of the model's domain."""
+        paths = (self._outside(piece) for piece in range(len(self)))
+        return sum(int(path.read_text()) for path in paths if path.exists())
 
     def errors(self) -> tuple[int, str]:
         """Return how many molecules have no prediction, and why the first one has none."""

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
 from dimenet_tf.admission import WrongUnit, in_angstrom
 from dimenet_tf.bulk.formats import FORMATS, Result
 from dimenet_tf.bulk.job import Job, JobGone
-from dimenet_tf.bulk.workers import print_progress, run_workers, stop_with_parent
-from dimenet_tf.data.charges import state_of
-from dimenet_tf.data.inputs import join_atoms
+from dimenet_tf.bulk.workers import print_notes, print_progress, run_workers, stop_with_parent
+from dimenet_tf.data.inputs import Molecules, join_atoms
 from dimenet_tf.data.readers import PERIODIC
 from dimenet_tf.data.streams import open_stream
 from dimenet_tf.domain import DomainWatch
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import Predictor, load
+from dimenet_tf.structures.charges import state_of
 
 LOOKED_AT = 100  # molecules, for the unit of a file's positions
 
@@ -76,14 +77,14 @@ def predict_file(
         share = range(shard[0] - 1, len(job), shard[1])
         if worker:
             stop_with_parent()
-            predict_share(job, share, on_bad, print_progress)
+            print_notes(predict_share(job, share, on_bad, print_progress))
             return ""
         _predict(job, share, processes, shard, on_bad)
         left = sum(map(job.molecules_of, job.missing(range(len(job)))))
         job.assert_there()  # else what is missing was not: it has been joined
         if left:
             return f"shard {shard[0]}/{shard[1]} is complete; {left} of {job.molecules} molecules of others are left"
-        bad, first = job.errors()
+        (bad, first), outside = job.errors(), job.outside()
         job.join()
     except JobGone:
         if not job.finished_elsewhere():
@@ -92,7 +93,8 @@ def predict_file(
     except OSError as error:
         raise UserError(f"{error}; finished pieces are kept, the same command goes on") from None
     errors = f"; {bad} of them could not be predicted, the first: {first}" if bad else ""
-    return f"{job.molecules} molecules: {target}{errors}"
+    flagged = f"; {outside} lie outside of the model's domain (in_domain)" if outside else ""
+    return f"{job.molecules} molecules: {target}{flagged}{errors}"
 
 
 def _check(source: Path, target: Path, batch_size: int, piece: int, processes: int, shard: tuple[int, int]) -> None:
@@ -119,25 +121,35 @@ def _predict(job: Job, share: range, processes: int, shard: tuple[int, int], on_
         return
     with tqdm(total=total, initial=total - left, unit="molecule", dynamic_ncols=True) as bar:
         if processes == 1:
-            predict_share(job, share, on_bad, bar.update)
-            return
-        k, n = shard
-        options = ["--batch-size", job.batch_size, "--piece", job.size, "--on-bad", on_bad, "--worker"]
-        options += ["--domain", job.domain, *(["--length-unit", job.length_unit] if job.length_unit else [])]
-        run_workers(
-            [
-                ["predict", job.model, job.source, job.target, *options, "--shard", f"{k + n * i}/{n * processes}"]
-                for i in range(processes)
-            ],
-            bar.update,
-        )
+            notes = predict_share(job, share, on_bad, bar.update)
+        else:
+            notes = _predict_in_processes(job, processes, shard, on_bad, bar.update)
+    print_notes(notes)
 
 
-def predict_share(job: Job, share: range, on_bad: str, advance: Callable[[int], object]) -> None:
-    """Compute the pieces of a share that are missing; `advance` is told of molecules as they are done."""
+def _predict_in_processes(
+    job: Job, processes: int, shard: tuple[int, int], on_bad: str, advance: Callable[[int], object]
+) -> list[str]:
+    k, n = shard
+    options = ["--batch-size", job.batch_size, "--piece", job.size, "--on-bad", on_bad, "--worker"]
+    options += ["--domain", job.domain, *(["--length-unit", job.length_unit] if job.length_unit else [])]
+    return run_workers(
+        [
+            ["predict", job.model, job.source, job.target, *options, "--shard", f"{k + n * i}/{n * processes}"]
+            for i in range(processes)
+        ],
+        advance,
+    )
+
+
+def predict_share(job: Job, share: range, on_bad: str, advance: Callable[[int], object]) -> list[str]:
+    """Compute the missing pieces of a share, and return what the reader remarks of the file.
+
+    `advance` is called with the number of molecules whenever some are done.
+    """
     missing = job.missing(share)
     if not missing:
-        return
+        return []
     predictor = load(job.model)
     job.assert_same_model()
     DomainWatch(predictor.domain, predictor.model.cutoff, job.domain)  # refuses "error" where nothing is recorded
@@ -156,20 +168,25 @@ def predict_share(job: Job, share: range, on_bad: str, advance: Callable[[int], 
                 job.publish_piece(piece, frames, results, predictor)
             if found < size:
                 raise UserError(f"{job.source} has fewer molecules than when the prediction began: it was changed")
+        return list(stream.notes)
 
 
 def _check_unit(predictor: Predictor, source: Path) -> None:
     """Raise a UserError if the first molecules of a file have bonds as long as in another unit than Angstrom."""
     with open_stream(source) as stream:
-        frames = [atoms for atoms in stream.take(LOOKED_AT) if len(atoms) and not atoms.pbc.any()]
-    if frames:
-        try:
-            predictor.admission.check_unit(join_atoms(frames))
-        except WrongUnit as error:
-            raise UserError(
-                f"{source}: {error.fault}; --length-unit {error.unit} converts them, --length-unit Ang takes them as "
-                "they are"
-            ) from None
+        frames = stream.take(LOOKED_AT)
+    nothing = np.empty(0, int), np.empty((0, 3))
+    Z, R = (
+        np.concatenate([none, *(getattr(atoms, name) for atoms in frames)])
+        for name, none in zip(("numbers", "positions"), nothing)
+    )
+    try:
+        predictor.admission.check_unit(Molecules(np.array([len(atoms) for atoms in frames], int), Z, R))
+    except WrongUnit as error:
+        raise UserError(
+            f"{source}: {error.fault}; --length-unit {error.unit} converts them, --length-unit Ang takes them as they "
+            "are"
+        ) from None
 
 
 def predict_frames(

@@ -14,9 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 from dimenet_tf.errors import UserError
 
+NOTE = "note: "
 
-def run_workers(commands: Sequence[Sequence], advance: Callable[[int], object]) -> None:
+
+def run_workers(commands: Sequence[Sequence], advance: Callable[[int], object]) -> list[str]:
     """Run `python -m dimenet_tf COMMAND` for every command at once; `advance` is told of molecules as they are done.
+
+    Returns
+    -------
+    list of what the workers' readers remark of the file, each once
 
     Raises
     ------
@@ -31,12 +37,14 @@ def run_workers(commands: Sequence[Sequence], advance: Callable[[int], object]) 
                 advance(done.get(timeout=0.1))
     while not done.empty():
         advance(done.get())
+    return list(dict.fromkeys(note for worker in workers for note in worker.notes))
 
 
 class _Worker:
     """One process; its standard input stays open as long as the parent lives, its output says how far it is."""
 
     def __init__(self, command: Sequence, environment: dict[str, str], done: queue.Queue) -> None:
+        self.notes: list[str] = []
         self.messages = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115, closed at the end
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dimenet_tf", *map(str, command)],
@@ -53,6 +61,8 @@ class _Worker:
         for line in self.process.stdout:
             if line.strip().isdigit():
                 yield int(line)
+            elif line.startswith(NOTE):
+                self.notes.append(line.removeprefix(NOTE).strip())
 
     def is_running(self) -> bool:
         code = self.process.poll()
@@ -103,3 +113,9 @@ def stop_with_parent() -> None:
 def print_progress(count: int) -> None:
     """Tell the parent of molecules that are done."""
     print(count, flush=True)
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Print what a reader remarks of a file, a line each; to the user, or to the parent of a worker."""
+    for note in notes:
+        print(f"{NOTE}{note}", flush=True)

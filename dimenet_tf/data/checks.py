@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dimenet_tf.data.charges import why_refused
 from dimenet_tf.data.outliers import find_outliers
 from dimenet_tf.data.properties import PROPERTIES, find_property
 from dimenet_tf.elements import MAX_Z, symbols
 from dimenet_tf.errors import UserError
-from dimenet_tf.structures.limits import CLOSEST, MOST, REACH, describe_unit, nearest, unit_of_bonds
+from dimenet_tf.structures.charges import why_refused
+from dimenet_tf.structures.limits import CLOSEST, MOST, REACH, describe_unit, nearest, too_far, unit_of_bonds
 
 if TYPE_CHECKING:
     from dimenet_tf.data.container import DataContainer
@@ -96,6 +96,8 @@ def find_bad(data: DataContainer, checks: Checks, isolated: np.ndarray | None = 
     charged = judged & ((data.charge != 0) | (data.spin != 1))
     reasons = {int(m): why_refused(data.charge[m], data.spin[m]) for m in np.flatnonzero(charged)}
     faults["a charge or spin that the models do not take"] = reasons
+    far = too_far(N, data.R)
+    faults[f"positions so far from the origin that {data.R.dtype} has cut them"] = molecules(judged & far)
     if checks.max_atoms is not None:
         large = np.flatnonzero(checks.max_atoms < N)
         faults[f"more than {checks.max_atoms} atoms"] = {int(m): f"{N[m]}" for m in large}

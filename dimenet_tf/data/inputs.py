@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from dimenet_tf.data.charges import CHARGE_KEYS, SPIN_KEYS, state_of, states_of_arrays
 from dimenet_tf.data.readers import PERIODIC
 from dimenet_tf.data.streams import open_stream
 from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.structures.charges import CHARGE_KEYS, SPIN_KEYS, state_of, states_of_arrays
 
 KEYS = ("Z", "R", *CHARGE_KEYS, *SPIN_KEYS)
 
@@ -153,6 +154,8 @@ def read_frames(path: str | Path) -> Iterator:
     with open_stream(path) as stream:
         while some := stream.take(100):
             yield from some
+        for note in stream.notes:
+            warnings.warn(note, stacklevel=2)
 
 
 def read_molecule(path: str | Path):

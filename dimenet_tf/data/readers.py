@@ -11,7 +11,6 @@ from typing import BinaryIO
 import numpy as np
 
 from dimenet_tf.data import qm9_raw
-from dimenet_tf.data.charges import state_of, states_of_arrays
 from dimenet_tf.data.checks import STRICT, Checks, check_length_unit
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.formats import find_layout, reading_npz, reading_with_ase
@@ -20,6 +19,7 @@ from dimenet_tf.data.properties import PROPERTIES, conversion, find_property
 from dimenet_tf.data.splits import Split
 from dimenet_tf.data.streams import XyzStream, open_stream
 from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.structures.charges import state_of, states_of_arrays
 
 SPLIT = ("train_idx", "val_idx", "test_idx")
 PERIODIC = "is periodic; only molecules are supported"
@@ -265,9 +265,8 @@ def from_atoms(
     """Take molecules from a list of `ase.Atoms`.
 
     Targets are the numbers in `atoms.info`, what the attached calculators have computed, and in both and in
-    `atoms.arrays` the vectors and tensors that the library knows. A target that only some of the molecules have can be
-    trained on by these alone: `DataContainer.target` names the first without it, `Checks.targets` finds them all.
-    Charges and spin multiplicities are taken from where `dimenet_tf.data.charges.state_of` looks for them, weights from
+    `atoms.arrays` the vectors and tensors that the library knows. Molecules that lack a target have NaN for it.
+    Charges and spin multiplicities are those of `dimenet_tf.structures.charges.state_of`, weights those in
     `atoms.info[keys["weight"]]` (1 where it is missing). `notes` become those of the container.
     """
     keys = dict(keys or {})

@@ -13,11 +13,11 @@ from zipfile import ZipFile
 import numpy as np
 
 from dimenet_tf.data import qm9_raw
-from dimenet_tf.data.charges import CHARGE_KEYS, SPIN_KEYS
 from dimenet_tf.data.formats import find_layout, reading_npz, reading_with_ase
 from dimenet_tf.data.frames import FrameError, Notes, parse_frame
 from dimenet_tf.data.properties import conversion
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.charges import CHARGE_KEYS, SPIN_KEYS
 
 XYZ = (".xyz", ".extxyz", ".exyz")
 COMPRESSED = (".gz", ".bz2", ".xz")

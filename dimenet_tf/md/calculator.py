@@ -12,7 +12,6 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from dimenet_tf.admission import WrongUnit
-from dimenet_tf.data.charges import state_of
 from dimenet_tf.data.inputs import Molecules, join_atoms
 from dimenet_tf.domain import DomainWatch
 from dimenet_tf.errors import UserError
@@ -20,6 +19,7 @@ from dimenet_tf.graph import SkinList
 from dimenet_tf.md.committee import DESCRIPTION as COMMITTEE
 from dimenet_tf.md.committee import Committee
 from dimenet_tf.predictor import Predictor, load
+from dimenet_tf.structures.charges import state_of
 from dimenet_tf.structures.limits import CLOSEST, FARTHEST
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -78,15 +78,21 @@ def states_of_arrays(arrays: Mapping[str, np.ndarray], molecules: int, source: s
 
 
 def why_refused(
-    charge: float, spin: float, charges: Container[float] = (0,), spins: Container[float] = (1,)
+    charge: float, spin: float, charges: Collection[float] = (0,), spins: Collection[float] = (1,)
 ) -> str | None:
-    """Return why a model that was trained on `charges` and `spins` refuses a structure; None if it does not."""
+    """Return why a model of `charges` and `spins` refuses a structure; None if it does not.
+
+    Examples
+    --------
+    >>> why_refused(1, 2)
+    'charge 1 and spin multiplicity 2, expected charge 0 and spin multiplicity 1 (2S + 1: 1 is a singlet)'
+    """
     if charge in charges and spin in spins:
         return None
-    trained = " or ".join(f"{c:g}" for c in charges), " or ".join(f"{s:g}" for s in spins)
+    expected = " or ".join(f"{c:g}" for c in charges), " or ".join(f"{s:g}" for s in spins)
     return (
-        f"charge {charge:g} and spin multiplicity {spin:g}, but the training data have charge {trained[0]} and spin "
-        f"multiplicity {trained[1]} (2S + 1: 1 is a singlet)"
+        f"charge {charge:g} and spin multiplicity {spin:g}, expected charge {expected[0]} and spin multiplicity "
+        f"{expected[1]} (2S + 1: 1 is a singlet)"
     )
 
 
