@@ -312,6 +312,7 @@ class Predictor(tf.keras.Model):
 
         Examples
         --------
+        >>> import dimenet_tf
         >>> from ase.build import molecule
         >>> predictor = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
         >>> predicted = predictor.predict([molecule("CH3CH2OH")])

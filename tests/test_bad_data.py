@@ -18,7 +18,7 @@ from dimenet_tf.data import Checks, DataConfig, DataContainer, Split, ethanol_xt
 from dimenet_tf.data.dataset import describe, load_container
 from dimenet_tf.data.embedded import FOLDER, sample
 from dimenet_tf.errors import UserError
-from dimenet_tf.structures.limits import nearest
+from dimenet_tf.structures.limits import ALL_PAIRS, nearest
 
 ROOT = Path(__file__).parents[1]
 GOOD = sample().select(range(40))
@@ -246,11 +246,13 @@ def test_numbers_are_never_rounded():
         DataContainer([2.5], [8, 1], np.zeros((2, 3)))
 
 
-def test_nearest_is_the_nearest_in_the_molecule():
+@pytest.mark.parametrize("count", [8, 50])
+def test_nearest_is_the_nearest_in_the_molecule(count):
     """Against all pairs, with molecules on top of each other and atoms at one place."""
     rng = np.random.default_rng(0)
-    N = rng.integers(1, 12, 50)
-    owner = np.repeat(np.arange(50), N)
+    N = rng.integers(2, 12, count)
+    owner = np.repeat(np.arange(count), N)
+    assert (len(owner) <= ALL_PAIRS) == (count == 8)
     R = rng.uniform(0, 4, (N.sum(), 3))
     R[3] = R[2] = R[1]
     all_pairs = np.linalg.norm(R[:, None] - R, axis=-1)

@@ -1,5 +1,3 @@
-import doctest
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,7 +16,6 @@ from dimenet_tf.graph import (
     neighbor_table,
     neighbors,
 )
-from dimenet_tf.models.hyperparameters import Hyperparameters
 
 RNG = np.random.default_rng(0)
 
@@ -191,8 +188,3 @@ def test_unknown_needs_are_an_error():
                 make(needs)
         make("triplets")  # one name
     assert check_needs("atom_edges") == check_needs(["atom_edges"]) == {"atom_edges"}
-
-
-def test_example_of_a_store():
-    (example,) = doctest.DocTestFinder().find(Hyperparameters.graph_store, "graph_store", globs={})
-    assert example.examples and doctest.DocTestRunner().run(example).failed == 0

@@ -22,6 +22,7 @@ SCATTERED = 4
 """A structure of at least this many atoms, of which no two are neighbors, is refused."""
 FARTHEST = {"float32": 2.0**5, "float64": 2.0**33}
 """Angstrom from the origin, up to which a dtype resolves positions to 2e-6 Angstrom: 1e-4 eV/Ang in a stiff bond."""
+ALL_PAIRS = 64  # atoms; up to here the full distance matrix is faster than a tree
 AT_ONCE = 100_000  # atoms in a tree: small trees are built faster, and take little memory
 
 # covalent radii in Angstrom (Cordero et al., Dalton Trans. 2832, 2008) of elements whose bonds are about as long as
@@ -61,6 +62,8 @@ def nearest(molecule: np.ndarray, R: np.ndarray, within: float) -> Neighborhood:
     R : (atoms, 3) finite, Angstrom
     within : Angstrom
     """
+    if len(R) <= ALL_PAIRS:
+        return _nearest_of_all_pairs(molecule, R, within)
     from scipy.spatial import cKDTree  # slow to import
 
     distance, neighbor = np.full(len(R), np.inf), np.arange(len(R))
@@ -76,6 +79,21 @@ def nearest(molecule: np.ndarray, R: np.ndarray, within: float) -> Neighborhood:
         distance[start:end] = length
         neighbor[start:end] = start + np.where(np.isfinite(length), np.where(second, others[:, 1], others[:, 0]), own)
     return Neighborhood(distance, neighbor)
+
+
+def _nearest_of_all_pairs(molecule: np.ndarray, R: np.ndarray, within: float) -> Neighborhood:
+    if len(R) == 0:
+        return Neighborhood(np.empty(0), np.empty(0, int))
+    R = np.asarray(R, np.float64)
+    vectors = R[:, None] - R
+    square = (vectors * vectors).sum(axis=2)
+    square[molecule[:, None] != molecule] = np.inf
+    own = np.arange(len(R))
+    square[own, own] = np.inf
+    neighbor = square.argmin(axis=1)
+    distance = np.sqrt(square[own, neighbor])
+    far = distance > within
+    return Neighborhood(np.where(far, np.inf, distance), np.where(far, own, neighbor))
 
 
 def unit_of_bonds(Z: np.ndarray, near: Neighborhood) -> str | None:
