@@ -249,6 +249,16 @@ class Domain:
             found.setdefault(f"distance {pair}", f"a {atoms}{smallest if pair in self.closest else never}")
         return found
 
+    def summary(self) -> str:
+        """Return the domain in one line, for model cards."""
+        number = len(self.formulas or ())
+        formulas = f"more than {FEW} formulas" if self.formulas is None else ", ".join(self.formulas)
+        closest = ", ".join(f"{pair} {distance:.2f}" for pair, distance in self.closest.items())
+        return (
+            f"{self.molecules} neutral singlets of at most {self.max_atoms} atoms, {formulas}"
+            f"{' only' if number == 1 else ''}; smallest distances in Ang: {closest}"
+        )
+
     def describe(self) -> dict:
         """Return the domain for people: `get_config` with what follows from it."""
         config = {key: value for key, value in self.get_config().items() if key != "example"}

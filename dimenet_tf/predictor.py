@@ -317,7 +317,7 @@ class Predictor(tf.keras.Model):
         >>> predictor = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
         >>> predicted = predictor.predict([molecule("CH3CH2OH")])
         >>> predicted["energy"].round(1), predicted["in_domain"]
-        (array([-309.9]), array([ True]))
+        (array([-310.]), array([ True]))
         """
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size} must be at least 1")

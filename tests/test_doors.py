@@ -25,6 +25,7 @@ from dimenet_tf.errors import UserError
 from dimenet_tf.md import Committee, DimeNetCalculator
 
 CASES = DATA / "cases"
+FORCES = "dimenet_pp-ethanol_xtb-forces"
 ETHANOL = molecule("CH3CH2OH")
 SERVED = ("serving_default", "flat", "edges")
 
@@ -39,7 +40,7 @@ class Answer(NamedTuple):
 
 @functools.cache
 def force_field():
-    return dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
+    return dimenet_tf.load(FORCES)
 
 
 @functools.cache
@@ -90,7 +91,7 @@ def by_bulk(atoms, there):
     for path in there.glob("*"):
         path.unlink() if path.is_file() else None
     ase.io.write(there / "in.traj", atoms)
-    predict_file("dimenet_pp-ethanol_xtb-forces", there / "in.traj", there / "out.npz")
+    predict_file(FORCES, there / "in.traj", there / "out.npz")
     return named(np.load(there / "out.npz"), atoms)
 
 
@@ -199,6 +200,39 @@ def test_each_case_in_each_door(served, tmp_path, case, door):
         assert answer is None
 
 
+FILES = {
+    # file: model, number of molecules, the refused ones with the reason; positions alone decide
+    "charges.extxyz": (FORCES, 40, {i: "has charge 1 and spin multiplicity 2" for i in range(1, 40, 2)}),
+    "outlier.extxyz": (FORCES, 40, {}),
+    "column_force.extxyz": (FORCES, 40, {}),
+    "fortran_exponent.extxyz": (FORCES, 40, {}),
+    "some_without_forces.extxyz": (FORCES, 40, {}),
+    "weights.extxyz": (FORCES, 40, {}),
+    "isolated_atoms.extxyz": (FORCES, 43, {i: "do not determine the reference energy" for i in range(3)}),
+    "qm9_raw.xyz": ("dimenet_pp-sample-U0", 1, {}),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_file_is_predicted_or_refused(tmp_path, name):
+    """By `predict` and by the command, which skips what is refused."""
+    model, count, refused = FILES[name]
+    predictor, path = dimenet_tf.load(model), CASES / name
+    predict_file(model, path, tmp_path / "out.npz", on_bad="skip")
+    written = np.load(tmp_path / "out.npz")
+    energy = written["energy" if model == FORCES else "U0"]
+    assert len(energy) == count
+    assert sorted(refused) == np.flatnonzero(np.isnan(energy)).tolist()
+    if refused:
+        first = min(refused)
+        with pytest.raises(UserError, match=f"molecule {first} .*{refused[first]}"):
+            predictor.predict(path)
+        with pytest.raises(UserError, match=f"molecule {first} .*{refused[first]}"):
+            predict_file(model, path, tmp_path / "strict.npz")
+    else:
+        np.testing.assert_allclose(energy, predictor.predict(path)["energy" if model == FORCES else "U0"], rtol=1e-9)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_no_accepted_shift_changes_an_answer(dtype):
     """From 0 to 1e9 Angstrom; 1e-4 eV and 1e-4 eV/Angstrom."""
@@ -281,7 +315,7 @@ def test_the_calculator_warns_once_and_refuses_when_asked():
 
 
 def test_bulk_marks_refuses_and_skips(tmp_path):
-    name, close = "dimenet_pp-ethanol_xtb-forces", ETHANOL.copy()
+    name, close = FORCES, ETHANOL.copy()
     close.set_distance(2, 3, 0.8, fix=0)
     frames = [ETHANOL, close, molecule("H2O")]
     ase.io.write(tmp_path / "in.extxyz", frames[:2])

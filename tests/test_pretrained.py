@@ -8,6 +8,7 @@ import dimenet_tf
 from dimenet_tf.config import data_config
 from dimenet_tf.data import Split
 from dimenet_tf.data.dataset import load_container
+from dimenet_tf.domain import Domain
 from dimenet_tf.errors import UserError
 from dimenet_tf.folders import pretrained_folders
 
@@ -34,6 +35,15 @@ def test_the_model_card_tells_the_truth(name):
         assert card["targets"][target]["unit"] == unit
         assert mae < 0.15 * card["mae_of_per_element_fit"][target]
         assert f"| {target} | {mae:.2g}"[:-1] in (FOLDERS[name] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_domain_is_that_of_the_training_molecules(name):
+    predictor = dimenet_tf.load(name)
+    config = yaml.safe_load((FOLDERS[name] / "config.yaml").read_text())
+    data = load_container(data_config(config)).select(Split.load(FOLDERS[name] / "split.npz").train)
+    assert predictor.domain == Domain.of(data, predictor.model.cutoff, predictor.domain.ranges)
+    assert f"| domain | {predictor.domain.summary()} |" in (FOLDERS[name] / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from dimenet_tf.domain import Domain
 from dimenet_tf.elements import symbols
 from dimenet_tf.md.certify import fingerprint, format_certificate
 from dimenet_tf.predictor import load
@@ -28,6 +29,7 @@ CARD = """# {name}
 | model | {model}, {hyperparameters} |
 | predicts | {targets} |
 | elements | {elements} |
+| domain | {domain} |
 | data | {source} (SHA-256 {sha}), {split} molecules; which ones: `split.npz` |
 | recipe | `config.yaml`: {steps} steps of {batch} molecules, learning rate {rate}, seed {seed} |
 | TensorFlow | {tensorflow} |
@@ -85,6 +87,7 @@ def main() -> None:
         hyperparameters=", ".join(f"{k} {model[k]}" for k in shown if k in model),
         targets=", ".join(f"{k} in {v['unit']}" for k, v in test["targets"].items()),
         elements=symbols(description["elements"]),
+        domain=Domain.from_config(description["domain"]).summary(),
         source=data["source"],
         sha=data["sha256"][:16] + "...",
         split=", ".join(f"{n} {part}" for part, n in data["split"].items()),
