@@ -286,7 +286,7 @@ class Predictor(tf.keras.Model):
 
         Parameters
         ----------
-        inputs : {"Z": (B, A) int, "R": (B, A, 3) float, Angstrom}, padded with Z = 0 behind each molecule's atoms, or
+        inputs : {"Z": (B, A) int, "R": (B, A, 3) float, Angstrom}, padded with Z = 0 after each molecule's atoms, or
             ragged, with charge and spin (B,) where they are known;
             or a `tf.data.Dataset` of such batches, or `ase.Atoms` in a list (or generator), or the name of a file:
             extended XYZ, npz with N, Z and R, or what else ASE reads

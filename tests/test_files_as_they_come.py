@@ -231,7 +231,7 @@ def test_charge_spin_and_weight_in_npz(tmp_path, layout, shape):
         lambda text: text.replace("\n", "\r\n").encode(),
         lambda text: text.replace("\n", "\r\n").encode("utf-16"),
         lambda text: text.replace("\n", "\r").encode(),
-        lambda text: text.encode("utf-8-sig") * 2,  # files behind each other
+        lambda text: text.encode("utf-8-sig") * 2,  # concatenated files
     ],
 )
 def test_byte_order_marks_and_line_ends(written, encode):

@@ -139,7 +139,7 @@ def test_outliers_are_refused_dropped_or_kept(tmp_path):
     assert [
         bad.index for bad in load_container(DataConfig(**{**config, "target": "energy"}, on_bad="drop")).dropped
     ] == [7]
-    with pytest.raises(UserError, match="data.outliers: 'drop' is none of bad, keep"):
+    with pytest.raises(UserError, match="data.outliers must be one of bad, keep; got 'drop'"):
         load_container(DataConfig(**config, outliers="drop"))
 
 

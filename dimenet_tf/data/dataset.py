@@ -217,7 +217,7 @@ def load_container(config: DataConfig) -> DataContainer:
     if config.max_atoms is not None and config.max_atoms < 1:
         raise UserError(f"data.max_atoms = {config.max_atoms} must be greater than 0, or None for no limit")
     if config.outliers not in OUTLIERS:
-        raise UserError(f"data.outliers: '{config.outliers}' is none of {', '.join(OUTLIERS)}")
+        raise UserError(f"data.outliers must be one of {', '.join(OUTLIERS)}; got '{config.outliers}'")
     checks = Checks(config.on_bad, config.max_atoms, config.target_names, config.outliers)
     if config.path is not None:
         for key in ("molecule", "fold", "filter", "cache"):

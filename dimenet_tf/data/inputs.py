@@ -41,7 +41,7 @@ def read_molecules(inputs, size: int) -> Iterator[Molecules]:
 
     Parameters
     ----------
-    inputs : {"Z": (B, A) int, "R": (B, A, 3)}, padded with Z = 0 behind each molecule's atoms, or ragged tensors or
+    inputs : {"Z": (B, A) int, "R": (B, A, 3)}, padded with Z = 0 after each molecule's atoms, or ragged tensors or
         lists; also charge and spin (multiplicity), each (B,), by the names of `charges`; a `tf.data.Dataset` of such
         batches; `ase.Atoms` in a list or another iterable; or the name of a file, see `open_stream`
     size : int
@@ -77,6 +77,8 @@ def from_padded(arrays: Mapping, size: int) -> Iterator[Molecules]:
     Z, R = _dense(arrays["Z"], "Z"), _dense(arrays["R"], "R")
     if Z.ndim != 2 or R.shape != (*Z.shape, 3):
         raise UserError(f"Z must be (molecules, atoms) and R (molecules, atoms, 3), got {Z.shape} and {R.shape}")
+    if R.dtype.kind not in "fiu":
+        raise UserError(f"positions R must be numbers, got {R.dtype}")
     Z = _whole(Z)
     charge, spin = states_of_arrays(arrays, len(Z), "predict")
     real = Z != 0
@@ -126,7 +128,7 @@ def from_atoms(atoms: Iterable, size: int) -> Iterator[Molecules]:
 
 
 def join_atoms(atoms: Sequence, first: int = 0) -> Molecules:
-    """Return some `ase.Atoms` behind each other; `first` is the number of the first one in messages.
+    """Return some `ase.Atoms` in flat arrays; `first` is the number of the first one in messages.
 
     Raises
     ------

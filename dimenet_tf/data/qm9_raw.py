@@ -9,7 +9,7 @@ from dimenet_tf.errors import UserError
 
 HARTREE = 27.211386246  # eV
 
-# columns of the second line behind "gdb N": A, B, C in GHz, then
+# columns of the second line after "gdb N": A, B, C in GHz, then
 PROPERTIES = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", "Cv")
 IN_HARTREE = ("homo", "lumo", "gap", "zpve", "U0", "U", "H", "G")
 

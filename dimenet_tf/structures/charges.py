@@ -98,8 +98,8 @@ def why_refused(
 
 def _from_info(info: Mapping, keys: tuple[str, ...], default: float) -> float:
     for key in keys:
-        value = info.get(key, default)
-        if value == default and not isinstance(value, (str, np.ndarray)):
+        value = info.get(key)
+        if value is None:
             continue
         try:
             number = float(value)
