@@ -1,7 +1,7 @@
 """Every door of a model gives the same numbers, or refuses the same structures.
 
 Doors are `predict` with arrays, `ase.Atoms`, files and `tf.data`, the predictor as a layer, bulk prediction, the ASE
-calculator, a committee's, and the three signatures of the exported model.
+calculator, a committee's, the three signatures of the exported model, and the driver of i-PI.
 """
 
 import functools
@@ -22,7 +22,8 @@ from test_serving import call, flat, with_edges
 import dimenet_tf
 from dimenet_tf.bulk import predict_file
 from dimenet_tf.errors import UserError
-from dimenet_tf.md import Committee, DimeNetCalculator
+from dimenet_tf.md import Committee, DimeNetCalculator, ipi
+from dimenet_tf.md.trajectories import Replicas, copies
 
 CASES = DATA / "cases"
 FORCES = "dimenet_pp-ethanol_xtb-forces"
@@ -391,3 +392,40 @@ def test_the_served_model_answers_garbage_with_a_reason_or_finite_numbers(served
             assert "assertion failed: [" in str(error)
         else:
             assert all(np.isfinite(np.asarray(value)).all() for value in answer.values())
+
+
+@pytest.mark.parametrize(
+    "case, options, message",
+    [
+        ("ethanol_nm.xyz", [], "as if the positions were in nm"),
+        ("ethanol_bohr.xyz", [], "as if the positions were in a0"),
+        ("ethanol_cation.extxyz", [], "has charge 1 and spin multiplicity 2"),
+        ("squeezed", ["--domain", "error"], "lies outside of the model's domain: a H-O distance of 0.8 Ang"),
+        ("squeezed", [], "no i-PI at"),  # flagged only, and nobody to connect to
+    ],
+)
+def test_the_driver_of_i_pi_checks_the_structure_before_it_connects(
+    tmp_path, monkeypatch, capsys, case, options, message
+):
+    path = CASES / case
+    if case == "squeezed":
+        atoms, path = ETHANOL.copy(), tmp_path / "squeezed.xyz"
+        atoms.set_distance(2, 3, 0.8, fix=0)
+        ase.io.write(path, atoms)
+    monkeypatch.setattr("sys.argv", ["ipi", FORCES, str(path), "--unix", "nobody-listens", *options])
+    with pytest.raises(SystemExit):
+        ipi.main()
+    assert message in capsys.readouterr().err
+
+
+def test_dynamics_of_several_copies_warns_once():
+    """What `dimenet_tf.md.spectra` runs."""
+    atoms = ETHANOL.copy()
+    atoms.set_distance(2, 3, 0.8, fix=0)
+    system = copies(atoms, 3)
+    system.calc = Replicas(force_field(), 3)
+    with pytest.warns(UserWarning, match="a H-O distance of 0.8 Ang") as record:
+        for _ in range(2):
+            system.rattle(1e-4)
+            system.get_forces()
+    assert len(record) == 1
