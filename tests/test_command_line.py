@@ -24,8 +24,8 @@ def run(*arguments, code=0) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def frames(tmp_path):
-    """Ethanol and water in motion, with words and numbers of their own."""
-    frames = [molecule(name) for name in ("CH3CH2OH", "H2O", "CH3CH2OH")]
+    """Ethanol and dimethyl ether in motion, with words and numbers of their own."""
+    frames = [molecule(name) for name in ("CH3CH2OH", "CH3OCH3", "CH3CH2OH")]
     for i, atoms in enumerate(frames):
         atoms.rattle(0.03, seed=i)
         atoms.info.update(name=f"frame{i}", weight=0.5 * i)

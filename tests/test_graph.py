@@ -100,7 +100,7 @@ def test_batch_is_the_graph_of_all_molecules_together():
         if field not in ("positions", "molecule_of_atom", "num_atoms"):
             np.testing.assert_array_equal(getattr(batch, field), getattr(whole, field), err_msg=field)
     np.testing.assert_array_equal(batch.molecule_of_atom, np.repeat([0, 1, 2, 3], sizes))
-    centered = np.concatenate([part - part.mean(axis=0) for part in parts])
+    centered = np.concatenate([part - part.mean(axis=0, dtype=np.float64) for part in parts])
     np.testing.assert_allclose(batch.positions, centered, atol=1e-6)
     assert store.sizes("triplets").sum() == len(batch.triplet_kj)
     assert store.sizes("edges").sum() == len(batch.edge_source)

@@ -407,6 +407,7 @@ def test_a_model_of_everything(tmp_path):
     )
     predicted = load(tmp_path).predict([molecule("CH3CH2OH")] * 2)
     shapes = {"energy": (2,), "dipole": (2, 3), "polarizability": (2, 3, 3), "forces": (2, 9, 3)}
+    shapes["in_domain"] = (2,)
     assert {name: values.shape for name, values in predicted.items()} == shapes
     report(load(tmp_path), trainer.dataset, RunFolder(tmp_path))
     assert (tmp_path / "plots/test_polarizability.png").stat().st_size > 10_000

@@ -26,7 +26,7 @@ ALLOWED = {
     "folders": {"errors"},
     "predictor": {"admission", "domain", "folders", "data", "graph", "models", "heads", "weights", "errors", "serving"},
     "serving": {"domain", "elements", "errors", "folders", "graph", "predictor"},
-    "bulk": {"admission", "data", "domain", "errors", "files", "folders", "predictor"},
+    "bulk": {"admission", "data", "domain", "errors", "files", "folders", "predictor", "structures"},
     "__main__": {"bulk", "cli", "domain", "elements", "errors", "predictor", "serving", "structures"},
     "interop": {"basis", "data", "heads", "predictor", "weights", "errors"},
     "plots": {"errors", "cli", "predictor", "training"},

@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,8 +60,9 @@ class Diatomic:
     units = {"energy": "eV", "forces": "eV/Ang", "dipole": "e*Ang", "polarizability": "a0^3"}  # noqa: RUF012
     stiffness, length, charge = 30.0, 1.1, 0.4  # eV/Ang^2, Ang, e
     along, across = 3.0, 1.0  # a0^3/Ang
+    domain, model = None, SimpleNamespace(cutoff=5.0)
 
-    def predict(self, inputs, batch_size=32):
+    def predict(self, inputs, batch_size=32, length_unit=None):
         vectors = inputs["R"][:, 1] - inputs["R"][:, 0]
         lengths = np.linalg.norm(vectors, axis=1)
         u = vectors / lengths[:, None]
@@ -290,7 +292,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_numbers(tmp_path, monkeypa
 
 def test_a_trajectory_that_flies_apart_is_an_error(tmp_path):
     class Broken(Diatomic):
-        def predict(self, inputs, batch_size=32):
+        def predict(self, inputs, batch_size=32, length_unit=None):
             if not np.abs(inputs["R"]).max() < 1e3:
                 raise UserError("molecule 0: a coordinate is not finite")
             return super().predict(inputs)

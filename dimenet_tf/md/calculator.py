@@ -38,11 +38,11 @@ class DimeNetCalculator(Calculator):
     energy : the target that is the energy, where the model was not trained with forces: a model of U0, say, knows
         relaxed geometries only, and its gradient means something near them at best
     precision : "float32" or "float64"; the model's where left out
+    skin : Angstrom; neighbors are searched for anew when an atom has moved by half of it
+    label, directory : of ASE's `Calculator`
     domain : "flag" to warn once of each reason why a structure lies outside of the model's domain (see
         `dimenet_tf.domain.Domain`), "error" to refuse it. The attribute `in_domain` tells whether the last structure
         lies inside; it is None for models that do not record their domain.
-    skin : Angstrom; neighbors are searched for anew when an atom has moved by half of it
-    label, directory : of ASE's `Calculator`
 
     Raises
     ------
@@ -62,9 +62,9 @@ class DimeNetCalculator(Calculator):
         energy: str | None = None,
         precision: str | None = None,
         skin: float = 0.5,
-        domain: str = "flag",
         label: str | None = None,
         directory: str = ".",
+        domain: str = "flag",
     ) -> None:
         super().__init__(label=label, directory=directory)
         if skin <= 0:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from ase import Atoms, units
+from ase.build import molecule
 
 import dimenet_tf
 from dimenet_tf.data import ethanol_xtb, sample
@@ -99,7 +100,7 @@ def test_prediction_from_the_run(finished_run):
     for i, (start, end) in enumerate(zip(ends - data.N, ends)):
         Z[i, : end - start], R[i, : end - start] = data.Z[start:end], data.R[start:end]
     result = dimenet_tf.load(folder).predict({"Z": Z, "R": R})
-    assert list(result) == ["mu"] and np.isfinite(result["mu"]).all()
+    assert list(result) == ["mu", "in_domain"] and np.isfinite(result["mu"]).all()
 
 
 def test_going_on_with_a_finished_run(finished_run):
@@ -199,8 +200,8 @@ def test_dipoles_beside_forces(tmp_path):
     assert re.search(r"^dipole +e\*Ang +[\d.]+", printed, re.MULTILINE) and "Traceback" not in printed, printed
     assert "validation MAE energy" in printed
     assert (tmp_path / "runs/1/plots/test_dipole.png").exists()
-    predicted = dimenet_tf.load(tmp_path / "runs/1").predict([Atoms("CHO", [[0, 0, 0], [0, 0, 1.1], [0, 1.1, 0]])])
-    assert predicted["dipole"].shape == (1, 3) and predicted["forces"].shape == (1, 3, 3)
+    predicted = dimenet_tf.load(tmp_path / "runs/1").predict([molecule("CH3CH2OH")])
+    assert predicted["dipole"].shape == (1, 3) and predicted["forces"].shape == (1, 9, 3)
 
 
 def test_a_force_field_of_own_data(tmp_path):
