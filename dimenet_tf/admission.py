@@ -117,11 +117,11 @@ class Admission:
 
         refuse(np.flatnonzero(N == 0), lambda m: "has no atoms")
         finite = np.isfinite(R).all(axis=1)
-        refuse(np.unique(owner[~finite]), lambda m: "has a coordinate that is not finite")
+        refuse(_molecules(owner, ~finite), lambda m: "has a coordinate that is not finite")
         known = self._is_known[np.where((Z > 0) & (Z <= MAX_Z), Z, 0)]
-        refuse(np.unique(owner[~known]), lambda m: self._unknown_elements(Z[atoms[m]]))
+        refuse(_molecules(owner, ~known), lambda m: self._unknown_elements(Z[atoms[m]]))
         charge, spin = (np.broadcast_to(values, len(N)) for values in (molecules.charge, molecules.spin))
-        odd = np.flatnonzero(~(np.isin(charge, self._charges) & np.isin(spin, self._spins)))
+        odd = np.flatnonzero(~(_is_one_of(charge, self._charges) & _is_one_of(spin, self._spins)))
         refuse(odd, lambda m: f"has {why_refused(charge[m], spin[m], self._charges, self._spins)}")
         if self.domain is not None and self.domain.has_undetermined and known.all():
             counts = np.zeros((len(N), MAX_Z + 1), np.int64)
@@ -132,7 +132,7 @@ class Admission:
             return found, None
         refuse(np.flatnonzero(too_far(N, R)), lambda m: _how_far(R[atoms[m]]))
         near = nearest(owner, centered(N, R), REACH)
-        close = np.unique(owner[near.distance < CLOSEST])
+        close = _molecules(owner, near.distance < CLOSEST)
         refuse(close, lambda m: _how_close(near.distance[atoms[m]].min()))
         neighbors = np.bincount(owner[near.distance <= self.cutoff], minlength=len(N))
         scattered = np.flatnonzero((neighbors == 0) & (N >= SCATTERED))
@@ -144,6 +144,15 @@ class Admission:
         return (
             f"contains {symbols(unknown)}, which the training data did not; this model knows {symbols(self.elements)}"
         )
+
+
+def _molecules(owner: np.ndarray, atoms: np.ndarray) -> np.ndarray:
+    """Return the molecules of the given atoms, (atoms,) bool, each once."""
+    return np.unique(owner[atoms]) if atoms.any() else owner[:0]  # mostly there are none, and `unique` is slow
+
+
+def _is_one_of(values: np.ndarray, known: Sequence[float]) -> np.ndarray:
+    return np.logical_or.reduce([values == each for each in known])
 
 
 def in_angstrom(molecules: Molecules, length_unit: str | None) -> Molecules:
