@@ -316,9 +316,10 @@ def test_two_shards_that_end_at_once(there, models, monkeypatch):
     share = run.predict_share
 
     def then_the_other(*args):
-        share(*args)
+        notes = share(*args)
         monkeypatch.setattr(run, "predict_share", share)
         assert predict_file("forces", "in.extxyz", "out.npz", piece=7, shard=(2, 2)) == f"{SOME} molecules: out.npz"
+        return notes
 
     monkeypatch.setattr(run, "predict_share", then_the_other)
     said = predict_file("forces", "in.extxyz", "out.npz", piece=7, shard=(1, 2))
