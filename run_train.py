@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from dimenet_tf.cli import check_config_files, one_line_errors, quiet_tensorflow
+from dimenet_tf.cli import check_config_files, one_line_errors, quiet_tensorflow, replace_length
 
 quiet_tensorflow()
 
@@ -34,12 +34,16 @@ def complete(config, command_name, logger):
         from dimenet_tf.config import resolve
         from dimenet_tf.errors import UserError
         from dimenet_tf.training.folder import RunFolder
+        from dimenet_tf.training.settings import with_one_length
 
         given = dict(config)
         run = given.get("run")
         if isinstance(run, str):
             if Path(run, "config.yaml").exists():
-                given = merge(RunFolder(run).read_config(), given)
+                old = RunFolder(run).read_config()
+                if isinstance(given.get("training"), dict):
+                    old["training"] = with_one_length(old["training"], given["training"])
+                given = merge(old, given)
             elif not {"model", "data", "training"} & set(given):
                 raise UserError(f"no such run: {run}; a new run of that name needs a configuration")
         resolved = resolve(given)
@@ -99,4 +103,4 @@ if __name__ == "__main__":
         signal.signal(number, lambda *_, code=code: sys.exit(code))
     with one_line_errors():
         check_config_files(sys.argv)
-    experiment.run_commandline()
+    experiment.run_commandline(replace_length(sys.argv))

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.training.settings import LENGTHS
 
 
 def quiet_tensorflow() -> None:
@@ -35,6 +36,22 @@ def _check_yaml(path: Path) -> None:
         yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def replace_length(arguments: list[str]) -> list[str]:
+    """Unset the other lengths of training where the command line sets one: it replaces that of a file or of a run.
+
+    Examples
+    --------
+    >>> replace_length(["run_train.py", "with", "own.yaml", "training.epochs=20"])
+    ['run_train.py', 'with', 'training.num_steps=None', 'training.hours=None', 'own.yaml', 'training.epochs=20']
+    """
+    first = arguments.index("with") + 1 if "with" in arguments else len(arguments)
+    options = dict(argument.partition("=")[::2] for argument in arguments[first:])
+    keys = [f"training.{key}" for key in LENGTHS]
+    if all(options.get(key, "None") == "None" for key in keys):
+        return arguments
+    return [*arguments[:first], *(f"{key}=None" for key in keys if key not in options), *arguments[first:]]
 
 
 def check_config_files(arguments: list[str]) -> None:

@@ -20,7 +20,7 @@ from dimenet_tf.models.hyperparameters import MAY_BE_ZERO, check_numbers, hyperp
 from dimenet_tf.predictor import PRECISIONS, Predictor
 from dimenet_tf.training.losses import RHO_FORCE
 from dimenet_tf.training.schedules import DECAYS
-from dimenet_tf.training.settings import TrainingConfig
+from dimenet_tf.training.settings import AUTO, SHARES, TrainingConfig, check_length, with_one_length
 
 DERIVED = ("num_targets", "num_vectors")  # hyperparameters that follow from other keys
 
@@ -52,6 +52,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(model, Mapping):
         raise UserError("model must be a section; name the architecture by model.name")
     complete = defaults(model.get("name", "dimenet"))
+    if isinstance(given.get("training"), Mapping):  # the default length is one in steps
+        complete["training"] = with_one_length(complete["training"], given["training"])
     _fill(complete, given, "")
     _check_values(complete)
     return complete
@@ -75,6 +77,8 @@ def _fill(complete: dict, given: Mapping, section: str) -> None:
             complete[key] = _checked(path, value, complete[key])
 
 
+_AUTO_PATHS = tuple(f"training.{key}" for key in SHARES)
+
 # types of the keys whose default is None or a container, which do not show it
 _TYPES = {
     "run": (str, type(None)),
@@ -88,6 +92,10 @@ _TYPES = {
     "data.units": (Mapping,),
     "data.keys": (Mapping,),
     "data.molecule": (str, type(None)),
+    "training.num_steps": (int, type(None)),
+    "training.epochs": (float, type(None)),
+    "training.hours": (float, type(None)),
+    **{path: (int, str) for path in _AUTO_PATHS},
     "training.rho_force": (float, type(None)),
     "training.weights": (Mapping,),
     "data.cache": (str, type(None)),
@@ -102,6 +110,8 @@ _TYPES = {
 
 def _checked(path: str, value: Any, default: Any) -> Any:
     types = _TYPES.get(path, (type(default),))
+    if path in _AUTO_PATHS and (isinstance(value, bool) or not isinstance(value, int)) and value != AUTO:
+        raise UserError(f"{path} must be an integer or {AUTO}; got {value!r}")
     if bool not in types and isinstance(value, bool):
         raise UserError(f"{path} = {value} must be {_names(types)}")
     if float in types and isinstance(value, (int, str)):
@@ -131,6 +141,7 @@ def _check_values(config: dict) -> None:
         raise UserError(f"precision: '{config['precision']}' is none of {', '.join(PRECISIONS)}")
     check_numbers(config["model"], MAY_BE_ZERO, "model.")
     check_numbers(config["training"], _MAY_BE_ZERO, "training.")
+    check_length(config["training"])
     for section in ("units", "keys", "heads"):
         for name, value in config["data"][section].items():
             if not isinstance(value, str):

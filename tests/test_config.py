@@ -45,6 +45,18 @@ WRONG = [
     ({"data": {"molecule": 3}}, "data.molecule = 3 must be a text or None"),
     ({"training": {"rho_force": "much"}}, "training.rho_force = 'much' must be a number or None"),
     ({"training": {"rho_force": -1}}, "training.rho_force = -1.0 must be greater than 0"),
+    ({"training": {"decay_steps": "automatic"}}, "training.decay_steps must be an integer or auto; got 'automatic'"),
+    ({"training": {"warmup_steps": 2.5}}, "training.warmup_steps must be an integer or auto; got 2.5"),
+    ({"training": {"evaluation_interval": True}}, "training.evaluation_interval must be an integer or auto; got True"),
+    ({"training": {"evaluation_interval": 0}}, "training.evaluation_interval = 0 must be greater than 0"),
+    (
+        {"training": {"num_steps": 1500, "epochs": 20}},
+        "expected one length of training, received training.num_steps = 1500 and training.epochs = 20.0; set all but",
+    ),
+    ({"training": {"epochs": 20, "hours": 2}}, "received training.epochs = 20.0 and training.hours = 2.0"),
+    ({"training": {"num_steps": None}}, "the length of training is missing: expected training.num_steps or training.e"),
+    ({"training": {"epochs": 0}}, "training.epochs = 0.0 must be greater than 0"),
+    ({"training": {"hours": "many"}}, "training.hours = 'many' must be a number or None"),
     ({"precision": "double"}, "precision: 'double' is none of"),
 ]
 

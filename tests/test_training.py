@@ -25,7 +25,8 @@ from dimenet_tf.weights import named_variables
 
 
 def configuration(name="dimenet_pp", **training) -> dict:
-    training = {"num_steps": 6, "batch_size": 8, "warmup_steps": 2, "evaluation_interval": 3, **training}
+    steps = {"num_steps": 6, "warmup_steps": 2, "decay_steps": 4_000_000, "evaluation_interval": 3}
+    training = {"batch_size": 8, **steps, **training}
     model = {"name": name, **SMALL[name]}
     if name in DIMENETS:
         model |= {"num_blocks": 1, "aggregation": "sum_first"}  # less to trace

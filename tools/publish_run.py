@@ -91,7 +91,7 @@ def main() -> None:
         source=data["source"],
         sha=data["sha256"][:16] + "...",
         split=", ".join(f"{n} {part}" for part, n in data["split"].items()),
-        steps=training["num_steps"],
+        steps=training["num_steps"] or int(folder.read_metrics()[-1]["step"]),
         batch=training["batch_size"],
         rate=training["learning_rate"],
         seed=config["seed"],

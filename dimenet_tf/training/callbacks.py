@@ -71,6 +71,23 @@ class Scalars(tf.keras.callbacks.Callback):
         self.last = now, step
 
 
+class StepTimes(tf.keras.callbacks.Callback):
+    """Times at which the steps ended, in seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    @property
+    def per_step(self) -> float:
+        """Mean time of a step, without the first one, which may include tracing; infinite if there was no other."""
+        steps = len(self.times) - 1
+        return max(self.times[-1] - self.times[0], 1e-9) / steps if steps > 0 else math.inf
+
+    def on_train_batch_end(self, batch: int, logs: dict) -> None:
+        self.times.append(time.monotonic())
+
+
 class Diverged(Exception):
     """A loss that is not finite, or absurd. Its first argument says where and how."""
 

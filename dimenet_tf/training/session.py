@@ -146,4 +146,4 @@ def introduction(trainer: Trainer, config: dict) -> list[str]:
     lines += [f"note: {note}" for note in data.notes()]
     if predictor.energy is not None and predictor.model.discontinuity:
         lines.append(f"WARNING: {predictor.model.discontinuity}")
-    return [*lines, trainer.memory_line()]
+    return [*lines, *trainer.length_lines, trainer.memory_line()]

@@ -23,6 +23,7 @@ class RunState(tf.train.experimental.PythonState):
         self.loss_sum = 0.0  # of the steps since the last validation
         self.loss_count = 0
         self.mean_before = math.inf  # of those before it
+        self.length = None  # the run's, see `Trainer`; None in checkpoints of earlier versions
 
     def on_plateau(self, loss: float, patience: int, cooldown: int, smoothing: float = 0.0) -> bool:
         """Return whether the learning rate decays after a validation of this loss, as Keras' `ReduceLROnPlateau`.

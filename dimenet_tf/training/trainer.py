@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -22,6 +24,7 @@ from dimenet_tf.training.callbacks import (
     Progress,
     SaveOften,
     Scalars,
+    StepTimes,
     StopOnSignal,
     WatchLoss,
 )
@@ -39,7 +42,7 @@ from dimenet_tf.training.optimizer import (
     steps_made,
 )
 from dimenet_tf.training.schedules import WarmupDecay
-from dimenet_tf.training.settings import TrainingConfig
+from dimenet_tf.training.settings import LENGTHS, SHARES, Length, TrainingConfig, check_length
 from dimenet_tf.training.state import RunState
 from dimenet_tf.training.step import TrainingModel
 from dimenet_tf.training.validation import Validation
@@ -52,6 +55,9 @@ MEANING = (
     *("cutoff", "int_cutoff", "global_cutoff", "envelope_exponent", "envelope", "radial_basis"),
     *("conventions", "torsion", "extensive", "forces_coupled"),
 )
+LENGTH_KEYS = (*LENGTHS, *SHARES, "batch_size", "budget")  # settings on which the length in steps depends
+MEASURED_STEPS, MEASURED_SHARE = 50, 0.02  # at most, by whose time `hours` become steps; and of the hours
+WASTED = 1e-5  # share of the learning rate below which steps hardly change a weight any more
 FITTED_BATCHES, FITTED_ATOMS = 4, 400  # at most, by whose variances GemNet's scaling factors are chosen
 
 
@@ -80,6 +86,7 @@ class Trainer:
         strategy: tf.distribute.Strategy | None = None,
     ) -> None:
         check_budget(config.batch_size, config.budget)
+        check_length(vars(config))
         if config.on_nan not in ON_NAN:
             raise UserError(f"training.on_nan: '{config.on_nan}' is none of {', '.join(ON_NAN)}")
         self.config, self.dataset, self.folder = config, dataset, folder
@@ -97,6 +104,10 @@ class Trainer:
             fit_scale_factors(self.predictor.model, self.store.batch(some).to_tensors())
         self._go_back_to_checkpoint()
         self.workers.agree_on("step of the checkpoint", self.step)
+        self.length: Length | None = None  # None until the speed of a run of `hours` is measured
+        self.speed: tuple[float, float] | None = None  # seconds of a step and of a validation, if measured
+        self.length_lines: list[str] = []
+        self._choose_length()
 
     def _make_model(self, make_predictor: Callable[[], Predictor]) -> None:
         """Make predictor, training step, optimizer and what is saved of them."""
@@ -109,13 +120,12 @@ class Trainer:
                 self.predictor, self.loss, config.max_grad_norm, config.max_grad_ratio, self.rate, self.interrupt.flag
             )
 
-            def schedule(start: float) -> WarmupDecay:
-                return WarmupDecay(
-                    start, config.warmup_steps, config.decay_steps, config.decay_rate, self.rate, config.decay
-                )
+            def schedule(start: float) -> WarmupDecay:  # its steps follow in `_use`
+                return WarmupDecay(start, 1, 1, config.decay_rate, self.rate, config.decay)
 
-            weight_decay = schedule(config.weight_decay) if config.weight_decay else None
-            self.optimizer = make_optimizer(schedule(config.learning_rate), config.ema_decay, weight_decay)
+            self.schedule = schedule(config.learning_rate)
+            self.weight_decay = schedule(config.weight_decay) if config.weight_decay else None
+            self.optimizer = make_optimizer(self.schedule, config.ema_decay, self.weight_decay)
             self.training.compile(optimizer=self.optimizer)
             checkpoint = tf.train.Checkpoint(
                 model=self.predictor.model, optimizer=self.optimizer, rate=self.rate, state=self.state
@@ -146,6 +156,121 @@ class Trainer:
             sizes={name: self.store.sizes(name) for name in config.budget or {}},
         )
 
+    def _choose_length(self) -> None:
+        """Resolve the length of the run, or take the one that its checkpoint has, and note what is to be told of it."""
+        config, known = self.config, self.state.length or {}
+        self.speed = known.get("speed")
+        before = Length(**known["steps"]) if known.get("steps") else self._length_of_earlier_version()
+        unchanged = bool(known.get("steps")) and known["settings"] == self._length_settings()
+        if unchanged:
+            length = before
+        elif config.num_steps is not None:
+            length = Length.of(config.num_steps, config)
+        elif config.epochs is not None:
+            length = Length.of(max(round(config.epochs * len(self.batches.epoch(0))), 1), config)
+        elif self.speed is not None:
+            length = Length.in_time(3600 * config.hours, *self.speed, config)
+        elif self.step == 0:
+            self.length_lines = [f"length: {config.hours:g} hours; the speed of the first steps decides their number"]
+            return
+        else:
+            raise UserError(
+                f"training.hours = {config.hours:g} needs a run that was started with training.hours, because its "
+                "speed is measured before the first step; set training.num_steps or training.epochs"
+            )
+        if before is not None and self.step:
+            self._use(before)
+            rate = learning_rate(self.optimizer)
+        self._use(length)
+        self.length_lines = [f"length: {length.summary(config)}"]
+        if length.num_steps < self.step:
+            self.length_lines.append(
+                f"length: the run has already made {self.step} steps, so it makes no further one; "
+                f"to continue, set a length of more than {self.step} steps"
+            )
+        elif before not in (None, length) and self.step:
+            self.length_lines.append(self._change_of_schedule(before, length, rate))
+        end = config.decay_rate ** (length.num_steps / length.decay_steps)
+        if config.decay == "exponential" and end < WASTED:
+            self.length_lines.append(
+                f"WARNING: training.decay_steps = {length.decay_steps}: the learning rate falls to {end:.0e} of its "
+                "start; training.decay_steps=auto follows the length"
+            )
+
+    def _change_of_schedule(self, before: Length, length: Length, rate: float) -> str:
+        """Return what another length of a run that has made steps means for its learning rate, one line."""
+        change = f"length: {length.num_steps} steps instead of {before.num_steps}"
+        if (before.warmup_steps, before.decay_steps) == (length.warmup_steps, length.decay_steps):
+            return f"{change}; the schedule of the learning rate is unchanged (decay over {length.decay_steps})"
+        new = learning_rate(self.optimizer)
+        verb = "rises" if new > rate else "falls"
+        return (
+            f"{change}; from step {self.step} on the learning rate follows the schedule of the new length "
+            f"(decay over {length.decay_steps} instead of {before.decay_steps}): it {verb} from {rate:.3g} to {new:.3g}"
+        )
+
+    def _length_settings(self) -> dict:
+        return {key: getattr(self.config, key) for key in LENGTH_KEYS}
+
+    def _length_of_earlier_version(self) -> Length | None:
+        """Return the length of a run whose checkpoints do not have it: its configuration has the numbers."""
+        if not self.step or not self.folder.config_file.exists():
+            return None
+        training = self.folder.read_config().get("training", {})
+        numbers = {key: training.get(key) for key in ("num_steps", *SHARES)}
+        return Length(**numbers) if all(isinstance(number, int) for number in numbers.values()) else None
+
+    def _use(self, length: Length) -> None:
+        """Set length and schedules."""
+        self.length = length
+        for schedule in (self.schedule, self.weight_decay):
+            if schedule is not None:
+                schedule.warmup_steps, schedule.decay_steps = length.warmup_steps, length.decay_steps
+        self.training.train_function = None  # a step that is traced already has the former numbers
+
+    def _measure(self) -> None:
+        """Fix the number of steps of a run of `hours` from its speed; the steps that are made for it are undone."""
+        start, config = time.monotonic(), self.config
+        self._use(Length.of(1_000_000, config))  # for the measured steps only
+        seconds = 3600 * config.hours
+        first, per_step = self._time_steps(4)
+        number = min(max(MEASURED_SHARE * seconds / per_step, 4), MEASURED_STEPS)
+        if not self._is_stopped():
+            _, per_step = self._time_steps(int(number))
+        per_validation = 0.0
+        check = None if self.workers.several else self.interrupt.check
+        with contextlib.suppress(Interrupted):
+            self.validation.run(self.predictor, self.optimizer, check)  # traces
+            before = time.monotonic()
+            self.validation.run(self.predictor, self.optimizer, check)
+            per_validation = self.workers.of_chief(time.monotonic() - before)
+        self._go_back_to_checkpoint()
+        self.length = None
+        self.workers.agree_on("step to start from", self.step)  # all have read the checkpoint that `_save` replaces
+        if self._is_stopped():
+            return
+        # the step is traced once more
+        left = self.workers.of_chief(max(seconds - (time.monotonic() - start) - first, 0.0))
+        self.speed = per_step, per_validation
+        self._use(Length.in_time(left, *self.speed, config))
+        self._save()
+        self.workers.print(
+            f"length: {config.hours:g} hours at {per_step:.3g} s for a step and {per_validation:.3g} s for a "
+            f"validation: {self.length.summary(config)}"
+        )
+
+    def _time_steps(self, number: int) -> tuple[float, float]:
+        """Make steps from the first one on; return the seconds until the first was made, and those of one more."""
+        clock, start = StepTimes(), time.monotonic()
+        data = self._training_data(0)
+        self.training.fit(data, steps_per_epoch=number, verbose=0, callbacks=[clock, self.interrupt])
+        return clock.times[0] - start, self.workers.of_chief(clock.per_step)
+
+    def _is_stopped(self) -> bool:
+        """Return whether a signal has asked for the end of the session."""
+        # of several workers one that stopped by itself would leave the others waiting for it
+        return self.interrupt.agreed if self.workers.several else self.interrupt.signal is not None
+
     @property
     def step(self) -> int:
         """Training steps made so far, in all sessions of the run."""
@@ -165,6 +290,10 @@ class Trainer:
         with self.interrupt:
             self._forget_what_comes_again()
             self.save_first()
+            if self.length is None:
+                self._measure()
+                if self.length is None:
+                    return self.interrupt.signal
             while True:
                 try:
                     return self._train()
@@ -183,10 +312,10 @@ class Trainer:
             self._save()
 
     def _train(self) -> int | None:
-        config, interrupt = self.config, self.interrupt
+        config, interrupt, length = self.config, self.interrupt, self.length
         with (
             contextlib.closing(self._writer()) as writer,
-            Progress(self.step, config.num_steps, silent=not self.workers.is_chief) as progress,
+            Progress(self.step, length.num_steps, silent=not self.workers.is_chief) as progress,
         ):
             callbacks = [
                 WatchLoss(self.optimizer, self.state),
@@ -196,9 +325,9 @@ class Trainer:
                 interrupt,
             ]
             while not self._is_over():
-                interval = config.evaluation_interval
-                until = min((self.step // interval + 1) * interval, config.num_steps)
-                if self.state.validated < self.step and (self.step % interval == 0 or self.step >= config.num_steps):
+                interval = length.evaluation_interval
+                until = min((self.step // interval + 1) * interval, length.num_steps)
+                if self.state.validated < self.step and (self.step % interval == 0 or self.step >= length.num_steps):
                     until = self.step  # the last session was ended when it should have validated
                 if self.step < until:
                     steps = until - self.step
@@ -210,9 +339,7 @@ class Trainer:
                         self._validate(progress, writer)
                 writer.flush()  # what is logged of steps up to a checkpoint is not lost
                 self._save()
-                # of several workers one that stopped by itself would leave the others waiting for it
-                stop = interrupt.agreed if self.workers.several else interrupt.signal is not None
-                if stop and not self._is_over():
+                if self._is_stopped() and not self._is_over():
                     return interrupt.signal
         return None
 
@@ -221,7 +348,7 @@ class Trainer:
         patience = self.config.patience
         if patience is not None and self.state.stale >= patience:
             return True
-        return self.step >= self.config.num_steps and self.state.validated >= self.step
+        return self.step >= self.length.num_steps and self.state.validated >= self.step
 
     def _writer(self) -> tf.summary.SummaryWriter:
         if not self.workers.is_chief:
@@ -229,6 +356,8 @@ class Trainer:
         return tf.summary.create_file_writer(str(self.folder.tensorboard))
 
     def _save(self) -> None:
+        steps = dataclasses.asdict(self.length) if self.length else None
+        self.state.length = {"settings": self._length_settings(), "steps": steps, "speed": self.speed}
         if self.workers.is_chief:
             self.checkpoints.save(self.step)
 
@@ -308,7 +437,7 @@ class Trainer:
         progress.show_validation(errors.summary())
         with writer.as_default(step=self.step):
             errors.write_summary()
-            interval = config.histogram_interval * config.evaluation_interval
+            interval = config.histogram_interval * self.length.evaluation_interval
             if interval and self.step % interval == 0:
                 for name, variable in named_variables(self.validation.averaged.model).items():
                     tf.summary.histogram(f"weights/{name}", variable)

@@ -107,6 +107,9 @@ def test_going_on_with_a_finished_run(finished_run):
     folder, _ = finished_run
     printed = run("run_train.py", "with", f"run={folder}", "training.num_steps=8", cwd=folder)
     assert "going on from step 6" in printed and "8/8" in printed
+    assert "length: 8 steps instead of 6; from step 6 on the learning rate follows" in printed
+    printed = run("run_train.py", "with", f"run={folder}", "training.epochs=0.05", cwd=folder)
+    assert "length: 10 steps = 0.05 epochs (auto: decay over 10; set: warm-up 2, validation every 3)" in printed
     other = run("run_train.py", "with", f"run={folder}", "data.target=gap", cwd=folder, code=2)
     assert other.startswith("error: ") and "data.target" in other
     double = run("run_train.py", "with", f"run={folder}", "precision=float64", cwd=folder, code=2)
