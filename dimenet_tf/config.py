@@ -15,9 +15,9 @@ from dimenet_tf.domain import Domain
 from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.graph import GraphStore
 from dimenet_tf.heads import Dipole, DipoleMagnitude, Head, choose_heads
-from dimenet_tf.models import MODELS
-from dimenet_tf.models.hyperparameters import MAY_BE_ZERO, check_numbers, hyperparameters
-from dimenet_tf.predictor import PRECISIONS, Predictor
+from dimenet_tf.models import MODELS, PRECISIONS, find_model, unknown_hyperparameter
+from dimenet_tf.models.hyperparameters import MAY_BE_ZERO, check_numbers, check_type, hyperparameters
+from dimenet_tf.predictor import Predictor
 from dimenet_tf.training.losses import RHO_FORCE
 from dimenet_tf.training.schedules import DECAYS
 from dimenet_tf.training.settings import AUTO, SHARES, TrainingConfig, check_length, with_one_length
@@ -27,8 +27,7 @@ DERIVED = ("num_targets", "num_vectors")  # hyperparameters that follow from oth
 
 def defaults(model_name: str = "dimenet") -> dict[str, Any]:
     """Return the complete default configuration for a model."""
-    if model_name not in MODELS:
-        raise unknown_name("model.name", str(model_name), MODELS)
+    model_name = find_model(model_name, "model.name")
     model = {k: v for k, v in hyperparameters(MODELS[model_name]).items() if k not in (*DERIVED, "seed")}
     return {
         "seed": 42,
@@ -52,6 +51,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(model, Mapping):
         raise UserError("model must be a section; name the architecture by model.name")
     complete = defaults(model.get("name", "dimenet"))
+    if "name" in model:
+        given = {**given, "model": {**model, "name": complete["model"]["name"]}}
     if isinstance(given.get("training"), Mapping):  # the default length is one in steps
         complete["training"] = with_one_length(complete["training"], given["training"])
     _fill(complete, given, "")
@@ -63,9 +64,8 @@ def _fill(complete: dict, given: Mapping, section: str) -> None:
     for key, value in given.items():
         path = f"{section}.{key}" if section else key
         if key not in complete:
-            owners = [name for name, model in MODELS.items() if section == "model" and key in hyperparameters(model)]
-            if owners and key not in DERIVED:
-                raise UserError(f"'{path}' is a key of {', '.join(owners)}; {complete['name']} has none of that name")
+            if section == "model" and key not in DERIVED:
+                raise unknown_hyperparameter(complete["name"], key, complete, "model.")
             everywhere = [f"{s}.{k}" for s in ("model", "data", "training") for k in defaults()[s]]
             known = [f"{section}.{k}" for k in complete] if section else [*complete, *everywhere]
             raise unknown_name("key", path, known)
@@ -109,27 +109,9 @@ _TYPES = {
 
 
 def _checked(path: str, value: Any, default: Any) -> Any:
-    types = _TYPES.get(path, (type(default),))
     if path in _AUTO_PATHS and (isinstance(value, bool) or not isinstance(value, int)) and value != AUTO:
         raise UserError(f"{path} must be an integer or {AUTO}; got {value!r}")
-    if bool not in types and isinstance(value, bool):
-        raise UserError(f"{path} = {value} must be {_names(types)}")
-    if float in types and isinstance(value, (int, str)):
-        try:
-            return float(value)  # YAML reads 1e-3 as text
-        except ValueError:
-            pass
-    if not isinstance(value, types):
-        raise UserError(f"{path} = {value!r} must be {_names(types)}")
-    if isinstance(value, Mapping):
-        return dict(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _names(types: tuple) -> str:
-    words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", list: "a list"}
-    words |= {Mapping: "a mapping", type(None): "None"}
-    return " or ".join(dict.fromkeys(words[t] for t in types if t is not tuple))
+    return check_type(path, value, _TYPES.get(path, (type(default),)))
 
 
 # numbers of the section training that may be 0; all others must be greater

@@ -158,6 +158,9 @@ class Domain:
         for name, value in (("limits", limits), ("undetermined", undetermined), ("known", known)):
             object.__setattr__(self, f"_{name}", value)
 
+    def __repr__(self) -> str:
+        return f"Domain({self.summary()})"
+
     @property
     def has_undetermined(self) -> bool:
         """Whether there are compositions of the trained elements whose reference energy the data do not determine."""

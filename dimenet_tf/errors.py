@@ -16,7 +16,7 @@ class UserError(ValueError):
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
     """Make the error for a name that is not among the known ones, with the closest right one."""
     known = [str(k) for k in known]
-    same = [k for k in known if k.lower() == name.lower()]
-    close = same or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    lower = {k.lower(): k for k in reversed(known)}
+    close = [lower[k] for k in difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)]
     hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
     return UserError(f"unknown {what} '{name}'; {hint}")

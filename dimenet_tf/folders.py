@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dimenet_tf.elements import symbols
 from dimenet_tf.errors import UserError
 
 DESCRIPTION, WEIGHTS = "predictor.json", "weights.h5"
@@ -28,6 +30,47 @@ def pretrained_folders() -> dict[str, Path]:
     # installed inside the package, beside it in a source tree
     roots = [root for root in (package / "pretrained", package.parent / "pretrained") if root.is_dir()]
     return {path.parent.name: path.parent for root in roots for path in sorted(root.glob(f"*/{DESCRIPTION}"))}
+
+
+def pretrained_models() -> dict[str, str]:
+    """Return what each model predicts that comes with the library, one line by name; `dimenet_tf.load` takes the names.
+
+    Examples
+    --------
+    >>> import dimenet_tf
+    >>> dimenet_tf.pretrained_models()["dimenet_pp-ethanol_xtb-forces"]
+    'dimenet_pp: energy in eV, forces in eV/Ang; H, C, O'
+    """
+    lines = {}
+    for name, folder in pretrained_folders().items():
+        description = json.loads((folder / DESCRIPTION).read_text())
+        head = description["head"]
+        if isinstance(head, Mapping):  # of format 1
+            units = dict(zip(head["targets"], head["units"]))
+        else:
+            units = {part["target"]: part["unit"] for part in head}
+        if description.get("energy") is not None:
+            units["forces"] = "eV/Ang"
+        lines[name] = describe_predictor(description["model"]["name"], units, description["elements"])
+    return lines
+
+
+def describe_predictor(model_name: str, units: Mapping[str, str], elements: Sequence[int]) -> str:
+    """Return one line about a predictor.
+
+    Parameters
+    ----------
+    model_name : a key of `MODELS`
+    units : unit of each property by name; empty where it is not known
+    elements : atomic numbers
+
+    Examples
+    --------
+    >>> describe_predictor("painn", {"energy": "eV", "index": ""}, [1, 6])
+    'painn: energy in eV, index; H, C'
+    """
+    properties = [f"{name} in {unit}" if unit else name for name, unit in units.items()]
+    return f"{model_name}: {', '.join(properties)}; {symbols(elements)}"
 
 
 def places(folder: Path) -> tuple[Path, ...]:

@@ -59,6 +59,9 @@ class PropertyHead:
     def __init__(self, target: str, unit: str, scale: float = 1.0) -> None:
         self.target, self.unit, self.scale = target, unit, float(scale)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.target!r}, {self.unit!r}, scale={self.scale:g})"
+
     @property
     def name(self) -> str:
         """Its key in `HEADS`."""
@@ -205,6 +208,9 @@ class Head:
         self.columns = Columns({part.target: part.shape for part in self.parts})
         self.with_vector = [part.target for part in self.parts if part.vector]
         self.scalars = [*(part.target for part in self.parts if not part.vector), *self.with_vector]
+
+    def __repr__(self) -> str:
+        return f"Head({self.parts})"
 
     def __getitem__(self, target: str) -> PropertyHead:
         """Return the head of a target."""

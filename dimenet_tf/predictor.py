@@ -17,15 +17,14 @@ from dimenet_tf.admission import Admission
 from dimenet_tf.data.inputs import read_molecules
 from dimenet_tf.domain import Domain, DomainWatch
 from dimenet_tf.errors import UserError
-from dimenet_tf.folders import DESCRIPTION, WEIGHTS, find_predictor, read_description
+from dimenet_tf.folders import DESCRIPTION, WEIGHTS, describe_predictor, find_predictor, read_description
 from dimenet_tf.graph import Graph, GraphStore, graph_signature, ingraph
 from dimenet_tf.heads import Head, check_energy
-from dimenet_tf.models import MODELS, build_model
+from dimenet_tf.models import MODELS, PRECISIONS, build_model, find_model
 from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.weights import load_weights, save_weights
 
 FORMAT = 2  # 1 had sums of scalars only, see `Head.from_config`
-PRECISIONS = ("float32", "float64", "mixed_bfloat16")
 OPTIONS = ("aggregation", "recompute")  # hyperparameters that change no number
 MEMORY = 4e9  # bytes that a batch may keep for its gradient before it is made smaller than it was asked for
 Array = Union[np.ndarray, tf.Tensor]
@@ -87,7 +86,7 @@ class Predictor(tf.keras.Model):
         if energy is not None:
             check_energy(head, energy)
         self.precision = dtype
-        self.model_name = model_name
+        self.model_name = find_model(model_name)
         self.model = build_model(model_name, dtype=dtype, **hyperparameters)
         self.head = head
         self.elements = sorted(int(z) for z in elements)
@@ -98,6 +97,10 @@ class Predictor(tf.keras.Model):
         signature = graph_signature(self.dtype, self.model.needs)
         self.graph_function = tf.function(self._compute_with_domain, input_signature=[signature])
         self._curvature = tf.function(self._curvature_along, input_signature=[signature, signature.positions])
+
+    def __repr__(self) -> str:
+        what = describe_predictor(self.model_name, self.units, self.elements)
+        return f"Predictor({what}; {self.count_params()} parameters; {self.precision})"
 
     def call(self, inputs: Mapping[str, tf.Tensor], max_atoms: int = 1000) -> dict[str, tf.Tensor]:
         """Predict zero-padded molecules with TensorFlow alone.

@@ -23,7 +23,7 @@ ALLOWED = {
     "domain": {"data", "elements", "errors", "graph", "layers", "structures"},
     "admission": {"data", "domain", "elements", "errors", "structures"},
     "files": set(),
-    "folders": {"errors"},
+    "folders": {"elements", "errors"},
     "predictor": {"admission", "domain", "folders", "data", "graph", "models", "heads", "weights", "errors", "serving"},
     "serving": {"domain", "elements", "errors", "folders", "graph", "predictor"},
     "bulk": {"admission", "data", "domain", "errors", "files", "folders", "predictor", "structures"},

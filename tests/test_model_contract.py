@@ -378,7 +378,7 @@ def test_wrong_choices_are_named():
         for key in set(choices) & set(hyperparameters(MODELS[name])):
             with pytest.raises(ValueError, match=f"{key}: 'nonsense'"):
                 build_model(name, **{key: "nonsense"})
-    with pytest.raises(ValueError, match=r"model.name: 'dimnet'"):
+    with pytest.raises(UserError, match="unknown model 'dimnet'; did you mean 'dimenet'"):
         build_model("dimnet")
 
 

@@ -2,7 +2,7 @@
 
 from dimenet_tf.data.checks import Checks
 from dimenet_tf.data.container import DataContainer
-from dimenet_tf.data.dataset import DataConfig, Dataset, load_dataset
+from dimenet_tf.data.dataset import DataConfig, Dataset, datasets, load_dataset
 from dimenet_tf.data.embedded import ethanol_xtb, sample
 from dimenet_tf.data.readers import from_atoms, read_file
 from dimenet_tf.data.splits import Split, random_split
@@ -13,6 +13,7 @@ __all__ = [
     "DataContainer",
     "Dataset",
     "Split",
+    "datasets",
     "ethanol_xtb",
     "from_atoms",
     "load_dataset",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,12 +13,20 @@ from dimenet_tf.data.checks import STRICT, Bad, Checks, bad_data, find_bad, find
 from dimenet_tf.data.lookup import missing_target
 from dimenet_tf.data.properties import find_property
 from dimenet_tf.data.splits import Split
-from dimenet_tf.elements import MAX_Z, hill
+from dimenet_tf.elements import MAX_Z, hill, symbols
 from dimenet_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+SHOWN = 12  # targets in a container's `repr`
 
 
 class DataContainer:
     """A data set: molecules with ids and target properties.
+
+    `len` is the number of molecules. Indexing with an integer and iteration give molecules as `ase.Atoms`, see
+    `to_atoms`; indexing with a slice, an array of integers or a mask gives a data set, see `select`.
 
     Parameters
     ----------
@@ -48,6 +57,15 @@ class DataContainer:
     set_aside : (atoms,) int, where these were in the file or the arrays
     notes : remarks of the reader, one line each: what the file holds that is not used, or was read as something else
     found : what the file holds, by name, each with its shape or type in words
+
+    Examples
+    --------
+    >>> from dimenet_tf.data import sample
+    >>> data = sample()
+    >>> data[:10]
+    DataContainer(embedded sample: 10 molecules; H, C, N, O, F; mu, alpha, homo, lumo, gap, zpve, U0, U, H, G, Cv)
+    >>> data[0].get_chemical_formula(), round(data[0].info["U0"], 2)
+    ('CH4', -20.77)
     """
 
     dropped: Sequence[Bad] = ()
@@ -156,6 +174,64 @@ class DataContainer:
 
     def __len__(self) -> int:
         return len(self.N)
+
+    def __repr__(self) -> str:
+        names = [*self.targets][:SHOWN] + ["..."] * (len(self.targets) > SHOWN)
+        parts = [f"{self.source}: {len(self)} molecules", symbols(self.elements), ", ".join(names) or "no targets"]
+        return f"DataContainer({'; '.join(part for part in parts if part)})"
+
+    def __getitem__(self, index) -> Atoms | DataContainer:
+        """Return one molecule, or the data set of several; see `to_atoms` and `select`."""
+        if isinstance(index, slice):
+            return self.select(np.arange(len(self))[index])
+        array = np.asarray(index)
+        if array.shape == (len(self),) and array.dtype == bool:
+            return self.select(np.flatnonzero(array))
+        if array.ndim > 1 or (array.size and array.dtype.kind not in "iu"):
+            kind = f"an array of {array.dtype} {array.shape}" if array.ndim else repr(index)
+            raise TypeError(
+                f"a data set is indexed by an integer, a slice, an array of integers or a mask of {len(self)}; "
+                f"got {kind}"
+            )
+        wrong = array[(array < -len(self)) | (array >= len(self))]
+        if wrong.size:
+            raise IndexError(f"{self.source}: there is no molecule {wrong.flat[0]}, only {len(self)} molecules")
+        return self.select(array) if array.ndim else next(self._atoms([int(array)]))
+
+    def __iter__(self) -> Iterator[Atoms]:
+        return self._atoms(range(len(self)))
+
+    def to_atoms(self) -> list[Atoms]:
+        """Return the molecules as `ase.Atoms`, as `from_atoms` reads them.
+
+        `energy` and `forces` are results of a `SinglePointCalculator`; other targets and the id are in `info`, as are
+        `charge`, `spin` and `weight` where they are not 0, 1 and 1. Values that a molecule lacks are left out.
+        `from_atoms(atoms, keys={"weight": "weight"})` reads the weights back.
+        """
+        return list(self)
+
+    def _atoms(self, molecules: Iterable[int]) -> Iterator[Atoms]:
+        from ase import Atoms  # slow to import
+        from ase.calculators.singlepoint import SinglePointCalculator
+
+        last = np.cumsum(self.N)
+        for molecule in molecules:
+            rows = slice(last[molecule] - self.N[molecule], last[molecule])
+            atoms = Atoms(self.Z[rows], self.R[rows])
+            values = {}
+            for name, of_all in self.targets.items():
+                value = of_all[rows if find_property(name).per_atom else molecule]
+                if np.isfinite(value).any():
+                    values[name] = value.copy() if value.ndim else float(value)
+            results = {name: values.pop(name) for name in ("energy", "forces") if name in values}
+            if results:
+                atoms.calc = SinglePointCalculator(atoms, **results)
+            for name, usual in (("charge", 0), ("spin", 1), ("weight", 1)):
+                value = float(getattr(self, name)[molecule])
+                if value != usual:
+                    values[name] = value
+            atoms.info.update(values, id=self.id[molecule].item())
+            yield atoms
 
     @property
     def elements(self) -> list[int]:

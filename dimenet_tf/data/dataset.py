@@ -31,7 +31,28 @@ DATASETS = {
     "md17_ccsd": lambda config, checks: trajectories.md17_ccsd(config.molecule, config.cache, checks),
     "coll": lambda config, checks: trajectories.coll(config.cache, checks),
 }
+ABOUT = {
+    "sample": "2000 relaxed molecules of H, C, N, O, F with 11 of QM9's properties by GFN2-xTB; embedded",
+    "ethanol_xtb": "2000 frames of ethanol at 500 K: energy, forces, dipole, polarizability by GFN2-xTB; embedded",
+    "qm9": "QM9, 130831 relaxed molecules of H, C, N, O, F with 12 properties by B3LYP; downloaded",
+    "md17": "MD17, frames of a small molecule (data.molecule) with energy and forces by PBE+vdW-TS; downloaded",
+    "rmd17": "revised MD17 with five splits (data.fold), energy and forces by PBE/def2-SVP; downloaded",
+    "md17_ccsd": "MD17@CCSD(T), frames of a small molecule (data.molecule) with energy and forces; downloaded",
+    "coll": "COLL, collisions of small organic molecules with energy and forces by revPBE-D3; downloaded",
+}
 SPLITS = ("auto", "given", "random")
+
+
+def datasets() -> dict[str, str]:
+    """Return the data sets that the library knows, one line by name; the names are values of `data.name`.
+
+    Examples
+    --------
+    >>> import dimenet_tf
+    >>> list(dimenet_tf.datasets())
+    ['sample', 'ethanol_xtb', 'qm9', 'md17', 'rmd17', 'md17_ccsd', 'coll']
+    """
+    return dict(ABOUT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +125,14 @@ class Dataset:
     kinds: list[Property]
     has_forces: bool = False
     """The forces are learned as well, as the negative gradient of `energy`."""
+
+    def __repr__(self) -> str:
+        units = [f"{name} in {kind.unit}" if kind.unit else name for name, kind in zip(self.names, self.kinds)]
+        targets = ", ".join([*units, *["forces in eV/Ang"] * self.has_forces])
+        train, valid, test = map(len, self.split)
+        return (
+            f"Dataset({self.container.source}: {targets}; {train} training, {valid} validation, {test} test molecules)"
+        )
 
     @functools.cached_property
     def columns(self) -> Columns:

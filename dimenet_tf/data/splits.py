@@ -17,6 +17,9 @@ class Split(NamedTuple):
     valid: np.ndarray
     test: np.ndarray
 
+    def __repr__(self) -> str:
+        return f"Split({', '.join(f'{len(part)} {name}' for name, part in self._asdict().items())})"
+
     def check(self, num_molecules: int, source: str) -> None:
         """Raise a UserError unless every part has molecules, all exist, and none is in two parts or twice in one."""
         for name, part in self._asdict().items():

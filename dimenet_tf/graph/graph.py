@@ -56,6 +56,13 @@ class Graph(NamedTuple):
     triplet_ji: OptionalArray = ()
     """(triplets,) int32, ascending: edge j -> i of triplet t. `()` if not made."""
 
+    def __repr__(self) -> str:
+        parts = {name: array for name, array in self._asdict().items() if hasattr(array, "shape") and name != "cutoff"}
+        shapes = [f"{name} {tuple(array.shape)}" for name, array in parts.items()]
+        if not tf.is_symbolic_tensor(self.cutoff) and not isinstance(self.cutoff, tf.TypeSpec):
+            shapes.append(f"cutoff {float(self.cutoff):g} Ang")
+        return f"Graph({', '.join(shapes)})"
+
     def to_tensors(self) -> Graph:
         """Return the graph with NumPy arrays converted to tensors; fields that were not made stay `()`."""
         return tf.nest.map_structure(tf.convert_to_tensor, self)

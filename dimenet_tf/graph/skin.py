@@ -34,6 +34,9 @@ class SkinList:
         self._near = None  # which of the pairs found then were in the last graph
         self._graph = None
 
+    def __repr__(self) -> str:
+        return f"SkinList({len(self.Z)} atoms; cutoff {self.cutoff:g} Ang, skin {self.skin:g} Ang; {self.dtype})"
+
     def graph(self, R: np.ndarray) -> Graph:
         """Return the graph for positions R, (atoms, 3), Angstrom.
 

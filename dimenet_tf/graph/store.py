@@ -64,6 +64,11 @@ class GraphStore:
             kj, ji = find_triplets(source, target, reverse, len(positions))
         return source, target, reverse, kj, ji
 
+    def __repr__(self) -> str:
+        sizes = f"{len(self)} molecules, {self._atom[-1]} atoms, {self._edge[-1]} edges"
+        needs = "".join(f", {name}" for name in sorted(self.needs))
+        return f"GraphStore({sizes}{needs}; cutoff {self.cutoff:g} Ang; {self.dtype})"
+
     def __len__(self) -> int:
         return len(self.num_atoms)
 

@@ -88,6 +88,9 @@ class DimeNetCalculator(Calculator):
         self._columns = force_field.head.columns
         self._compute = force_field.graph_function.get_concrete_function()  # traced here, once and for all sizes
 
+    def __repr__(self) -> str:
+        return f"DimeNetCalculator({self.force_field})"
+
     def __deepcopy__(self, memo: dict) -> DimeNetCalculator:
         """Return a calculator of the same force field, which never changes, for other atoms."""
         return DimeNetCalculator(self.force_field, skin=self.skin, domain=self.watch.action)

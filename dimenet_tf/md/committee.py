@@ -70,6 +70,10 @@ class Committee:
         signature = graph_signature(self.dtype, self.model.needs)
         self.graph_function = tf.function(self._mean_and_spread, input_signature=[signature])
 
+    def __repr__(self) -> str:
+        factor = "not fitted" if self.factor is None else f"{self.factor:.3g}"
+        return f"Committee({len(self.members)} members, factor {factor}; member 0: {self.members[0]})"
+
     def predict_graph(self, graph: Graph) -> tuple[Prediction, Spread]:
         """Return the mean and the spread of the members' predictions; see `Predictor.predict_graph`."""
         self.model.check_graph(graph)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import tensorflow as tf
 
+from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.models.dimenet import DimeNet
 from dimenet_tf.models.dimenet_pp import DimeNetPP
 from dimenet_tf.models.dpgn import DPGN
 from dimenet_tf.models.gemnet import GemNet
+from dimenet_tf.models.hyperparameters import check_type
+from dimenet_tf.models.hyperparameters import hyperparameters as defaults_of
 from dimenet_tf.models.painn import PaiNN
 from dimenet_tf.models.spherenet import SphereNet
 
@@ -20,22 +25,96 @@ MODELS: dict[str, type[tf.keras.Model]] = {
     "spherenet": SphereNet,
 }
 
+PRECISIONS = ("float32", "float64", "mixed_bfloat16")
+
+
+def find_model(name: str, what: str = "model") -> str:
+    """Return the key of `MODELS` that a name stands for; case, hyphens and underscores do not matter.
+
+    Parameters
+    ----------
+    name : str
+    what : what the name is of, for the error
+
+    Raises
+    ------
+    UserError
+        For an unknown name; names the closest one.
+
+    Examples
+    --------
+    >>> find_model("DimeNet++"), find_model("PaiNN"), find_model("dimenet-pp")
+    ('dimenet_pp', 'painn', 'dimenet_pp')
+    """
+    known = {_plain(key): key for key in MODELS}
+    if _plain(str(name)) not in known:
+        raise unknown_name(what, str(name), MODELS)
+    return known[_plain(str(name))]
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower().replace("+", "p") if letter not in "-_ ")
+
+
+def unknown_hyperparameter(model: str, key: str, known: Iterable[str], section: str = "") -> UserError:
+    """Make the error for a key that a model does not have: the models that have it, or the closest key.
+
+    Parameters
+    ----------
+    model : a key of `MODELS`
+    key : the unknown one
+    known : keys that the model takes
+    section : what stands before a key in messages: "model." for those of a configuration
+    """
+    have = [name for name, kind in MODELS.items() if key in defaults_of(kind)]
+    if have and model not in have:
+        return UserError(f"'{section}{key}' is a key of {', '.join(have)}; {model} has none of that name")
+    what = "key" if section else f"hyperparameter of {model}"
+    return unknown_name(what, f"{section}{key}", [f"{section}{other}" for other in known])
+
 
 def build_model(name: str, dtype: str = "float32", **hyperparameters) -> tf.keras.Model:
     """Make a model with its weights.
 
     Parameters
     ----------
-    name : a key of `MODELS`
+    name : a key of `MODELS`, or another spelling of it: "DimeNet++", "PaiNN", "dimenet-pp"
     dtype : "float32", "float64" or "mixed_bfloat16"
     **hyperparameters : the model's constructor arguments
 
     Returns
     -------
     Keras model, `model(graph) -> AtomOutputs`
+
+    Raises
+    ------
+    UserError
+        For an unknown name or hyperparameter (names the closest one), and for values of another type or out of range.
+
+    Examples
+    --------
+    >>> import dimenet_tf
+    >>> model = dimenet_tf.build_model("DimeNet++", emb_size=64, num_blocks=3)
+    >>> model.count_params()
+    1017606
+    >>> dimenet_tf.build_model("PaiNN", embsize=64)
+    Traceback (most recent call last):
+        ...
+    dimenet_tf.errors.UserError: unknown hyperparameter of painn 'embsize'; did you mean 'emb_size'?
     """
-    if name not in MODELS:
-        raise ValueError(f"model.name: '{name}' is none of {', '.join(MODELS)}")
-    model = MODELS[name](dtype=dtype, **hyperparameters)
-    model.make_weights()
+    name = find_model(name)
+    if dtype not in PRECISIONS:
+        raise UserError(f"dtype must be one of {', '.join(PRECISIONS)}; got {dtype!r}")
+    known = defaults_of(MODELS[name])
+    for key, value in hyperparameters.items():
+        if key not in known:
+            raise unknown_hyperparameter(name, key, known)
+        hyperparameters[key] = check_type(key, value, (type(known[key]),))
+    try:
+        model = MODELS[name](dtype=dtype, **hyperparameters)
+        model.make_weights()
+    except ValueError as error:
+        if str(error).split(":")[0] not in known:
+            raise
+        raise UserError(str(error)) from None  # a hyperparameter that is none of its choices
     return model

@@ -32,6 +32,40 @@ def check_numbers(values: Mapping[str, object], may_be_zero: Container[str], sec
             raise UserError(f"{section}{key} = {value} must be {bound} 0")
 
 
+WORDS = {int: "an integer", float: "a number", str: "a text", bool: "true or false", list: "a list"}
+WORDS |= {Mapping: "a mapping", type(None): "None"}
+
+
+def check_type(key: str, value: object, types: tuple[type, ...]) -> object:
+    """Return a value of one of some types: numbers in text (YAML reads 1e-3 as text) as floats, tuples as lists.
+
+    Raises
+    ------
+    UserError
+        For a value of another type; names the key.
+
+    Examples
+    --------
+    >>> check_type("cutoff", 5, (float,)), check_type("learning_rate", "1e-3", (float,))
+    (5.0, 0.001)
+    """
+    expected = " or ".join(dict.fromkeys(WORDS[t] for t in types if t is not tuple))
+    if isinstance(value, np.generic):
+        value = value.item()
+    if bool not in types and isinstance(value, bool):
+        raise UserError(f"{key} = {value} must be {expected}")
+    if float in types and isinstance(value, (int, str)):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if not isinstance(value, types):
+        raise UserError(f"{key} = {value!r} must be {expected}")
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
 CUTOFF_TOLERANCE = 1e-6  # relative; a cutoff may have been stored in float32
 MISFIT = "the graph was not made for this model (make it with model.graph_store(N, Z, R))"
 
