@@ -1,44 +1,93 @@
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-PIMD = ["ipi>=3.3,<4; python_version >= '3.10'"]  # one package in Python, of which only the tests need anything
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "dimenet_tf/__init__.py").read_text(), re.MULTILINE)[1]
+
+# Two stacks: the last TensorFlow that Addons' optimizers work with, and a newer one with Keras 2 as tf-keras.
+OLDER, NEWER = "python_version < '3.12'", "python_version >= '3.12'"
+TENSORFLOW = [
+    f"tensorflow==2.15.1; {OLDER}",
+    f"tensorflow-addons==0.23.0; {OLDER}",
+    f"tensorboard>=2.15,<2.16; {OLDER}",
+    f"numpy>=1.23.5,<2; {OLDER}",
+    f"tensorflow==2.21.*; {NEWER}",
+    f"tf-keras==2.21.*; {NEWER}",
+    f"tensorboard==2.21.*; {NEWER}",
+    f"numpy>=2; {NEWER}",
+]
+CUDA = [f"tensorflow[and-cuda]==2.15.1; {OLDER}", f"tensorflow[and-cuda]==2.21.*; {NEWER}"]
+PIMD = ["ipi>=3.3,<4; python_version >= '3.10'"]
+# messages of TensorFlow Serving, for the warm-up requests in exported models
+SERVING = [f"tensorflow-serving-api==2.15.1; {OLDER}", f"tensorflow-serving-api==2.21.*; {NEWER}"]
+MONGO = ["pymongo>=4"]
+ALL = [*PIMD, *SERVING, *MONGO]
+TOOLS = [
+    "pytest>=7.4",
+    "pytest-xdist>=3.3",
+    "hypothesis>=6.80",
+    "ruff==0.17.5",
+    "mypy>=1.11",
+    "build>=1",
+    "pre-commit>=3.5",
+]
 
 setup(
     name="dimenet-tf",
-    version="0.1.0",
+    version=VERSION,
     description="Directional message-passing networks for molecules in TensorFlow",
-    long_description=Path(__file__).with_name("README.md").read_text(),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.9,<3.12",
-    packages=[*find_packages(include=["dimenet_tf", "dimenet_tf.*"]), "dimenet_tf.pretrained"],
-    package_dir={"dimenet_tf.pretrained": "pretrained"},
-    package_data={"dimenet_tf.data": ["sample/*"], "dimenet_tf.pretrained": ["*/*"]},
+    license_files=["LICENSE"],
+    keywords="molecules, graph neural networks, force fields, DimeNet, GemNet, PaiNN, SphereNet, TensorFlow, Keras",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: MIT License",
+        "Operating System :: POSIX :: Linux",
+        *(f"Programming Language :: Python :: {version}" for version in ("3", "3.9", "3.10", "3.11", "3.12", "3.13")),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Chemistry",
+        "Topic :: Scientific/Engineering :: Physics",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.9,<3.14",
+    packages=[*find_packages(include=["dimenet_tf", "dimenet_tf.*"]), "dimenet_tf.configs", "dimenet_tf.pretrained"],
+    package_dir={"dimenet_tf.configs": "configs", "dimenet_tf.pretrained": "pretrained"},
+    package_data={
+        "dimenet_tf": ["py.typed"],
+        "dimenet_tf.configs": ["*.yaml", "paper/*.yaml"],
+        "dimenet_tf.data": ["sample/*"],
+        "dimenet_tf.pretrained": ["*/*"],
+    },
+    entry_points={"console_scripts": ["dimenet-tf = dimenet_tf.commands:main"]},
     install_requires=[
-        "tensorflow==2.15.1",  # the last that TensorFlow Addons' optimizers work with
-        "tensorflow-addons==0.23.0",
-        "numpy>=1.23.5,<2",
+        *TENSORFLOW,
         "scipy>=1.10",
         "sympy>=1.11",
         "sacred>=0.8.4",
         "setuptools<81",  # sacred imports pkg_resources
         "h5py>=3.8",
-        "tensorboard>=2.15,<2.16",
-        "PyYAML>=6",
         "ase>=3.22",
-        "tensorflow-serving-api==2.15.1",  # messages of TensorFlow Serving: warm-up requests
         "matplotlib>=3.7",
+        "PyYAML>=6",
+        "click>=8.1",
         "tqdm>=4.64",
         "pooch>=1.7",
         "requests>=2.28",
         "filelock>=3.12",
     ],
     extras_require={
-        "dev": ["pytest>=7.4", "pytest-xdist>=3.3", "hypothesis>=6.80", "ruff==0.17.5", "pre-commit>=3.5", *PIMD],
+        "cuda": CUDA,
         "pimd": PIMD,
+        "serving": SERVING,
+        "mongo": MONGO,
+        "all": ALL,
+        "dev": [*ALL, *TOOLS],
         # makes dimenet_tf/data/sample; never needed to use it
         "sample": ["rdkit==2026.9.1", "tblite==0.8.0"],
-        "mongo": ["pymongo>=4"],
     },
 )

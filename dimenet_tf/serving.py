@@ -22,6 +22,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 import dimenet_tf
 from dimenet_tf.domain import NOT_RECORDED, DomainWatch
 from dimenet_tf.elements import SYMBOLS
-from dimenet_tf.errors import UserError
+from dimenet_tf.errors import UserError, import_optional
 from dimenet_tf.folders import DESCRIPTION, WEIGHTS
 from dimenet_tf.graph import find_edges, ingraph
 from dimenet_tf.predictor import Predictor
@@ -114,6 +115,7 @@ def export(predictor: Predictor, path: str | Path, max_atoms: int = 1000, domain
 
     Assets: `metadata.json` (properties, units, elements, cutoff, limits, versions), `predictor.json` and `weights.h5`
     (from which `dimenet_tf.load` makes the predictor again); `assets.extra` has TensorFlow Serving's warm-up requests.
+    Without the extra `serving` these are left out, with a warning.
 
     Parameters
     ----------
@@ -145,7 +147,10 @@ def export(predictor: Predictor, path: str | Path, max_atoms: int = 1000, domain
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(module, str(unfinished / "model"), signatures=module.served, options=options)
         _forget_custom_gradients(unfinished / "model" / "saved_model.pb")
-        _write_warmup(predictor, unfinished / "model" / WARMUP)
+        try:
+            _write_warmup(predictor, unfinished / "model" / WARMUP)
+        except UserError as error:
+            warnings.warn(f"exported without warm-up requests for TensorFlow Serving: {error}", stacklevel=2)
         (unfinished / "model").rename(path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -191,8 +196,7 @@ def _metadata(predictor: Predictor, module: ServedModel) -> dict:
 
 def _write_warmup(predictor: Predictor, path: Path) -> None:
     """Write a request for each signature, with a molecule in the domain; servers run them before they are ready."""
-    from tensorflow_serving.apis import prediction_log_pb2  # slow to import
-
+    prediction_log_pb2 = import_optional("tensorflow_serving.apis.prediction_log_pb2", "serving")
     if predictor.domain is not None:
         Z, R = (np.array(predictor.domain.example[name]) for name in ("Z", "R"))
     else:

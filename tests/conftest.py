@@ -1,5 +1,7 @@
 import json
+import logging
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -68,6 +70,23 @@ SMALL = {
     },
 }
 DIMENETS = ("dimenet", "dimenet_pp")
+
+
+class DeprecatedCalls(logging.Handler):
+    """Errors for deprecated calls from the package, which TensorFlow logs instead of warning of them."""
+
+    WRAPPERS = (__name__, "logging", "tensorflow.python.platform", "tensorflow.python.util")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        caller = sys._getframe()
+        while caller and caller.f_globals.get("__name__", "").startswith(self.WRAPPERS):
+            caller = caller.f_back
+        from_package = caller and caller.f_globals.get("__name__", "").startswith("dimenet_tf")
+        if from_package and " is deprecated" in record.getMessage():
+            raise DeprecationWarning(record.getMessage())
+
+
+tf.get_logger().addHandler(DeprecatedCalls())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -74,7 +74,8 @@ def name_of(variant) -> str:
     return f"{variant[0]}-{'-'.join(map(str, variant[1].values())) or 'default'}"
 
 
-@pytest.fixture(params=VARIANTS, ids=name_of)
+# the published form of each model is tested on every Python
+@pytest.fixture(params=[pytest.param(v, id=name_of(v), marks=() if v[1] else pytest.mark.smoke) for v in VARIANTS])
 def variant(request):
     return request.param
 
@@ -353,6 +354,7 @@ SERVED = [
 ]  # DimeNet and DimeNet++: tests/test_serving.py
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name, options", SERVED, ids=map(name_of, SERVED))
 def test_served_and_moved_by_ase(name, options, tmp_path):
     """Predictor, SavedModel and ASE's calculator give the same energy and forces."""
