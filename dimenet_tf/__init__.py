@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dimenet_tf.stack import use_keras_2
+
 __version__ = "0.2.0"
+
+use_keras_2()
 
 # looked up on first use: `import dimenet_tf` alone costs nothing
 _EXPORTS = {

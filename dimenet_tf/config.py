@@ -20,7 +20,7 @@ from dimenet_tf.models.hyperparameters import MAY_BE_ZERO, check_numbers, check_
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.training.losses import RHO_FORCE
 from dimenet_tf.training.schedules import DECAYS
-from dimenet_tf.training.settings import AUTO, SHARES, TrainingConfig, check_length, with_one_length
+from dimenet_tf.training.settings import AUTO, SHARES, TrainingConfig, check_length, upgraded, with_one_length
 
 DERIVED = ("num_targets", "num_vectors")  # hyperparameters that follow from other keys
 
@@ -47,6 +47,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     UserError
         For a key that does not exist or a value of the wrong type.
     """
+    given = upgraded(given)  # the config.yaml of a run says in whose version's meaning its keys are
     model = given.get("model", {})
     if not isinstance(model, Mapping):
         raise UserError("model must be a section; name the architecture by model.name")
@@ -134,7 +135,13 @@ def _check_values(config: dict) -> None:
             value = weights[name] = _checked(f"training.weights.{name}", value, 1.0)  # YAML reads 1e-2 as text
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise UserError(f"training.weights.{name} = {value!r} must be a number, at least 0")
-    for key in ("ema_decay", "weight_decay", "plateau_smoothing"):
+    share = config["training"]["weight_decay"] * config["training"]["learning_rate"]
+    if share >= 1:
+        raise UserError(
+            "training.weight_decay times training.learning_rate is the share that each step takes from a weight: it "
+            f"must be less than 1; got {share:g}"
+        )
+    for key in ("ema_decay", "plateau_smoothing"):
         if not 0 <= config["training"][key] < 1:
             raise UserError(f"training.{key} = {config['training'][key]} must be in [0, 1)")
     for key in ("plateau_factor", "decay_rate"):

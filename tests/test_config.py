@@ -9,6 +9,7 @@ from dimenet_tf.data.embedded import FOLDER
 from dimenet_tf.errors import UserError
 from dimenet_tf.layers.aggregation import AGGREGATIONS
 from dimenet_tf.models import MODELS
+from dimenet_tf.training.folder import RunFolder
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
 
@@ -122,3 +123,18 @@ def test_auto_aggregation_goes_by_the_neighbors(name, data, cutoff, expected):
     config["data"]["target"] = "energy" if data == "ethanol_xtb" else "U0"
     predictor = build_predictor(config, load_dataset(data_config(config)))
     assert predictor.model.aggregation_class is AGGREGATIONS[expected]
+
+
+def test_the_configuration_of_a_run_of_an_earlier_version_keeps_its_meaning(tmp_path):
+    """Before 0.2 the weight decay was not multiplied by the learning rate."""
+    folder = RunFolder(tmp_path)
+    folder.config_file.write_text("training: {weight_decay: 2.0e-6, learning_rate: 0.002}\n")
+    assert folder.read_config()["training"]["weight_decay"] == 0.001
+    folder.write_config(resolve(folder.read_config()))
+    assert folder.read_config()["training"]["weight_decay"] == 0.001
+    assert resolve(yaml.safe_load(folder.config_file.read_text())) == resolve(folder.read_config())
+
+
+def test_a_weight_decay_that_takes_all_of_a_weight_is_refused():
+    with pytest.raises(UserError, match="must be less than 1; got 2"):
+        resolve({"training": {"weight_decay": 2000.0, "learning_rate": 1e-3}})

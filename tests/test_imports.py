@@ -8,6 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "dimenet_tf"
 # what each part may import of the others
 ALLOWED = {
+    "stack": set(),
     "errors": set(),
     "columns": set(),
     "elements": {"errors"},
@@ -43,7 +44,7 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dimenet_tf":
             names = [node.module] if "." in node.module else [f"dimenet_tf.{alias.name}" for alias in node.names]
-            found |= {name.split(".")[1] for name in names}
+            found |= {name.split(".")[1] for name in names} - {"__version__"}
         if isinstance(node, ast.Import):
             found |= {a.name.split(".")[0] for a in node.names if a.name.split(".")[0] == "sacred"}
     return found

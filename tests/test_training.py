@@ -87,18 +87,18 @@ def test_optimizer_is_amsgrad_with_a_moving_average():
 
 
 def test_weight_decay_spares_embeddings_biases_and_frequencies():
-    """AdamW without gradients is decay alone; it follows the schedule, and works inside the moving average."""
+    """AdamW without gradients is decay alone: weight_decay times the learning rate, in the moving average too."""
 
     variables = [
         tf.Variable([1.0, 2.0], name=n) for n in ("a/kernel", "b/bilinear", "c/embeddings", "bias", "frequencies")
     ]
-    decay = WarmupDecay(0.1, warmup_steps=2, decay_steps=100, decay_rate=0.5)
-    optimizer = make_optimizer(WarmupDecay(1e-3, 0, 100, 1.0), 0.5, decay)
+    rate = WarmupDecay(0.01, warmup_steps=2, decay_steps=100, decay_rate=0.5)
+    optimizer = make_optimizer(rate, 0.5, weight_decay=10.0)
     create_optimizer_weights(optimizer, variables)
     expected = np.array([1.0, 2.0])
     for step in range(3):
         optimizer.apply_gradients([(tf.zeros(2), variable) for variable in variables])
-        expected = expected * (1 - decay(step))
+        expected = expected * (1 - 10 * rate(step))
     for variable in variables[:2]:
         np.testing.assert_allclose(variable, expected, rtol=1e-6)
     for variable in variables[2:]:

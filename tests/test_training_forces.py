@@ -90,7 +90,7 @@ def test_forces_are_trained_and_reported(tmp_path):
 def test_two_replicas_are_one_with_forces(tmp_path, loss):
     trainers = []
     for strategy in ("none", "mirrored"):
-        config = force_configuration(strategy=strategy, loss=loss, weight_decay=0.01, max_grad_ratio=0.1)
+        config = force_configuration(strategy=strategy, loss=loss, weight_decay=10.0, max_grad_ratio=0.1)
         trainers.append(trainer_of(config, tmp_path / strategy, force_dataset(partial=True)))
         trainers[-1].run()
     assert_equal_weights(*trainers, rtol=1e-4, atol=1e-5)
@@ -99,7 +99,7 @@ def test_two_replicas_are_one_with_forces(tmp_path, loss):
 def test_a_resumed_run_with_forces_is_the_uninterrupted_run(tmp_path):
     def configured(**changes) -> dict:
         return force_configuration(
-            weight_decay=0.01, plateau_factor=0.5, plateau_patience=1, plateau_cooldown=1, **changes
+            weight_decay=10.0, plateau_factor=0.5, plateau_patience=1, plateau_cooldown=1, **changes
         )
 
     whole = trainer_of(configured(), tmp_path / "whole", force_dataset())
@@ -149,3 +149,18 @@ def test_overfits_fifty_molecules(tmp_path, model_name):
     before = error()
     trainer.run()
     assert error() < 0.01 * before
+
+
+@pytest.mark.parametrize(("weight_decay", "warned"), [(100.0, True), (0.0, False)])
+def test_a_run_that_learns_nothing_is_reported(weight_decay, warned, tmp_path, monkeypatch, capsys):
+    """A weight decay in another meaning leaves forces at zero: the run says so after a tenth of its steps, once."""
+    monkeypatch.setattr("dimenet_tf.training.trainer.JUDGED_STEPS", 40)
+    config = force_configuration(
+        weight_decay=weight_decay, num_steps=80, evaluation_interval=20, warmup_steps=5, learning_rate=5e-3
+    )
+    trainer_of(config, tmp_path / "run", force_dataset()).run()
+    printed = capsys.readouterr().out
+    assert printed.count("WARNING") == warned
+    if warned:
+        assert "after 40 of 80 steps the model is no better than without training (MAE of forces" in printed
+        assert "training.weight_decay = 100" in printed

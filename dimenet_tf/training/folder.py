@@ -14,11 +14,13 @@ from pathlib import Path
 import filelock
 import yaml
 
+from dimenet_tf import __version__
 from dimenet_tf.data.checks import Bad
 from dimenet_tf.errors import UserError
 from dimenet_tf.files import file_to_disk, replace_text
+from dimenet_tf.training.settings import upgraded
 
-PACKAGES = ("tensorflow", "tensorflow-addons", "keras", "numpy", "scipy", "sympy", "sacred", "h5py", "ase")
+PACKAGES = ("tensorflow", "tensorflow-addons", "keras", "tf-keras", "numpy", "scipy", "sympy", "sacred", "h5py", "ase")
 
 
 class RunFolder:
@@ -80,14 +82,14 @@ class RunFolder:
                 csv.writer(file).writerows([("index", "id", "reason"), *((b.index, b.id, b.reason) for b in dropped)])
 
     def write_config(self, config: dict) -> None:
-        """Write the resolved configuration."""
-        replace_text(self.config_file, yaml.safe_dump(config, sort_keys=False))
+        """Write the resolved configuration, with the version in whose meaning its keys are."""
+        replace_text(self.config_file, yaml.safe_dump({"version": __version__, **config}, sort_keys=False))
 
     def read_config(self) -> dict:
-        """Read the resolved configuration of the run."""
+        """Read the resolved configuration of the run, in the meaning that its keys have in this version."""
         if not self.config_file.exists():
             raise UserError(f"{self.path} is no run folder: it has no {self.config_file.name}")
-        return yaml.safe_load(self.config_file.read_text())
+        return upgraded({"version": "0.1.0", **yaml.safe_load(self.config_file.read_text())})
 
     def has_results(self) -> bool:
         """Return whether something has been trained here."""

@@ -75,6 +75,19 @@ def evaluate(dataset: Dataset, molecules: DataContainer, prediction: Prediction)
     return table
 
 
+def evaluate_baseline(dataset: Dataset, molecules: np.ndarray) -> dict:
+    """Return the error table of a per-element fit and zero forces, to judge errors by; see `Dataset.baseline`.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    molecules : (n,) int, molecules of the data set
+    """
+    selected = dataset.container.select(molecules)
+    trivial = Prediction(dataset.baseline()[molecules], np.empty(0), np.zeros_like(selected.R))
+    return evaluate(dataset, selected, trivial)
+
+
 def _add_forces(table, dataset, molecules, prediction, energy_errors, has) -> None:
     """Add the row of the forces and the errors of each molecule type to an error table."""
     atoms = has["forces"][molecules.molecule_of_atom]

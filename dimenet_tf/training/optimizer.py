@@ -1,4 +1,4 @@
-"""AMSGrad with weight decay, and an average of the weights. The only file that knows TensorFlow Addons."""
+"""AMSGrad with weight decay, and a moving average of the weights. The only file that knows TensorFlow Addons."""
 
 from __future__ import annotations
 
@@ -10,38 +10,88 @@ KEPT = ("embeddings", "bias", "frequencies")  # weights that do not decay (GemNe
 
 
 class AdamW(tf.keras.optimizers.legacy.Adam):
-    """AMSGrad, and each step takes a share of the weights away (Loshchilov, Hutter, ICLR 2019, Alg. 2).
+    """AMSGrad with decoupled weight decay (Loshchilov, Hutter, ICLR 2019, Alg. 2, as PyTorch and Keras read it).
 
-    TFA's class of this name finds the weights that do not decay neither inside `MovingAverage` nor under
-    `MirroredStrategy`.
+    Each step takes the share `weight_decay` times the learning rate from the weights. TFA's class of this name finds
+    the weights that do not decay neither inside `MovingAverage` nor under `MirroredStrategy`.
     """
 
-    def __init__(self, learning_rate, weight_decay: tf.keras.optimizers.schedules.LearningRateSchedule) -> None:
+    def __init__(self, learning_rate: tf.keras.optimizers.schedules.LearningRateSchedule, weight_decay: float) -> None:
         super().__init__(learning_rate, amsgrad=True)
         self.weight_decay = weight_decay
 
     def _resource_apply_dense(self, grad, var, apply_state=None):
         if any(name in var.name for name in KEPT):
             return super()._resource_apply_dense(grad, var, apply_state)
-        share = tf.cast(self.weight_decay(self.iterations), var.dtype)
+        share = tf.cast(self.weight_decay * self.learning_rate(self.iterations), var.dtype)
         with tf.control_dependencies([var.assign_sub(share * var)]):
             return super()._resource_apply_dense(grad, var, apply_state)
 
 
-def _moving_average() -> type:
-    """Import TensorFlow Addons without its notices, of which a user can act on none."""
+class MovingAverage(tf.keras.optimizers.legacy.Optimizer):
+    """Optimizer that keeps an average of the weights which another one updates.
+
+    The same numbers and checkpoints as `tensorflow_addons.optimizers.MovingAverage` with `dynamic_decay`, of which
+    there is none for TensorFlow 2.16 and later.
+
+    Parameters
+    ----------
+    optimizer : a legacy optimizer of Keras
+    average_decay : float
+        After n updates the average's decay is (1 + n) / (10 + n), and at most this.
+    """
+
+    def __init__(self, optimizer: tf.keras.optimizers.legacy.Optimizer, average_decay: float) -> None:
+        super().__init__("MovingAverage")
+        self._optimizer = optimizer
+        self._track_trackable(optimizer, "awg_optimizer")  # the name in checkpoints
+        self.average_decay = average_decay
+
+    def _create_slots(self, var_list) -> None:
+        self._optimizer._create_slots(var_list=var_list)
+        for variable in var_list:
+            self.add_slot(variable, "average", variable.read_value())
+
+    def _create_hypers(self) -> None:
+        self._optimizer._create_hypers()
+
+    def _prepare_local(self, var_device, var_dtype, apply_state) -> None:
+        self._optimizer._prepare_local(var_device, var_dtype, apply_state)
+        updates = tf.cast(self.iterations, tf.float32)
+        decay = tf.minimum(self.average_decay, (1 + updates) / (10 + updates))
+        apply_state[(var_device, var_dtype)]["average_decay"] = decay
+
+    def apply_gradients(self, grads_and_vars, name=None, **kwargs):
+        self._optimizer._iterations = self.iterations
+        return super().apply_gradients(grads_and_vars, name, **kwargs)
+
+    def _resource_apply_dense(self, grad, var, apply_state):
+        update = self._optimizer._resource_apply_dense(grad, var, apply_state=apply_state)
+        with tf.control_dependencies([update]):
+            average, decay = self.get_slot(var, "average"), apply_state[(var.device, var.dtype.base_dtype)]
+            decay = tf.cast(decay["average_decay"], var.dtype)
+            return tf.group(update, average.assign_sub((average - var) * (1 - decay)))
+
+    def get_config(self) -> dict:
+        optimizer = tf.keras.optimizers.serialize(self._optimizer)
+        return {**super().get_config(), "optimizer": optimizer, "average_decay": self.average_decay}
+
+
+def _addons() -> type | None:
+    """Import `MovingAverage` of TensorFlow Addons without its notices, on which a user cannot act; None without it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from tensorflow_addons.optimizers import MovingAverage
+        try:
+            from tensorflow_addons.optimizers import MovingAverage
+        except ImportError:
+            return None
     return MovingAverage
 
 
 def make_optimizer(
-    learning_rate: tf.keras.optimizers.schedules.LearningRateSchedule,
-    ema_decay: float,
-    weight_decay: tf.keras.optimizers.schedules.LearningRateSchedule | None = None,
-):
-    """Return AMSGrad inside TFA's `MovingAverage`.
+    learning_rate: tf.keras.optimizers.schedules.LearningRateSchedule, ema_decay: float, weight_decay: float = 0.0
+) -> tf.keras.optimizers.legacy.Optimizer:
+    """Return AMSGrad in a `MovingAverage`: that of TensorFlow Addons where it is installed, else the one above.
 
     The average's decay starts low and rises to `ema_decay` (after n updates it is at most (1 + n) / (10 + n)), so that
     it forgets the initial weights at once. Clip gradients before they come here: the wrapper would ignore the inner
@@ -51,14 +101,16 @@ def make_optimizer(
     ----------
     learning_rate : schedule
     ema_decay : float
-    weight_decay : share of each weight that a step takes away, beside the gradient's (Loshchilov, Hutter, ICLR 2019)
+    weight_decay : each step takes this times the learning rate from a weight, in addition to the gradient's step
     """
-    # TFA 0.23 accepts the legacy optimizers only
-    if weight_decay is None:
-        inner = tf.keras.optimizers.legacy.Adam(learning_rate, amsgrad=True)
-    else:
+    if weight_decay:
         inner = AdamW(learning_rate, weight_decay)
-    return _moving_average()(inner, average_decay=ema_decay, dynamic_decay=True)
+    else:
+        inner = tf.keras.optimizers.legacy.Adam(learning_rate, amsgrad=True)
+    addons = _addons()
+    if addons is None:
+        return MovingAverage(inner, ema_decay)
+    return addons(inner, average_decay=ema_decay, dynamic_decay=True)
 
 
 def create_optimizer_weights(optimizer, variables: list[tf.Variable]) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 
 from dimenet_tf.data.dataset import Dataset
 from dimenet_tf.errors import UserError
-from dimenet_tf.predictor import Prediction, Predictor
+from dimenet_tf.predictor import Predictor
 from dimenet_tf.training.folder import RunFolder
-from dimenet_tf.training.metrics import evaluate, format_table
+from dimenet_tf.training.metrics import evaluate, evaluate_baseline, format_table
 
 
 def report(predictor: Predictor, dataset: Dataset, folder: RunFolder, part: str = "test") -> str:
@@ -30,8 +30,7 @@ def report(predictor: Predictor, dataset: Dataset, folder: RunFolder, part: str 
     store = predictor.graph_store(selected.N, selected.Z, selected.R)
     predicted = predictor.predict_store(store, np.arange(len(molecules)))
     table = evaluate(dataset, selected, predicted)
-    trivial = Prediction(dataset.baseline()[molecules], np.empty(0), np.zeros_like(selected.R))
-    baseline = evaluate(dataset, selected, trivial)
+    baseline = evaluate_baseline(dataset, molecules)
     result = {**table, "part": part, "mae_of_per_element_fit": {k: t["mae"] for k, t in baseline["targets"].items()}}
     (folder.path / f"{part}.json").write_text(json.dumps(result, indent=1))
     folder.plots.mkdir(exist_ok=True)

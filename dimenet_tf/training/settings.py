@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
+from dimenet_tf import __version__
 from dimenet_tf.errors import UserError
 
 LENGTHS = ("num_steps", "epochs", "hours")  # of which one is set
@@ -31,8 +33,8 @@ class TrainingConfig:
     rho_force : weight of the forces; None for the paper's: 100 (dimenet), 0.999 (gemnet), 0.95 (mse)
     weights : of the targets in the loss: {"dipole": 0.1}; 1 where not given
     ema_decay : of the averaged weights that are validated, tested and kept
-    weight_decay : share of each weight (but embeddings, biases and frequencies) that a step takes away, times what
-        warm-up and decays make of the learning rate
+    weight_decay : AdamW's: each step takes this times the learning rate from a weight; embeddings, biases and
+        frequencies do not decay
     max_grad_norm : gradients are scaled down to this norm, that of all of them together
     max_grad_ratio : before that, the gradient of each unit's weights to so many times their norm (adaptive clipping,
         see `clip_by_weights`); None for not at all
@@ -106,6 +108,26 @@ def with_one_length(training: Mapping[str, object], chosen: Mapping[str, object]
     """
     named = {key for key in LENGTHS if chosen.get(key) is not None}
     return {k: None if named and k in LENGTHS and k not in named else value for k, value in training.items()}
+
+
+def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration in the meaning of this version, without the key `version` that says in whose it was.
+
+    Before 0.2 `training.weight_decay` was the share that each step takes from a weight; since then it is multiplied by
+    the learning rate, as in PyTorch and Keras.
+
+    Examples
+    --------
+    >>> upgraded({"version": "0.1.0", "training": {"weight_decay": 2e-6, "learning_rate": 1e-3}})
+    {'training': {'weight_decay': 0.002, 'learning_rate': 0.001}}
+    """
+    version = str(config.get("version", __version__))
+    config = {key: value for key, value in config.items() if key != "version"}
+    training = config.get("training")
+    if version.startswith("0.1.") and isinstance(training, Mapping) and training.get("weight_decay"):
+        rate = float(training.get("learning_rate", TrainingConfig.learning_rate))
+        config["training"] = {**training, "weight_decay": float(f"{float(training['weight_decay']) / rate:.12g}")}
+    return config
 
 
 @dataclasses.dataclass(frozen=True)

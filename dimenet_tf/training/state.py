@@ -20,6 +20,7 @@ class RunState(tf.train.experimental.PythonState):
         self.cooldown = 0  # validations that are left of it
         self.validated = 0  # step of the last validation
         self.rollbacks = 0
+        self.judged = False  # whether the errors were compared with those of the baseline
         self.loss_sum = 0.0  # of the steps since the last validation
         self.loss_count = 0
         self.mean_before = math.inf  # of those before it

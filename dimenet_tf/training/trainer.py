@@ -45,7 +45,7 @@ from dimenet_tf.training.schedules import WarmupDecay
 from dimenet_tf.training.settings import LENGTHS, SHARES, Length, TrainingConfig, check_length
 from dimenet_tf.training.state import RunState
 from dimenet_tf.training.step import TrainingModel
-from dimenet_tf.training.validation import Validation
+from dimenet_tf.training.validation import Errors, Validation
 from dimenet_tf.weights import assign_weights, named_variables
 
 ON_NAN = ("stop", "rollback")
@@ -58,6 +58,7 @@ MEANING = (
 LENGTH_KEYS = (*LENGTHS, *SHARES, "batch_size", "budget")  # settings on which the length in steps depends
 MEASURED_STEPS, MEASURED_SHARE = 50, 0.02  # at most, by whose time `hours` become steps; and of the hours
 WASTED = 1e-5  # share of the learning rate below which steps hardly change a weight any more
+JUDGED_STEPS = 500  # at least, before errors are compared with those of the baseline
 FITTED_BATCHES, FITTED_ATOMS = 4, 400  # at most, by whose variances GemNet's scaling factors are chosen
 
 
@@ -120,12 +121,9 @@ class Trainer:
                 self.predictor, self.loss, config.max_grad_norm, config.max_grad_ratio, self.rate, self.interrupt.flag
             )
 
-            def schedule(start: float) -> WarmupDecay:  # its steps follow in `_use`
-                return WarmupDecay(start, 1, 1, config.decay_rate, self.rate, config.decay)
-
-            self.schedule = schedule(config.learning_rate)
-            self.weight_decay = schedule(config.weight_decay) if config.weight_decay else None
-            self.optimizer = make_optimizer(self.schedule, config.ema_decay, self.weight_decay)
+            # its steps follow in `_use`
+            self.schedule = WarmupDecay(config.learning_rate, 1, 1, config.decay_rate, self.rate, config.decay)
+            self.optimizer = make_optimizer(self.schedule, config.ema_decay, config.weight_decay)
             self.training.compile(optimizer=self.optimizer)
             checkpoint = tf.train.Checkpoint(
                 model=self.predictor.model, optimizer=self.optimizer, rate=self.rate, state=self.state
@@ -223,9 +221,7 @@ class Trainer:
     def _use(self, length: Length) -> None:
         """Set length and schedules."""
         self.length = length
-        for schedule in (self.schedule, self.weight_decay):
-            if schedule is not None:
-                schedule.warmup_steps, schedule.decay_steps = length.warmup_steps, length.decay_steps
+        self.schedule.warmup_steps, self.schedule.decay_steps = length.warmup_steps, length.decay_steps
         self.training.train_function = None  # a step that is traced already has the former numbers
 
     def _measure(self) -> None:
@@ -424,6 +420,20 @@ class Trainer:
             lambda context: make(context.input_pipeline_id, context.num_input_pipelines)
         )
 
+    def _compare_with_baseline(self, errors: Errors) -> None:
+        """Warn, once, if a tenth of the steps has made the model no better than its baseline."""
+        enough = max(self.length.num_steps // 10, 2 * self.length.warmup_steps, JUDGED_STEPS)
+        if self.state.judged or self.step < enough:
+            return
+        self.state.judged = True
+        if comparison := errors.no_better_than(self.validation.baseline):
+            self.workers.print(
+                f"WARNING: after {self.step} of {self.length.num_steps} steps the model is no better than without "
+                f"training ({comparison}). Check training.learning_rate = {self.config.learning_rate:g}, "
+                f"training.weight_decay = {self.config.weight_decay:g} (each step takes their product from a weight) "
+                "and the labels"
+            )
+
     def _validate(self, progress: Progress, writer: tf.summary.SummaryWriter) -> None:
         config = self.config
         # several workers hear of a signal in the next step, together
@@ -444,6 +454,7 @@ class Trainer:
         error = self.workers.of_chief(errors.deciding)
         if not math.isfinite(error):
             raise Diverged(f"step {self.step}: the validation error is {error}")
+        self._compare_with_baseline(errors)
         if error < self.state.best_error:
             self.state.best_error, self.state.stale = error, 0
             if self.workers.is_chief:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,8 +13,10 @@ from dimenet_tf.data.dataset import Dataset
 from dimenet_tf.graph import GraphStore
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.training.losses import Loss
-from dimenet_tf.training.metrics import evaluate
+from dimenet_tf.training.metrics import evaluate, evaluate_baseline
 from dimenet_tf.training.optimizer import averaged_values
+
+NO_BETTER = 0.98  # of the baseline's error: with less a model has learned something
 
 
 class Errors(NamedTuple):
@@ -29,6 +32,28 @@ class Errors(NamedTuple):
         """The number that the best model has the smallest of, and that early stopping looks at."""
         # forces need the balance that training has; targets of different units the paper's mean
         return self.loss if self.has_forces else self.table["std_mae"]
+
+    def no_better_than(self, baseline: dict) -> str:
+        """Return how the errors compare with those of a baseline, one line; empty if they are clearly smaller.
+
+        Forces decide where they are learned, else the mean over targets.
+
+        Parameters
+        ----------
+        baseline : table of `dimenet_tf.training.metrics.evaluate_baseline`
+        """
+        decide = ["forces"] if "forces" in baseline["targets"] else list(baseline["targets"])
+        pairs = {name: (self.table["targets"][name]["mae"], baseline["targets"][name]["mae"]) for name in decide}
+        ratios = [mine / max(trivial, 1e-12) for mine, trivial in pairs.values()]
+        if sum(ratios) < NO_BETTER * len(ratios):
+            return ""
+        units = {name: self.table["targets"][name]["unit"] for name in decide}
+        words = {name: "zero forces" if name == "forces" else "the baseline" for name in decide}
+        compared = [
+            f"MAE of {name} {mine:.4g} {units[name]}".rstrip() + f", {words[name]}: {trivial:.4g}"
+            for name, (mine, trivial) in pairs.items()
+        ]
+        return "; ".join(compared)
 
     def row(self) -> dict[str, float]:
         """Return the columns of metrics.csv."""
@@ -63,6 +88,11 @@ class Validation:
     def __init__(self, averaged: Predictor, dataset: Dataset, loss: Loss, store: GraphStore, rows: np.ndarray) -> None:
         self.averaged, self.dataset, self.loss, self.store, self.rows = averaged, dataset, loss, store, rows
         self.molecules = dataset.container.select(dataset.split.valid)
+
+    @functools.cached_property
+    def baseline(self) -> dict:
+        """Error table of a per-element fit and zero forces."""
+        return evaluate_baseline(self.dataset, self.dataset.split.valid)
 
     def run(self, predictor: Predictor, optimizer, before_batch: Callable[[], None] | None = None) -> Errors:
         """Take over a predictor's averaged weights and predict; `before_batch` as `Predictor.predict_store`."""
