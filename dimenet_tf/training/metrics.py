@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -75,7 +75,14 @@ def evaluate(dataset: Dataset, molecules: DataContainer, prediction: Prediction)
     return table
 
 
-def _add_forces(table, dataset, molecules, prediction, energy_errors, has) -> None:
+def _add_forces(
+    table: dict,
+    dataset: Dataset,
+    molecules: DataContainer,
+    prediction: Prediction,
+    energy_errors: np.ndarray,
+    has: Mapping[str, np.ndarray],
+) -> None:
     """Add the row of the forces and the errors of each molecule type to an error table."""
     atoms = has["forces"][molecules.molecule_of_atom]
     force_errors = prediction.forces - molecules.labels("forces")

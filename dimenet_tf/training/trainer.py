@@ -162,14 +162,15 @@ class Trainer:
         self.speed = known.get("speed")
         before = Length(**known["steps"]) if known.get("steps") else self._length_of_earlier_version()
         unchanged = bool(known.get("steps")) and known["settings"] == self._length_settings()
-        if unchanged:
+        if unchanged and before is not None:
             length = before
         elif config.num_steps is not None:
             length = Length.of(config.num_steps, config)
         elif config.epochs is not None:
             length = Length.of(max(round(config.epochs * len(self.batches.epoch(0))), 1), config)
-        elif self.speed is not None:
-            length = Length.in_time(3600 * config.hours, *self.speed, config)
+        elif self.speed is not None and config.hours is not None:
+            per_step, per_validation = self.speed
+            length = Length.in_time(3600 * config.hours, per_step, per_validation, config)
         elif self.step == 0:
             self.length_lines = [f"length: {config.hours:g} hours; the speed of the first steps decides their number"]
             return
@@ -188,7 +189,7 @@ class Trainer:
                 f"length: the run has already made {self.step} steps, so it makes no further one; "
                 f"to continue, set a length of more than {self.step} steps"
             )
-        elif before not in (None, length) and self.step:
+        elif before is not None and before != length and self.step:
             self.length_lines.append(self._change_of_schedule(before, length, rate))
         end = config.decay_rate ** (length.num_steps / length.decay_steps)
         if config.decay == "exponential" and end < WASTED:
@@ -231,6 +232,7 @@ class Trainer:
     def _measure(self) -> None:
         """Fix the number of steps of a run of `hours` from its speed; the steps that are made for it are undone."""
         start, config = time.monotonic(), self.config
+        assert config.hours is not None
         self._use(Length.of(1_000_000, config))  # for the measured steps only
         seconds = 3600 * config.hours
         first, per_step = self._time_steps(4)
@@ -252,11 +254,12 @@ class Trainer:
         # the step is traced once more
         left = self.workers.of_chief(max(seconds - (time.monotonic() - start) - first, 0.0))
         self.speed = per_step, per_validation
-        self._use(Length.in_time(left, *self.speed, config))
+        length = Length.in_time(left, per_step, per_validation, config)
+        self._use(length)
         self._save()
         self.workers.print(
             f"length: {config.hours:g} hours at {per_step:.3g} s for a step and {per_validation:.3g} s for a "
-            f"validation: {self.length.summary(config)}"
+            f"validation: {length.summary(config)}"
         )
 
     def _time_steps(self, number: int) -> tuple[float, float]:
@@ -313,6 +316,7 @@ class Trainer:
 
     def _train(self) -> int | None:
         config, interrupt, length = self.config, self.interrupt, self.length
+        assert length is not None
         with (
             contextlib.closing(self._writer()) as writer,
             Progress(self.step, length.num_steps, silent=not self.workers.is_chief) as progress,
@@ -348,6 +352,7 @@ class Trainer:
         patience = self.config.patience
         if patience is not None and self.state.stale >= patience:
             return True
+        assert self.length is not None
         return self.step >= self.length.num_steps and self.state.validated >= self.step
 
     def _writer(self) -> tf.summary.SummaryWriter:
@@ -437,6 +442,7 @@ class Trainer:
         progress.show_validation(errors.summary())
         with writer.as_default(step=self.step):
             errors.write_summary()
+            assert self.length is not None
             interval = config.histogram_interval * self.length.evaluation_interval
             if interval and self.step % interval == 0:
                 for name, variable in named_variables(self.validation.averaged.model).items():
