@@ -25,6 +25,7 @@ from dimenet_tf.training.optimizer import (
 )
 from dimenet_tf.training.schedules import WarmupDecay
 
+pytestmark = pytest.mark.smoke
 ROOT = Path(__file__).parents[1]
 STACKS = sorted(path.name for path in (DATA / "stacks").iterdir())
 HAS_ADDONS = importlib.util.find_spec("tensorflow_addons") is not None
