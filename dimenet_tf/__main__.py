@@ -46,7 +46,7 @@ def describe(predictor: Predictor) -> dict:
     }
 
 
-def add_predict(commands) -> None:
+def add_predict(commands: argparse._SubParsersAction) -> None:
     predict = commands.add_parser(
         "predict",
         help="molecules of a file -> their properties",

@@ -60,7 +60,8 @@ class Admission:
         self.elements, self.cutoff, self.domain = list(elements), cutoff, domain
         self._is_known = np.zeros(MAX_Z + 1, bool)
         self._is_known[self.elements] = True
-        self._charges, self._spins = ((0,), (1,)) if domain is None else (domain.charges, domain.spins)
+        self._charges: Sequence[float] = (0,) if domain is None else domain.charges
+        self._spins: Sequence[float] = (1,) if domain is None else domain.spins
 
     def admit(self, molecules: Molecules, first: int = 0, length_unit: str | None = None) -> Molecules:
         """Return molecules in Angstrom.
@@ -123,11 +124,12 @@ class Admission:
         charge, spin = (np.broadcast_to(values, len(N)) for values in (molecules.charge, molecules.spin))
         odd = np.flatnonzero(~(_is_one_of(charge, self._charges) & _is_one_of(spin, self._spins)))
         refuse(odd, lambda m: f"has {why_refused(charge[m], spin[m], self._charges, self._spins)}")
-        if self.domain is not None and self.domain.has_undetermined and known.all():
+        domain = self.domain
+        if domain is not None and domain.has_undetermined and known.all():
             counts = np.zeros((len(N), MAX_Z + 1), np.int64)
             np.add.at(counts, (owner, Z), 1)
-            undetermined = np.flatnonzero(~self.domain.is_determined(counts))
-            refuse(undetermined, lambda m: self.domain.why_undetermined(counts[m]))
+            undetermined = np.flatnonzero(~domain.is_determined(counts))
+            refuse(undetermined, lambda m: domain.why_undetermined(counts[m]))
         if not finite.all():
             return found, None
         refuse(np.flatnonzero(too_far(N, R)), lambda m: _how_far(R[atoms[m]]))
@@ -152,7 +154,7 @@ def _molecules(owner: np.ndarray, atoms: np.ndarray) -> np.ndarray:
 
 
 def _is_one_of(values: np.ndarray, known: Sequence[float]) -> np.ndarray:
-    return np.logical_or.reduce([values == each for each in known])
+    return np.any([values == each for each in known], axis=0)
 
 
 def in_angstrom(molecules: Molecules, length_unit: str | None) -> Molecules:

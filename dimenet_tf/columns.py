@@ -27,12 +27,12 @@ class Columns:
         """Return the columns of a property."""
         return self._slices[name]
 
-    def split(self, array) -> dict:
+    def split(self, array: np.ndarray | tf.Tensor) -> dict:
         """(rows, width) -> each property by name, (rows, *shape); NumPy or TensorFlow, as the array."""
         reshape = np.reshape if isinstance(array, np.ndarray) else tf.reshape
         return {name: reshape(array[:, self[name]], [-1, *shape]) for name, shape in self.shapes.items()}
 
-    def join(self, values: Mapping):
+    def join(self, values: Mapping) -> np.ndarray | tf.Tensor:
         """Each property by name, (rows, *shape) -> (rows, width); NumPy or TensorFlow, as the arrays."""
         arrays = [values[name] for name in self.shapes]
         if all(isinstance(array, np.ndarray) for array in arrays):

@@ -6,9 +6,11 @@ import dataclasses
 import itertools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.properties import find_property
@@ -87,7 +89,7 @@ class Domain:
         different = data.select(np.sort(first))
         formulas = different.formulas().tolist()
         rows = _independent_rows(different.composition())
-        smallest = data.select([int(data.N.argmin())])
+        smallest = data.select([int(np.argmin(data.N))])
         return cls(
             molecules=len(data),
             max_atoms=int(data.N.max()),
@@ -142,7 +144,10 @@ class Domain:
     @classmethod
     def from_config(cls, config: Mapping) -> Domain:
         """Return the domain that `get_config` described."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in config.items()})
+        arguments: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
+        }
+        return cls(**arguments)
 
     def __post_init__(self) -> None:
         limits = np.full((MAX_Z + 1, MAX_Z + 1), np.inf)
@@ -155,6 +160,9 @@ class Domain:
         undetermined = np.zeros((MAX_Z + 1, int(elements.sum()) - len(spanning)))
         undetermined[elements] = np.linalg.svd(spanning[:, elements], full_matrices=True)[2][len(spanning) :].T
         known = None if self.formulas is None else np.array([composition_of(f) for f in self.formulas], np.int32)
+        self._limits: np.ndarray
+        self._undetermined: np.ndarray
+        self._known: np.ndarray | None
         for name, value in (("limits", limits), ("undetermined", undetermined), ("known", known)):
             object.__setattr__(self, f"_{name}", value)
 
@@ -234,7 +242,7 @@ class Domain:
             found["size"] = f"it has {len(Z)} atoms, the largest training molecule has {self.max_atoms}"
         composition = np.bincount(Z, minlength=MAX_Z + 1)
         if self._known is not None and not (self._known == composition).all(axis=1).any():
-            seen = ", ".join(self.formulas)
+            seen = ", ".join(self.formulas or ())
             found["formula"] = f"its formula is {hill(composition)}, which is not among those trained on ({seen})"
         source, target = find_edges(R, cutoff)
         if not self.lone_atoms and len(np.unique(target)) < len(Z):
@@ -296,7 +304,15 @@ class DomainWatch:
         self.domain, self.cutoff, self.action = domain, cutoff, action
         self._warned: set[str] = set()
 
-    def look(self, in_domain: np.ndarray | None, N, Z, R, first: int | None = 0, stacklevel: int = 3) -> None:
+    def look(
+        self,
+        in_domain: ArrayLike | None,
+        N: ArrayLike,
+        Z: np.ndarray,
+        R: np.ndarray,
+        first: int | None = 0,
+        stacklevel: int = 3,
+    ) -> None:
         """Warn, or raise a UserError, if a molecule lies outside.
 
         Parameters
@@ -305,7 +321,7 @@ class DomainWatch:
         N, Z, R : the molecules, flat
         first : number of the first one in messages; None for messages without numbers
         """
-        if in_domain is None or np.all(in_domain):
+        if in_domain is None or self.domain is None or np.all(in_domain):
             return
         atoms = list(molecules_of(np.asarray(N)))
         for molecule in np.flatnonzero(~np.asarray(in_domain)):
@@ -336,10 +352,10 @@ def _closest(data: DataContainer, cutoff: float) -> tuple[dict[str, float], bool
         pair = Z[graph.edge_source] * (MAX_Z + 1) + Z[graph.edge_target]
         np.minimum.at(smallest, pair, np.linalg.norm(vectors, axis=1))
         lone_atoms |= len(np.unique(graph.edge_target)) < len(Z)
-    smallest = smallest.reshape(MAX_Z + 1, MAX_Z + 1)
+    table = smallest.reshape(MAX_Z + 1, MAX_Z + 1)
     pairs = itertools.combinations_with_replacement(data.elements, 2)
     # rounded down, so that the written number admits the distance itself
-    found = {_pair(a, b): float(np.floor(1e4 * smallest[a, b]) / 1e4) for a, b in pairs if np.isfinite(smallest[a, b])}
+    found = {_pair(a, b): float(np.floor(1e4 * table[a, b]) / 1e4) for a, b in pairs if np.isfinite(table[a, b])}
     return found, lone_atoms
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def atomic_number(symbol: str, where: str) -> int:
     return SYMBOLS.index(symbol)
 
 
-def symbols(numbers) -> str:
+def symbols(numbers: Iterable[int]) -> str:
     """Return the symbols of atomic numbers, for people: 'H, C, O'."""
     return ", ".join(SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"Z={z}" for z in numbers)
 
@@ -52,5 +53,5 @@ def hill(composition: np.ndarray) -> str:
     'C2H6O'
     """
     first = [6, 1] if composition[6] else []
-    others = sorted(set(np.flatnonzero(composition)) - set(first), key=SYMBOLS.__getitem__)
+    others = sorted(set(np.flatnonzero(composition).tolist()) - set(first), key=SYMBOLS.__getitem__)
     return "".join(f"{SYMBOLS[z]}{n if n > 1 else ''}" for z in (*first, *others) if (n := composition[z]))

@@ -42,7 +42,7 @@ def import_optional(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name.split(".")[0] != package:  # the package is there, and lacks one of its own requirements
+        if (error.name or "").split(".")[0] != package:  # the package is there, and lacks one of its own requirements
             raise
         raise UserError(
             f'the package {package} is not installed; install it by: pip install "dimenet-tf[{extra}]"'

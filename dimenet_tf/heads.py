@@ -87,7 +87,9 @@ class AdditiveHead(PropertyHead):
 
     additive = True
 
-    def __init__(self, target, unit, scale=1.0, per_element: np.ndarray | None = None, offset: float = 0.0) -> None:
+    def __init__(
+        self, target: str, unit: str, scale: float = 1.0, per_element: np.ndarray | None = None, offset: float = 0.0
+    ) -> None:
         super().__init__(target, unit, scale)
         self.per_element = np.zeros(95) if per_element is None else np.asarray(per_element, np.float64)
         self.offset = float(offset)
@@ -103,14 +105,14 @@ class AdditiveHead(PropertyHead):
 class Sum(AdditiveHead):
     """offset + sum_i (per_element[Z_i] + scale * scalar_i)."""
 
-    def shares(self, scalar, vector, graph):
+    def shares(self, scalar: tf.Tensor, vector: tf.Tensor | None, graph: Graph) -> tf.Tensor:
         return self.reference(graph) + self.scale * scalar
 
 
 class Mean(AdditiveHead):
     """The same with the mean of the atoms' scalars; the references are summed in any case."""
 
-    def shares(self, scalar, vector, graph):
+    def shares(self, scalar: tf.Tensor, vector: tf.Tensor | None, graph: Graph) -> tf.Tensor:
         return self.reference(graph) + self.scale * scalar / molecule_size(graph)
 
 
@@ -126,13 +128,13 @@ class Dipole(PropertyHead):
     vector : whether the atoms have dipoles of their own beside charges
     """
 
-    shape = (3,)
+    shape: tuple[int, ...] = (3,)
 
-    def __init__(self, target, unit, scale=1.0, vector: bool = False) -> None:
+    def __init__(self, target: str, unit: str, scale: float = 1.0, vector: bool = False) -> None:
         super().__init__(target, unit, scale)
         self.vector = vector
 
-    def shares(self, scalar, vector, graph):
+    def shares(self, scalar: tf.Tensor, vector: tf.Tensor | None, graph: Graph) -> tf.Tensor:
         dipoles = scalar[:, None] * relative_positions(graph)  # (atoms, 3)
         return self.scale * (dipoles if vector is None else dipoles + vector)
 
@@ -145,7 +147,7 @@ class DipoleMagnitude(Dipole):
 
     shape = ()
 
-    def shares(self, scalar, vector, graph):
+    def shares(self, scalar: tf.Tensor, vector: tf.Tensor | None, graph: Graph) -> tf.Tensor:
         dipoles = super().shares(scalar, vector, graph)  # (atoms, 3)
         # its slope is zero where the dipole is, as that of a safe norm
         direction = gather(unit_vectors(molecule_sum(dipoles, graph)), graph.molecule_of_atom)
@@ -162,7 +164,8 @@ class Polarizability(AdditiveHead):
     shape = (3, 3)
     vector = needs_vector = True
 
-    def shares(self, scalar, vector, graph):
+    def shares(self, scalar: tf.Tensor, vector: tf.Tensor | None, graph: Graph) -> tf.Tensor:
+        assert vector is not None  # `needs_vector`
         isotropic = self.reference(graph) + self.scale * scalar  # (atoms,)
         outer = vector[:, :, None] * relative_positions(graph)[:, None, :]  # (atoms, 3, 3)
         anisotropic = self.scale * (outer + tf.transpose(outer, [0, 2, 1]))
@@ -172,7 +175,7 @@ class Polarizability(AdditiveHead):
 class SpatialExtent(PropertyHead):
     """Electronic spatial extent: scale * sum_i q_i |r_i|^2, r relative to the center of mass (PaiNN, Sec. 5.1)."""
 
-    def shares(self, scalar, vector, graph):
+    def shares(self, scalar: tf.Tensor, vector: tf.Tensor | None, graph: Graph) -> tf.Tensor:
         from ase.data import atomic_masses  # slow to import
 
         masses = tf.gather(tf.constant(atomic_masses[:95], tf.float64), graph.atomic_numbers)
@@ -252,8 +255,8 @@ def scalar_head(
     targets: Sequence[str],
     units: Sequence[str],
     per_element: np.ndarray,
-    offset: Sequence[float],
-    scale: Sequence[float],
+    offset: Sequence[float] | np.ndarray,
+    scale: Sequence[float] | np.ndarray,
     extensive: bool = True,
 ) -> Head:
     """Make the head of numbers: sums, or where not `extensive` means, of the atoms' scalars.

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +23,9 @@ from dimenet_tf.heads import Head, check_energy
 from dimenet_tf.models import MODELS, PRECISIONS, build_model, find_model
 from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.weights import load_weights, save_weights
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 FORMAT = 2  # 1 had sums of scalars only, see `Head.from_config`
 OPTIONS = ("aggregation", "recompute")  # hyperparameters that change no number
@@ -274,12 +277,13 @@ class Predictor(tf.keras.Model):
         inside = () if self.domain is None else np.empty(0, bool)
         parts = [Prediction(nothing, nothing, np.empty((0, 3), self.dtype), inside), *parts]
         *columns, insides = zip(*parts)
-        joined = (np.concatenate([np.asarray(array) for array in arrays]) for arrays in columns)
-        return Prediction(*joined, () if self.domain is None else np.concatenate([np.asarray(i) for i in insides]))
+        values, shares, forces = (np.concatenate([np.asarray(array) for array in arrays]) for arrays in columns)
+        in_domain = () if self.domain is None else np.concatenate([np.asarray(i) for i in insides])
+        return Prediction(values, shares, forces, in_domain)
 
     def predict(
         self,
-        inputs,
+        inputs: Any,
         batch_size: int = 32,
         verbose: int = 0,
         domain: str = "flag",
@@ -348,7 +352,7 @@ class Predictor(tf.keras.Model):
             named["in_domain"] = prediction.in_domain
         return named
 
-    def hessian(self, atoms) -> np.ndarray:
+    def hessian(self, atoms: Atoms) -> np.ndarray:
         """Return the second derivatives of the energy of one molecule, (3 atoms, 3 atoms) float64, eV/Angstrom^2.
 
         Analytic, at any geometry. Frequencies: `ase.vibrations.VibrationsData.from_2d(atoms, hessian)`.
@@ -374,7 +378,7 @@ class Predictor(tf.keras.Model):
         hessian = np.concatenate(columns).astype(np.float64)
         return (hessian + hessian.T) / 2
 
-    def save(self, filepath: str | Path, *args, **kwargs) -> None:
+    def save(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
         """Save in Keras' format, to be read by `tf.keras.models.load_model`: `predictor.save("my.keras")`."""
         if Path(filepath).suffix != ".keras":
             raise UserError(f"{filepath}: Keras' format is saved as NAME.keras, a SavedModel is written by `export`")
@@ -421,7 +425,7 @@ class Predictor(tf.keras.Model):
         return {k: v for k, v in self.model.get_config().items() if k not in ("name", "dtype")}
 
     @classmethod
-    def from_folder(cls, folder: str | Path, **options) -> Predictor:
+    def from_folder(cls, folder: str | Path, **options: Any) -> Predictor:
         """Read what `to_folder` wrote; options as `load`."""
         folder = Path(folder)
         description = read_description(folder / DESCRIPTION, FORMAT)
@@ -452,7 +456,7 @@ class Predictor(tf.keras.Model):
         return twin
 
 
-def load(path: str | Path, **options) -> Predictor:
+def load(path: str | Path, **options: Any) -> Predictor:
     """Load a predictor from a run's or a predictor's folder, or a pretrained model by its name.
 
     Parameters

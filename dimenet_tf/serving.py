@@ -95,14 +95,21 @@ class ServedModel(tf.Module):
         Z, R, molecule_of_atom = ingraph.check_lengths(Z=Z, R=R, molecule_of_atom=molecule_of_atom)
         return self._serve(Z, R, ingraph.count_atoms(molecule_of_atom), None, (edge_source, edge_target))
 
-    def _serve(self, Z, R, num_atoms, max_atoms, given_edges=None) -> dict[str, tf.Tensor]:
+    def _serve(
+        self,
+        Z: tf.Tensor,
+        R: tf.Tensor,
+        num_atoms: tf.Tensor,
+        max_atoms: tf.Tensor,
+        given_edges: tuple[tf.Tensor, ...] | None = None,
+    ) -> dict[str, tf.Tensor]:
         predictor = self.get_predictor()
         prediction = predictor.predict_graph(predictor.make_graph(Z, R, num_atoms, max_atoms, given_edges))
-        named = predictor.named(prediction)
+        named: dict[str, tf.Tensor] = predictor.named(prediction)
         if predictor.domain is not None:
             named["in_domain"] = prediction.in_domain
         if self.domain == "error":
-            outside = ingraph.refuse(~prediction.in_domain, "outside of the model's domain: molecule")
+            outside = ingraph.refuse(tf.logical_not(prediction.in_domain), "outside of the model's domain: molecule")
             named = dict(zip(named, ingraph.after([outside], *named.values())))
         return {
             name: tf.raw_ops.PreventGradient(input=value, message=NO_GRADIENT) if value.dtype.is_floating else value

@@ -17,7 +17,7 @@ def named_variables(layer: tf.keras.layers.Layer) -> dict[str, tf.Variable]:
     """Return all variables of a layer or model under the attribute path that leads to them, sorted."""
     found: dict[str, tf.Variable] = {}
 
-    def walk(value, path: str) -> None:
+    def walk(value: object, path: str) -> None:
         if isinstance(value, tf.Variable):
             found[path] = value
         elif isinstance(value, tf.keras.layers.Layer):

@@ -1,7 +1,9 @@
 """What users see first: names of the package, `repr`, data sets as sequences of molecules, errors of `build_model`."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -34,8 +36,31 @@ def test_every_listed_name_resolves():
         assert dir(module) == sorted(module.__all__)
         for name in dir(module):
             assert getattr(module, name) is not None
-    assert {"load", "build_model", "Predictor", "Graph", "DimeNetCalculator", "models", "data"} <= set(dir(dimenet_tf))
+    names = {
+        "load",
+        "build_model",
+        "Predictor",
+        "Graph",
+        "Calculator",
+        "pretrained_models",
+        "datasets",
+        "models",
+        "data",
+    }
+    assert names <= set(dir(dimenet_tf))
     assert dimenet_tf.models.build_model is dimenet_tf.build_model and dimenet_tf.DimeNetCalculator is DimeNetCalculator
+    assert dimenet_tf.Calculator is DimeNetCalculator
+
+
+@pytest.mark.parametrize("module", [dimenet_tf, dimenet_tf.md], ids=lambda module: module.__name__)
+def test_type_checkers_and_editors_know_every_listed_name(module):
+    body = ast.parse(Path(module.__file__).read_text()).body
+    (block,) = (node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    known = {}
+    exec(ast.unparse(ast.Module(block.body, [])), known)
+    del known["__builtins__"]
+    assert set(known) == set(module.__all__) - {"__version__"}
+    assert all(getattr(module, name) is value for name, value in known.items())
 
 
 def test_subpackages_resolve_in_a_fresh_interpreter():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
@@ -23,7 +24,7 @@ class Envelope(tf.keras.layers.Layer):
         Return u(x)/x, as the released DimeNet does. Finite at x = 0 only without.
     """
 
-    def __init__(self, exponent: int = 5, over_x: bool = False, **kwargs) -> None:
+    def __init__(self, exponent: int = 5, over_x: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.exponent = exponent
         self.over_x = over_x
@@ -55,4 +56,4 @@ class CosineCutoff(tf.keras.layers.Layer):
         return tf.cos(math.pi / 2 * tf.minimum(x, tf.ones_like(x))) ** 2  # without cancellation near x = 1
 
 
-CUTOFFS = {"cosine": CosineCutoff, "polynomial": Envelope}
+CUTOFFS: dict[str, type[tf.keras.layers.Layer]] = {"cosine": CosineCutoff, "polynomial": Envelope}

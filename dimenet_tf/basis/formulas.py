@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -94,11 +95,11 @@ def chebyshev(series: np.ndarray, x: tf.Tensor) -> tf.Tensor:
         polynomials.append(2 * t * polynomials[-1] - polynomials[-2])
     polynomials = tf.stop_gradient(tf.stack(polynomials[:terms], axis=1))  # (n, terms)
 
-    def derivative(order: int):
+    def derivative(order: int) -> Callable[[tf.Tensor], tf.Tensor]:
         coefficients = np.polynomial.chebyshev.chebder(series[:terms], order, scl=2)
 
         @tf.custom_gradient
-        def value(x: tf.Tensor):
+        def value(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
             def gradient(upstream: tf.Tensor) -> tf.Tensor:
                 return tf.reduce_sum(upstream * derivative(order + 1)(x), axis=1)
 

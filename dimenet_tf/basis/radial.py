@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,14 +24,14 @@ class BesselBasis(tf.keras.layers.Layer):
     envelope_exponent : int
     """
 
-    def __init__(self, num_radial: int, cutoff: float, envelope_exponent: int = 5, **kwargs) -> None:
+    def __init__(self, num_radial: int, cutoff: float, envelope_exponent: int = 5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_radial = num_radial
         self.cutoff = cutoff
         self.envelope_exponent = envelope_exponent
         self.envelope = Envelope(envelope_exponent, over_x=True, dtype=self.dtype)
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tf.TensorShape) -> None:
         frequencies = math.pi * np.arange(1, self.num_radial + 1)
         self.frequencies = self.add_weight(
             "frequencies", shape=[self.num_radial], initializer=tf.constant_initializer(frequencies)
@@ -61,7 +62,7 @@ class GaussianBasis(tf.keras.layers.Layer):
     envelope_exponent : int
     """
 
-    def __init__(self, num_radial: int, cutoff: float, envelope_exponent: int = 5, **kwargs) -> None:
+    def __init__(self, num_radial: int, cutoff: float, envelope_exponent: int = 5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if num_radial < 2:
             raise ValueError(f"num_radial: Gaussians need at least 2, got {num_radial}")
@@ -97,12 +98,12 @@ class BareBessel(tf.keras.layers.Layer):
     cutoff : float, Angstrom
     """
 
-    def __init__(self, num_radial: int, cutoff: float, **kwargs) -> None:
+    def __init__(self, num_radial: int, cutoff: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_radial = num_radial
         self.cutoff = cutoff
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tf.TensorShape) -> None:
         frequencies = math.pi * np.arange(1, self.num_radial + 1) / self.cutoff
         self.frequencies = fixed(self, "frequencies", frequencies)
 
@@ -129,14 +130,14 @@ class BareGaussians(tf.keras.layers.Layer):
     cutoff : float, Angstrom
     """
 
-    def __init__(self, num_radial: int, cutoff: float, **kwargs) -> None:
+    def __init__(self, num_radial: int, cutoff: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if num_radial < 2:
             raise ValueError(f"num_radial: Gaussians need at least 2, got {num_radial}")
         self.num_radial = num_radial
         self.cutoff = cutoff
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tf.TensorShape) -> None:
         centers, width = np.linspace(0, self.cutoff, self.num_radial, retstep=True)
         self.centers = fixed(self, "centers", centers)
         self.widths = fixed(self, "widths", np.full(self.num_radial, width))
@@ -153,5 +154,5 @@ def fixed(layer: tf.keras.layers.Layer, name: str, values: np.ndarray) -> tf.Var
     return layer.add_weight(name, values.shape, initializer=tf.constant_initializer(values), trainable=False)
 
 
-RADIAL_BASES = {"bessel": BesselBasis, "gaussian": GaussianBasis}
-BARE_BASES = {"bessel": BareBessel, "gaussian": BareGaussians}
+RADIAL_BASES: dict[str, type[tf.keras.layers.Layer]] = {"bessel": BesselBasis, "gaussian": GaussianBasis}
+BARE_BASES: dict[str, type[tf.keras.layers.Layer]] = {"bessel": BareBessel, "gaussian": BareGaussians}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from dimenet_tf.basis.envelope import Envelope
@@ -39,7 +41,7 @@ class SphericalBasis(tf.keras.layers.Layer):
         radial_basis: str = "bessel",
         over_x: bool = False,
         enveloped: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_spherical = num_spherical

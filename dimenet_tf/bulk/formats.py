@@ -5,11 +5,12 @@ Of every molecule there is a result: its properties by name, or the reason why i
 
 from __future__ import annotations
 
+import functools
 import io
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Union
+from typing import Any, BinaryIO, Union
 from zipfile import ZipFile, ZipInfo
 
 import ase.io.extxyz
@@ -29,7 +30,8 @@ def write(
 ) -> None:
     """Write the molecules of a piece with their results."""
     if suffix == ".npz":
-        np.savez(file, **columns(frames, results, predictor))
+        arrays: dict[str, Any] = columns(frames, results, predictor)
+        np.savez(file, **arrays)
         return
     for atoms, result in zip(frames, results):
         label(atoms, result, predictor)
@@ -82,13 +84,13 @@ def columns(frames: Sequence[Atoms], results: Sequence[Result], predictor: Predi
     if predictor.energy is not None:
         arrays["N"] = np.array([len(atoms) for atoms in frames], np.int64)
         none = np.empty((0, 3), predictor.dtype)
-        rows = (np.full((len(a), 3), np.nan) if isinstance(r, str) else r["forces"] for a, r in zip(frames, results))
-        arrays["forces"] = np.concatenate([none, *rows]).astype(predictor.dtype)
+        forces = (np.full((len(a), 3), np.nan) if isinstance(r, str) else r["forces"] for a, r in zip(frames, results))
+        arrays["forces"] = np.concatenate([none, *forces]).astype(predictor.dtype)
     return arrays
 
 
 def _join_npz(file: BinaryIO, pieces: Sequence[Path]) -> None:
-    def rows(name: str):
+    def rows(name: str) -> Iterator[np.ndarray]:
         for path in pieces:
             with np.load(path) as piece:
                 yield piece[name]
@@ -98,10 +100,10 @@ def _join_npz(file: BinaryIO, pieces: Sequence[Path]) -> None:
     with ZipFile(file, "w") as archive:
         _write_array(archive, "id", lambda: _ids(pieces, names[0]))
         for name in names:
-            _write_array(archive, name, lambda name=name: rows(name))
+            _write_array(archive, name, functools.partial(rows, name))
 
 
-def _ids(pieces: Sequence[Path], column: str):
+def _ids(pieces: Sequence[Path], column: str) -> Iterator[np.ndarray]:
     """Yield the ids of each piece; the molecules' numbers in the file if not every one has an id."""
     everywhere, first = True, 0
     for path in pieces:
@@ -114,12 +116,14 @@ def _ids(pieces: Sequence[Path], column: str):
             first += count
 
 
-def _write_array(archive: ZipFile, name: str, parts) -> None:
+def _write_array(archive: ZipFile, name: str, parts: Callable[[], Iterable[np.ndarray]]) -> None:
     """Add an array whose parts are gone through twice: for its type and length, then for its numbers."""
-    dtype, length, shape = None, 0, ()
+    dtype, length = None, 0
+    shape: tuple[int, ...] = ()
     for part in parts():
         dtype = part.dtype if dtype is None else np.result_type(dtype, part.dtype)
         length, shape = length + len(part), part.shape[1:]
+    assert dtype is not None  # there is a piece
     descr = np.lib.format.dtype_to_descr(dtype)
     header = {"descr": descr, "fortran_order": False, "shape": (length, *shape)}
     # the same bytes whenever they are written: a ZipInfo has no time of its own

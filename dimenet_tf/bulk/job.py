@@ -22,6 +22,7 @@ from dimenet_tf.data.streams import count_molecules
 from dimenet_tf.errors import UserError
 from dimenet_tf.files import folder_to_disk
 from dimenet_tf.folders import DESCRIPTION, WEIGHTS, find_predictor
+from dimenet_tf.predictor import Predictor
 
 FORMAT = 1
 JOB, DONE = "job.json", "done.json"
@@ -153,14 +154,14 @@ class Job:
         if self._differences(JOB):
             raise JobGone
 
-    def publish(self, name: str, write: Callable[[BinaryIO], None]) -> None:
+    def publish(self, name: str, write: Callable[[BinaryIO], object]) -> None:
         """Write a file of the folder. Raises JobGone if the folder is not, or no longer, that of this job."""
         try:
             self._publish(self.folder / name, write)
         except FileNotFoundError:
             raise JobGone from None
 
-    def _publish(self, path: Path, write: Callable[[BinaryIO], None]) -> None:
+    def _publish(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
         unfinished = self.folder / f".{uuid.uuid4().hex}"
         try:
             with unfinished.open("wb") as file:
@@ -172,7 +173,7 @@ class Job:
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def publish_piece(self, piece: int, frames: list, results: list, predictor) -> None:
+    def publish_piece(self, piece: int, frames: list, results: list, predictor: Predictor) -> None:
         """Write a piece, and before it the reasons why some of its molecules have no prediction."""
         errors = [result for result in results if isinstance(result, str)]
         if errors:

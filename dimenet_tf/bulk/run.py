@@ -242,5 +242,6 @@ def why_refused(predictor: Predictor, frames: Sequence[Atoms], length_unit: str 
 
 def _why_outside(predictor: Predictor, atoms: Atoms, job: Job) -> str:
     molecule = in_angstrom(join_atoms([atoms]), job.length_unit)
+    assert predictor.domain is not None  # else nothing lies outside
     reasons = predictor.domain.reasons(molecule.Z, molecule.R, predictor.model.cutoff)
     return f"lies outside of the model's domain: {'; '.join(reasons.values())}"

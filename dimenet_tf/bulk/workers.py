@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from dimenet_tf.errors import UserError
 
@@ -29,7 +30,7 @@ def run_workers(commands: Sequence[Sequence], advance: Callable[[int], object]) 
     UserError
         When one of them fails or is killed; the others are ended.
     """
-    done = queue.Queue()
+    done: queue.Queue[int] = queue.Queue()
     with contextlib.ExitStack() as running:
         workers = [running.enter_context(_Worker(command, _environment(len(commands)), done)) for command in commands]
         while any([worker.is_running() for worker in workers]):  # a list: every one is asked whether it has failed
@@ -43,7 +44,7 @@ def run_workers(commands: Sequence[Sequence], advance: Callable[[int], object]) 
 class _Worker:
     """One process; its standard input stays open as long as the parent lives, its output says how far it is."""
 
-    def __init__(self, command: Sequence, environment: dict[str, str], done: queue.Queue) -> None:
+    def __init__(self, command: Sequence, environment: dict[str, str], done: queue.Queue[int]) -> None:
         self.notes: list[str] = []
         self.messages = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115, closed at the end
         self.process = subprocess.Popen(
@@ -54,13 +55,13 @@ class _Worker:
             text=True,
             env=environment,
         )
-        self.reader = threading.Thread(target=lambda: [done.put(count) for count in self._progress()], daemon=True)
+        self.reader = threading.Thread(target=self._pass_on, args=(done,), daemon=True)
         self.reader.start()
 
-    def _progress(self) -> Iterator[int]:
-        for line in self.process.stdout:
+    def _pass_on(self, done: queue.Queue[int]) -> None:
+        for line in self.process.stdout or ():
             if line.strip().isdigit():
-                yield int(line)
+                done.put(int(line))
             elif line.startswith(NOTE):
                 self.notes.append(line.removeprefix(NOTE).strip())
 
@@ -83,12 +84,13 @@ class _Worker:
     def __enter__(self) -> _Worker:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: Any) -> None:
         self.process.kill()  # does nothing to one that has ended; pieces are written whole or not at all
         self.process.wait()
         self.reader.join()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
         self.messages.close()
 
 

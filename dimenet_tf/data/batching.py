@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +30,11 @@ def fill_batches(
     sizes : for a budget, (molecules,) int for each of its names, of *all* molecules
     """
     if budget is None:
+        assert batch_size is not None
         for start in range(0, len(order), batch_size):
             yield order[start : start + batch_size]
         return
+    assert sizes is not None
     names = list(budget)
     limits = np.array([budget[name] for name in names])
     cost = np.stack([sizes[name] for name in names], axis=1)[order]  # (n, names)
@@ -58,7 +61,7 @@ class TrainingBatches:
     **fill : as `fill_batches`
     """
 
-    def __init__(self, molecules: np.ndarray, seed: int, **fill) -> None:
+    def __init__(self, molecules: np.ndarray, seed: int, **fill: Any) -> None:
         if len(molecules) == 0:
             raise UserError("no molecules to train on")
         self.molecules, self.seed, self.fill = molecules, seed, fill

@@ -50,7 +50,7 @@ STRICT = Checks()
 class Bad(NamedTuple):
     """A molecule and the first thing that is wrong with it."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides `tuple.index`
     """In the file or the arrays that it came from, from 0."""
     id: int | str
     fault: str
@@ -94,7 +94,7 @@ def find_bad(data: DataContainer, checks: Checks, isolated: np.ndarray | None = 
         "a coordinate that is not finite": atoms(~np.isfinite(data.R).all(axis=1)),
     }
     charged = judged & ((data.charge != 0) | (data.spin != 1))
-    reasons = {int(m): why_refused(data.charge[m], data.spin[m]) for m in np.flatnonzero(charged)}
+    reasons = {int(m): why_refused(data.charge[m], data.spin[m]) or "" for m in np.flatnonzero(charged)}
     faults["a charge or spin that the models do not take"] = reasons
     far = too_far(N, data.R)
     faults[f"positions so far from the origin that {data.R.dtype} has cut them"] = molecules(judged & far)
@@ -178,7 +178,8 @@ def isolated_atoms(data: DataContainer, checks: Checks) -> tuple[np.ndarray, dic
     atomic_number = np.zeros(len(data), int)
     atomic_number[single] = np.where(np.isfinite(data.R[atoms]).all(axis=1), data.Z[atoms], 0)
     single &= (atomic_number >= 1) & (atomic_number <= MAX_Z)
-    isolated, values = np.zeros(len(data), bool), {}
+    isolated = np.zeros(len(data), bool)
+    values: dict[str, dict[int, float]] = {}
     for name in data.targets if single.any() else ():
         kind = find_property(name)
         known = name in PROPERTIES or name in checks.targets
@@ -188,7 +189,7 @@ def isolated_atoms(data: DataContainer, checks: Checks) -> tuple[np.ndarray, dic
         isolated |= has
         if not has.any() or (checks.targets and name not in checks.targets):
             continue
-        found = values[name] = {}
+        found = values.setdefault(name, {})
         for m in np.flatnonzero(has):
             z, value = int(atomic_number[m]), float(data.targets[name][m])
             first = found.setdefault(z, value)

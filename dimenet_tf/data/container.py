@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dimenet_tf.data.checks import STRICT, Bad, Checks, bad_data, find_bad, find_kept, isolated_atoms
 from dimenet_tf.data.lookup import missing_target
@@ -77,34 +78,46 @@ class DataContainer:
 
     def __init__(
         self,
-        N: Sequence[int],
-        Z: Sequence[int],
-        R: np.ndarray,
-        targets: Mapping[str, np.ndarray] | None = None,
-        id: Sequence | None = None,
+        N: ArrayLike,
+        Z: ArrayLike,
+        R: ArrayLike,
+        targets: Mapping[str, ArrayLike] | None = None,
+        id: ArrayLike | None = None,
         source: str = "data",
         split: Split | None = None,
         check: bool = True,
-        charge: Sequence[float] | None = None,
-        spin: Sequence[float] | None = None,
-        weight: Sequence[float] | None = None,
+        charge: ArrayLike | None = None,
+        spin: ArrayLike | None = None,
+        weight: ArrayLike | None = None,
     ) -> None:
         self._fill(N, Z, R, targets or {}, id, source, split, charge, spin, weight)
         self._check_shapes()
         if check and (bad := find_bad(self, STRICT)):
             raise bad_data(self.source, bad, len(self))
 
-    def _fill(self, N, Z, R, targets, id, source, split, charge=None, spin=None, weight=None) -> None:
+    def _fill(
+        self,
+        N: ArrayLike,
+        Z: ArrayLike,
+        R: ArrayLike,
+        targets: Mapping[str, ArrayLike],
+        id: ArrayLike | None,
+        source: str,
+        split: Split | None,
+        charge: ArrayLike | None,
+        spin: ArrayLike | None,
+        weight: ArrayLike | None,
+    ) -> None:
         self.source = source
         self.split = split
         self.N, self.Z = _whole(N), _whole(Z)
         self.R = np.asarray(R)
         self.id = np.arange(len(self.N)) if id is None else np.asarray(id)
         self.targets = {key: np.asarray(values, np.float64) for key, values in targets.items()}
-        defaults = (("charge", charge, 0.0), ("spin", spin, 1.0), ("weight", weight, 1.0))
-        for name, values, default in defaults:
-            values = np.full(len(self.N), default) if values is None else np.asarray(values, np.float64)
-            setattr(self, name, values)
+        self.charge, self.spin, self.weight = (
+            np.full(len(self.N), default) if values is None else np.asarray(values, np.float64)
+            for values, default in ((charge, 0.0), (spin, 1.0), (weight, 1.0))
+        )
 
     def _check_shapes(self) -> None:
         if self.N.ndim != 1 or (self.N < 0).any():
@@ -140,7 +153,7 @@ class DataContainer:
         keep = ~aside
         keep[[b.index for b in bad]] = False
         if bad and (checks.on_bad == "error" or not keep.any()):
-            raise bad_data(self.source, bad, len(self) - np.count_nonzero(aside))
+            raise bad_data(self.source, bad, len(self) - int(np.count_nonzero(aside)))
         if not keep.any() and len(self):
             raise UserError(f"{self.source}: all {len(self)} molecules are single atoms; there is nothing to train on")
         gone = [*(b.index for b in self.dropped), *self.set_aside]
@@ -180,7 +193,13 @@ class DataContainer:
         parts = [f"{self.source}: {len(self)} molecules", symbols(self.elements), ", ".join(names) or "no targets"]
         return f"DataContainer({'; '.join(part for part in parts if part)})"
 
-    def __getitem__(self, index) -> Atoms | DataContainer:
+    @overload
+    def __getitem__(self, index: int | np.integer) -> Atoms: ...
+
+    @overload
+    def __getitem__(self, index: slice | Sequence | np.ndarray) -> DataContainer: ...
+
+    def __getitem__(self, index: int | np.integer | slice | Sequence | np.ndarray) -> Atoms | DataContainer:
         """Return one molecule, or the data set of several; see `to_atoms` and `select`."""
         if isinstance(index, slice):
             return self.select(np.arange(len(self))[index])
@@ -218,7 +237,7 @@ class DataContainer:
         for molecule in molecules:
             rows = slice(last[molecule] - self.N[molecule], last[molecule])
             atoms = Atoms(self.Z[rows], self.R[rows])
-            values = {}
+            values: dict[str, Any] = {}
             for name, of_all in self.targets.items():
                 value = of_all[rows if find_property(name).per_atom else molecule]
                 if np.isfinite(value).any():
@@ -227,9 +246,9 @@ class DataContainer:
             if results:
                 atoms.calc = SinglePointCalculator(atoms, **results)
             for name, usual in (("charge", 0), ("spin", 1), ("weight", 1)):
-                value = float(getattr(self, name)[molecule])
-                if value != usual:
-                    values[name] = value
+                state = float(getattr(self, name)[molecule])
+                if state != usual:
+                    values[name] = state
             atoms.info.update(values, id=self.id[molecule].item())
             yield atoms
 
@@ -263,7 +282,7 @@ class DataContainer:
         if name not in self.targets:
             raise self._no_target(name)
         values = self.targets[name]
-        bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        bad = ~np.asarray(np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
         reject = self._reject_atoms if find_property(name).per_atom else self._reject
         reject(bad, f"target '{name}' is missing or not finite")
         return values
@@ -275,7 +294,7 @@ class DataContainer:
     def labelled(self, name: str) -> np.ndarray:
         """Return which molecules have a complete and finite value of a property, (molecules,) bool."""
         values = self.targets[name]
-        finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        finite = np.asarray(np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
         if not find_property(name).per_atom:
             return finite
         return np.bincount(self.molecule_of_atom[~finite], minlength=len(self)) == 0
@@ -298,7 +317,7 @@ class DataContainer:
         rows = has[self.molecule_of_atom] if find_property(name).per_atom else has
         return np.where(rows.reshape(-1, *[1] * (values.ndim - 1)), values, np.nan)
 
-    def select(self, molecules: np.ndarray) -> DataContainer:
+    def select(self, molecules: ArrayLike) -> DataContainer:
         """Return the data set of the given molecules, in the given order, without a split."""
         molecules = np.asarray(molecules, np.int64)
         last = np.cumsum(self.N)
@@ -306,9 +325,9 @@ class DataContainer:
         atoms = np.concatenate([np.empty(0, np.int64), *pieces])
         targets = {key: v[atoms if find_property(key).per_atom else molecules] for key, v in self.targets.items()}
         part = DataContainer.__new__(DataContainer)  # what was checked once need not be again
-        state = (array[molecules] for array in (self.charge, self.spin, self.weight))
         N, Z, R, id = self.N[molecules], self.Z[atoms], self.R[atoms], self.id[molecules]
-        part._fill(N, Z, R, targets, id, self.source, None, *state)
+        charge, spin, weight = (array[molecules] for array in (self.charge, self.spin, self.weight))
+        part._fill(N, Z, R, targets, id, self.source, None, charge, spin, weight)
         part.notes, part.found, part.isolated = self.notes, self.found, self.isolated
         return part
 
@@ -332,9 +351,9 @@ class DataContainer:
         return digest.hexdigest()
 
 
-def _whole(values: Sequence[int]) -> np.ndarray:
+def _whole(values: ArrayLike) -> np.ndarray:
     """Return numbers as int32; what is no whole number becomes 0, which is neither a size nor an element."""
-    values = np.asarray(values)
+    given = np.asarray(values)
     with np.errstate(invalid="ignore"):
-        whole = values.astype(np.int32)
-    return np.where(whole == values, whole, 0).astype(np.int32)
+        whole = given.astype(np.int32)
+    return np.where(whole == given, whole, 0).astype(np.int32)

@@ -163,7 +163,7 @@ class Dataset:
         if data.outliers:
             notes.append(f"trains on outliers (data.outliers=keep): {summary(data.outliers, first=True)}")
         if (data.weight != 1).any():
-            low, high = data.weight.min(), data.weight.max()
+            low, high = np.min(data.weight), np.max(data.weight)
             notes.append(f"weights of molecules in the loss: {low:g} to {high:g}, mean {data.weight.mean():.3g}")
         return notes
 

@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -67,10 +68,10 @@ def _download(path: Path, addresses: Sequence[str]) -> None:
         )
 
 
-def _resume(part: Path):
+def _resume(part: Path) -> Callable[[str, str, Any], None]:
     """Return a downloader for pooch that goes on with what an interrupted download left in `part`."""
 
-    def download(url: str, output_file: str, pooch_object) -> None:
+    def download(url: str, output_file: str, pooch_object: Any) -> None:
         start = part.stat().st_size if part.exists() else 0
         headers = {"Accept-Encoding": "identity"}  # ranges and lengths count the file's own bytes
         if start:
@@ -128,6 +129,6 @@ def reading(path: Path) -> Iterator[None]:
 def keep(data: DataContainer, path: Path) -> None:
     """Write a parsed data set as npz; the file is there when it is complete."""
     unfinished = path.with_suffix(f".{os.getpid()}.npz")
-    split = {} if data.split is None else dict(zip(SPLIT, data.split))
-    np.savez(unfinished, id=data.id, N=data.N, Z=data.Z.astype(np.uint8), R=data.R, **data.targets, **split)
+    others: dict[str, Any] = {**data.targets, **dict(zip(SPLIT, data.split or ()))}
+    np.savez(unfinished, id=data.id, N=data.N, Z=data.Z.astype(np.uint8), R=data.R, **others)
     unfinished.replace(path)

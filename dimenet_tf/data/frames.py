@@ -10,9 +10,12 @@ import functools
 import re
 from collections.abc import Sequence
 from io import StringIO
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimenet_tf.elements import SYMBOLS
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 PLAIN = "species:S:1:pos:R:3"  # columns of a file whose comments do not name them
 SPECIES = ("species", "symbols")
@@ -85,7 +88,7 @@ class Notes:
         return [f"{source}: {text.format(n=self.counts[kind])}" for kind, text in texts.items() if kind in self.counts]
 
 
-def parse_frame(lines: Sequence[bytes], notes: Notes):
+def parse_frame(lines: Sequence[bytes], notes: Notes) -> Atoms:
     """Return a frame as `ase.Atoms`.
 
     Parameters
@@ -127,13 +130,13 @@ def is_clean(lines: Sequence[bytes], body: bytes) -> bool:
         return False
 
 
-def _parse(text: str):
+def _parse(text: str) -> Atoms:
     from ase.io.extxyz import read_xyz  # slow to import
 
     return next(iter(read_xyz(StringIO(text), 0)))
 
 
-def _parse_repaired(lines: Sequence[bytes], notes: Notes):
+def _parse_repaired(lines: Sequence[bytes], notes: Notes) -> Atoms:
     try:
         texts = [line.decode() for line in lines]
     except UnicodeDecodeError:

@@ -6,7 +6,7 @@ import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +15,9 @@ from dimenet_tf.data.readers import PERIODIC
 from dimenet_tf.data.streams import open_stream
 from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.structures.charges import CHARGE_KEYS, SPIN_KEYS, state_of, states_of_arrays
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 KEYS = ("Z", "R", *CHARGE_KEYS, *SPIN_KEYS)
 
@@ -36,7 +39,7 @@ class Molecules(NamedTuple):
     """(molecules,) spin multiplicity, 2S + 1."""
 
 
-def read_molecules(inputs, size: int) -> Iterator[Molecules]:
+def read_molecules(inputs: Any, size: int) -> Iterator[Molecules]:
     """Yield molecules, up to `size` at a time.
 
     Parameters
@@ -90,7 +93,7 @@ def from_padded(arrays: Mapping, size: int) -> Iterator[Molecules]:
         yield Molecules(here.sum(axis=1), Z[rows][here], R[rows][here], Z.shape[1], charge[rows], spin[rows])
 
 
-def _dense(values, name: str) -> np.ndarray:
+def _dense(values: Any, name: str) -> np.ndarray:
     """Return an array; ragged tensors and ragged lists are filled up with zeros."""
     if isinstance(values, tf.RaggedTensor):
         return values.to_tensor(shape=[None, None, 3] if name == "R" else None).numpy()
@@ -160,7 +163,7 @@ def read_frames(path: str | Path) -> Iterator:
             warnings.warn(note, stacklevel=2)
 
 
-def read_molecule(path: str | Path):
+def read_molecule(path: str | Path) -> Atoms:
     """Return the only molecule of a file as `ase.Atoms`; formats as `open_stream`."""
     with open_stream(path) as stream:
         molecules = stream.take(2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 
 from dimenet_tf.data.properties import PROPERTIES, find_property
 from dimenet_tf.errors import UserError, unknown_name
@@ -22,7 +22,7 @@ SHOWN = 5
 
 
 def missing_target(
-    name: str, targets: Container[str], found: Mapping[str, str], source: str, molecules: int, atoms: int
+    name: str, targets: Collection[str], found: Mapping[str, str], source: str, molecules: int, atoms: int
 ) -> UserError:
     """Make the error for a target that is not there.
 

@@ -94,7 +94,9 @@ def _members(path: Path) -> Iterator[tuple[str, str]]:
             for member in archive:
                 if not member.isfile() or not MEMBER.fullmatch(Path(member.name).name) or ".." in member.name:
                     raise UserError(f"{path}: unexpected member '{member.name}'; this is not QM9's raw archive")
-                yield member.name, archive.extractfile(member).read().decode()
+                file = archive.extractfile(member)
+                assert file is not None  # of a member that is a file
+                yield member.name, file.read().decode()
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UserError(f"{path} is damaged or truncated ({error}): remove it to download it anew") from None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from dimenet_tf.elements import atomic_number
@@ -35,7 +37,7 @@ def parse_xyz(text: str, source: str) -> dict:
         tag, number, *values = lines[1].split()
         if tag != "gdb" or len(values) != 3 + len(PROPERTIES):
             raise ValueError(f"expected 'gdb N' and {3 + len(PROPERTIES)} numbers in the second line")
-        molecule = {"id": int(number), **dict(zip(PROPERTIES, map(float, values[3:])))}
+        molecule: dict[str, Any] = {"id": int(number), **dict(zip(PROPERTIES, map(float, values[3:])))}
         atoms = [line.split() for line in lines[2 : 2 + count]]
         if len(atoms) != count or any(len(atom) < 4 for atom in atoms):
             raise ValueError(f"expected {count} lines of atoms with a symbol and three coordinates")

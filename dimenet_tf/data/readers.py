@@ -6,7 +6,7 @@ import numbers
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -19,7 +19,10 @@ from dimenet_tf.data.properties import PROPERTIES, conversion, find_property
 from dimenet_tf.data.splits import Split
 from dimenet_tf.data.streams import XyzStream, open_stream
 from dimenet_tf.errors import UserError, unknown_name
-from dimenet_tf.structures.charges import state_of, states_of_arrays
+from dimenet_tf.structures.charges import State, state_of, states_of_arrays
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 SPLIT = ("train_idx", "val_idx", "test_idx")
 PERIODIC = "is periodic; only molecules are supported"
@@ -130,15 +133,14 @@ def from_arrays(
     if not flat:
         named = _flattened(named, source)
     named = _converted(named, units)
-    N, Z, R, names = (named.pop(key, None) for key in ("N", "Z", "R", "id"))
-    if np.ndim(N) == 1:
+    N, Z, R = (named.pop(key) for key in ("N", "Z", "R"))
+    names = named.pop("id", None)
+    charge = spin = None
+    if np.ndim(N) == 1:  # others are refused by the container
         named = {key: array for key, array in named.items() if key in PROPERTIES or array.shape == N.shape}
-        states = states_of_arrays(arrays, len(N), source)
+        charge, spin = states_of_arrays(arrays, len(N), source)
         if weights is not None:
             weights = _weights_of_array(weights, len(N), source, str(weight))
-    else:  # refused by the container
-        states = (None, None)
-    charge, spin = states
     data = DataContainer(N, Z, R, named, names, source, split, check=False, charge=charge, spin=spin, weight=weights)
     data.found = {key: _words(array) for key, array in arrays.items()}
     candidates = {key: array for key, array in arrays.items() if weight is None and _is_weight(key)}
@@ -154,7 +156,7 @@ def _weights_of_array(values: np.ndarray, molecules: int, source: str, name: str
     values = values.reshape(molecules).astype(np.float64)
     bad = ~(np.isfinite(values) & (values >= 0))
     if bad.any():
-        first = int(bad.argmax())
+        first = int(np.argmax(bad))
         raise UserError(f"{source}: '{name}' of molecule {first} must be a number of at least 0, got {values[first]:g}")
     return values
 
@@ -177,7 +179,7 @@ def _is_weight(name: str) -> bool:
     return "weight" in name.lower() and not any(other in name.lower() for other in NO_WEIGHTS)
 
 
-def _words(value, first: str | None = None) -> str:
+def _words(value: object, first: str | None = None) -> str:
     """Return shape and kind of an array, or the type of another value; `first` replaces its first dimension."""
     if isinstance(value, str):
         return f"text ('{value[:20]}')"
@@ -313,7 +315,7 @@ def from_atoms(
     return _checked(data, units or {}, checks)
 
 
-def _state(i: int, atoms, source: str):
+def _state(i: int, atoms: Atoms, source: str) -> State:
     try:
         return state_of(atoms)
     except UserError as error:
@@ -331,7 +333,8 @@ def _weights(found: Sequence[Mapping], name: str, source: str) -> np.ndarray:
 
 def _found(frames: Sequence, found: Sequence[Mapping]) -> dict[str, str]:
     """Return everything that molecules carry, by name, with shapes and how many have it."""
-    first, counts = {}, Counter()
+    first: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for i, values in enumerate(found):
         counts.update(values.keys())
         if len(first) < len(counts):
@@ -348,7 +351,7 @@ def _found(frames: Sequence, found: Sequence[Mapping]) -> dict[str, str]:
     return words
 
 
-def _what_is_known(i: int, atoms, source: str) -> dict:
+def _what_is_known(i: int, atoms: Atoms, source: str) -> dict:
     """Return everything that a molecule carries, by name; ASE keeps energy and forces apart from the other numbers."""
     if atoms.pbc.any():
         raise UserError(f"{source}: molecule {i} {PERIODIC}")
@@ -362,7 +365,7 @@ def _what_is_known(i: int, atoms, source: str) -> dict:
     return {**atoms.arrays, **results, **atoms.info}
 
 
-def _numbers(value, shape: tuple[int, ...]) -> np.ndarray:
+def _numbers(value: object, shape: tuple[int, ...]) -> np.ndarray:
     """Return a value as floats of the given shape; NaN where it is none of the kind."""
     if isinstance(value, (numbers.Real, np.ndarray, list, tuple)):
         try:

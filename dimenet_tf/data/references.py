@@ -40,7 +40,7 @@ def fit_reference(
     name: str,
     kind: Property,
     train: np.ndarray,
-    references="auto",
+    references: str | Mapping[str, float] = "auto",
     standardize: bool = True,
     additive: bool = True,
 ) -> Reference:
@@ -109,7 +109,12 @@ def _isolated(data: DataContainer, name: str) -> dict[str, float]:
 
 
 def check_energies(
-    data: DataContainer, name: str, kind: Property, train: np.ndarray, references, fit: Reference
+    data: DataContainer,
+    name: str,
+    kind: Property,
+    train: np.ndarray,
+    references: str | Mapping[str, float],
+    fit: Reference,
 ) -> None:
     """Raise a UserError if reference energies are of another kind, or in another unit, than the energies of molecules.
 

@@ -7,7 +7,7 @@ import io
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from zipfile import ZipFile
 
 import numpy as np
@@ -18,6 +18,9 @@ from dimenet_tf.data.frames import FrameError, Notes, parse_frame
 from dimenet_tf.data.properties import conversion
 from dimenet_tf.errors import UserError
 from dimenet_tf.structures.charges import CHARGE_KEYS, SPIN_KEYS
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 XYZ = (".xyz", ".extxyz", ".exyz")
 COMPRESSED = (".gz", ".bz2", ".xz")
@@ -59,7 +62,7 @@ def open_stream(path: str | Path) -> Iterator[Stream]:
     with contextlib.ExitStack() as files:  # what the caller does meanwhile fails with errors of its own
         if path.suffix == ".npz":
             with reading_npz(str(path)):
-                stream = NpzStream(files.enter_context(ZipFile(path)), str(path))
+                stream: Stream = NpzStream(files.enter_context(ZipFile(path)), str(path))
         elif is_xyz(path):
             stream = XyzStream(files.enter_context(open_lines(path)), path)
         else:
@@ -176,7 +179,7 @@ class XyzStream:
 
     def _lines_after_atoms(self, raw: bool) -> list[bytes]:
         """Return what belongs to a molecule after its atoms: QM9's three lines, or cell vectors."""
-        lines = []
+        lines: list[bytes] = []
         while line := self._readline():
             more = len(lines) < 3 if raw else line.lstrip().startswith(b"VEC")
             if not more or (raw and not lines and line.strip().isdigit()):  # without QM9's lines: the next molecule
@@ -202,7 +205,7 @@ class XyzStream:
             line = self._readline().removeprefix(BOM)
         return line
 
-    def _parse(self, first: int, lines: list[bytes]):
+    def _parse(self, first: int, lines: list[bytes]) -> Atoms:
         where = f"{self.path}, molecule {self.molecule}"
         if qm9_raw.is_raw(lines[1]):
             self.remarks.add("qm9")
@@ -214,7 +217,7 @@ class XyzStream:
             raise UserError(f"{where}, {line}: {error.message}") from None
 
 
-def _raw_molecule(text: str, where: str):
+def _raw_molecule(text: str, where: str) -> Atoms:
     """Return a molecule of QM9's raw format as `ase.Atoms`; its properties are in `info`."""
     from ase import Atoms
 
@@ -235,22 +238,22 @@ class NpzStream:
         arrays = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
         layout = {ours: theirs for theirs, ours in find_layout(arrays).items()}
         missing = [name for name in ("N", "Z", "R") if layout.get(name, name) not in arrays]
-        self.repeated = "N" not in arrays and missing == ["N"] and bool(layout)
-        if missing and not self.repeated:
+        repeated = "N" not in arrays and missing == ["N"] and bool(layout)  # many geometries of one molecule
+        if missing and not repeated:
             raise UserError(f"{source}: missing array '{missing[0]}'; needed are N, Z and R (see README)")
         self.Z, self.R = (Rows(archive, arrays[layout.get(name, name)], source) for name in ("Z", "R"))
-        self.N = None if self.repeated else Rows(archive, arrays["N"], source)
-        self.id = Rows(archive, arrays["id"], source) if "id" in arrays and not self.repeated else None
+        self.N = None if repeated else Rows(archive, arrays["N"], source)
+        self.id = Rows(archive, arrays["id"], source) if "id" in arrays and not repeated else None
         unit = str(Rows(archive, arrays["r_unit"], source).take(1).astype(str)[0]) if "r_unit" in arrays else ""
         self.scale = conversion("R", unit.strip()) if unit.strip() else 1.0
-        self.numbers = self.Z.take(self.Z.length).ravel() if self.repeated else None
+        self.numbers = self.Z.take(self.Z.length).ravel() if repeated else np.empty(0, int)  # where N is None
         present = [key for key in (*CHARGE_KEYS, *SPIN_KEYS) if key in arrays]
         self.states = {key: Rows(archive, arrays[key], source) for key in present}
         self._check_shapes()
         self.constants = {key: rows.take(1).tolist() for key, rows in self.states.items() if rows.is_scalar}
 
     def _check_shapes(self) -> None:
-        if self.repeated:
+        if self.N is None:
             if self.R.shape != (len(self.numbers), 3):
                 found = (self.R.length, *self.R.shape)
                 raise UserError(f"{self.source}: R has shape {found}, expected (molecules, {len(self.numbers)}, 3)")
@@ -259,11 +262,11 @@ class NpzStream:
         for name, rows in (("N", self.N), ("Z", self.Z)):
             if rows and rows.dtype.kind not in "iu":
                 raise UserError(f"{self.source}: {name} must be integers, not {rows.dtype}")
-        if not self.repeated and self.R.length != self.Z.length:
+        if self.N is not None and self.R.length != self.Z.length:
             raise UserError(f"{self.source}: Z is for {self.Z.length} atoms, R for {self.R.length}")
-        if self.id and self.id.length != self.N.length:
+        if self.N is not None and self.id and self.id.length != self.N.length:
             raise UserError(f"{self.source}: {self.id.length} ids for {self.N.length} molecules")
-        molecules = self.R.length if self.repeated else self.N.length
+        molecules = self.R.length if self.N is None else self.N.length
         for key, rows in self.states.items():
             fits = rows.is_scalar or (rows.length == molecules and rows.shape in ((), (1,)))
             if rows.dtype.kind not in "biuf" or not fits:
@@ -282,10 +285,10 @@ class NpzStream:
     def skip(self, count: int) -> int:
         return len(self._next(count)[0])
 
-    def _next(self, count: int) -> tuple[np.ndarray, ...]:
+    def _next(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, list]]:
         """Return N, Z and R of the next molecules, and by name the lists of what their `info` gets."""
         with reading_npz(self.source):
-            if self.repeated:
+            if self.N is None:
                 R = self.R.take(count)
                 N, Z = np.full(len(R), len(self.numbers)), np.tile(self.numbers, len(R))
                 return N, Z, R.reshape(-1, 3), self._named(len(R))
@@ -318,7 +321,8 @@ class Rows:
         if columns_first and len(shape) > 1:
             raise UserError(f"{source}: {name} is stored column by column; save it as numpy.ascontiguousarray(...)")
         self.name, self.at = name, 0
-        self.length, self.shape = (shape[0], shape[1:]) if shape else (1, ())
+        self.length: int = shape[0] if shape else 1
+        self.shape: tuple[int, ...] = shape[1:]
         self.is_scalar = not shape
 
     def take(self, count: int) -> np.ndarray:
@@ -365,7 +369,7 @@ class DatabaseStream(AseStream):
         return map(self._atoms, self.database.select())
 
     @staticmethod
-    def _atoms(row):
+    def _atoms(row: Any) -> Atoms:
         atoms = row.toatoms()
         atoms.info.update({**row.key_value_pairs, **row.data})
         return atoms

@@ -15,6 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,14 +39,15 @@ CCSD_MOLECULES = "aspirin benzene ethanol malonaldehyde toluene".split()
 SHORT = {"salicylic_acid": "salicylic"}
 
 
-def _check(molecule: str | None, known: list[str]) -> None:
+def _check(molecule: str | None, known: list[str]) -> str:
     if molecule not in known:
         raise unknown_name("data.molecule", str(molecule), known)
+    return molecule
 
 
 def md17(molecule: str | None, cache: str | Path | None = None, checks: Checks = STRICT) -> DataContainer:
     """Return one molecule of MD17 (PBE+vdW-TS; the papers train on 1000 random frames and validate on 1000)."""
-    _check(molecule, MD17_MOLECULES)
+    molecule = _check(molecule, MD17_MOLECULES)
     stem = "benzene2017" if molecule == "benzene" else SHORT.get(molecule, molecule)
     cache, name = cache_folder(cache), f"md17_{stem}.npz"
     path = fetch(name, [mirror.format(name) for mirror in SGDML], cache)
@@ -60,7 +62,7 @@ def rmd17(
     molecule: str | None, fold: int = 1, cache: str | Path | None = None, checks: Checks = STRICT
 ) -> DataContainer:
     """Return one molecule of revised MD17 (PBE/def2-SVP) with one of its five splits of 1000 and 1000 frames."""
-    _check(molecule, RMD17_MOLECULES)
+    molecule = _check(molecule, RMD17_MOLECULES)
     if fold not in range(1, 6):
         raise UserError(f"data.fold = {fold} must be 1 ... 5")
     cache = cache_folder(cache)
@@ -74,7 +76,8 @@ def rmd17(
         indices = {Path(name).stem: np.array(found[name].decode().split(), np.int64) for name in splits}
         pin(cache, [RMD17_ARCHIVE])
         unfinished = parsed.with_suffix(f".{os.getpid()}.npz")
-        np.savez(unfinished, **{k: v for k, v in arrays.items() if not k.startswith("old_")}, **indices)
+        kept: dict[str, Any] = {k: v for k, v in arrays.items() if not k.startswith("old_")} | indices
+        np.savez(unfinished, **kept)
         unfinished.replace(parsed)
     arrays = load_npz(parsed, str(parsed))
     train, test = (arrays[f"index_{part}_0{fold}"] for part in ("train", "test"))
@@ -87,7 +90,7 @@ def rmd17(
 
 def md17_ccsd(molecule: str | None, cache: str | Path | None = None, checks: Checks = STRICT) -> DataContainer:
     """Return one molecule of MD17@CCSD(T) (aspirin: CCSD): 1000 frames to train on and those to test on."""
-    _check(molecule, CCSD_MOLECULES)
+    molecule = _check(molecule, CCSD_MOLECULES)
     stem = "aspirin_ccsd" if molecule == "aspirin" else f"{molecule}_ccsd_t"
     cache, name = cache_folder(cache), f"{stem}.zip"
     path = fetch(name, [mirror.format(name) for mirror in SGDML], cache)
@@ -130,8 +133,11 @@ def coll(cache: str | Path | None = None, checks: Checks = STRICT) -> DataContai
 
 
 def _joined(parts: list[DataContainer], source: str) -> DataContainer:
+    N, Z, R = (np.concatenate([getattr(part, name) for part in parts]) for name in ("N", "Z", "R"))
     return DataContainer(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("N", "Z", "R")),
+        N,
+        Z,
+        R,
         {key: np.concatenate([part.targets[key] for part in parts]) for key in ("energy", "forces")},
         source=source,
         check=False,
@@ -145,8 +151,8 @@ def _tar_members(path: Path, wanted: list[str]) -> dict[str, bytes]:
         with tarfile.open(path, "r:*") as archive:
             for member in archive:
                 name = next((name for name in wanted if member.isfile() and member.name.endswith("/" + name)), None)
-                if name is not None:
-                    found[name] = archive.extractfile(member).read()
+                if name is not None and (file := archive.extractfile(member)) is not None:
+                    found[name] = file.read()
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UserError(f"{path} is damaged or truncated ({error}): remove it to download it anew") from None
     missing = [name for name in wanted if name not in found]

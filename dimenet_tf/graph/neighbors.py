@@ -49,7 +49,7 @@ def neighbor_table(edge_target: np.ndarray, num_atoms: int) -> np.ndarray:
     """Return the edges that go to each atom, (atoms, max_neighbors) int32, filled up with -1."""
     degree = np.bincount(edge_target, minlength=num_atoms)
     first = np.concatenate([[0], np.cumsum(degree)])
-    table = np.full((num_atoms, degree.max(initial=0)), -1, np.int32)
+    table = np.full((num_atoms, np.max(degree, initial=0)), -1, np.int32)
     edges = np.arange(len(edge_target), dtype=np.int32)
     table[edge_target, edges - first[edge_target]] = edges
     return table

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from dimenet_tf.graph.graph import Graph, check_needs
+from dimenet_tf.graph.graph import Graph, OptionalArray, check_needs
 from dimenet_tf.graph.neighbors import find_edges, find_reverse, find_triplets, neighbor_table
 
 
@@ -30,9 +30,8 @@ class SkinList:
         self.searches = 0
         self.closest = np.inf
         """Smallest squared distance of two atoms in the last graph."""
-        self._positions = None  # of the last search
-        self._near = None  # which of the pairs found then were in the last graph
-        self._graph = None
+        self._positions: np.ndarray | None = None  # of the last search
+        self._near: np.ndarray | None = None  # which of the pairs found then were in the last graph
 
     def __repr__(self) -> str:
         return f"SkinList({len(self.Z)} atoms; cutoff {self.cutoff:g} Ang, skin {self.skin:g} Ang; {self.dtype})"
@@ -58,7 +57,9 @@ class SkinList:
         source, target = self._source[near], self._target[near]
         # both directions of a pair are equally long: no edge loses its reverse
         reverse = (np.cumsum(near, dtype=np.int32) - 1)[self._reverse[near]]
-        atoms, kj, ji = len(self.Z), (), ()
+        atoms = len(self.Z)
+        kj: OptionalArray = ()
+        ji: OptionalArray = ()
         if "triplets" in self.needs:
             kj, ji = find_triplets(source, target, reverse, atoms)
         return Graph(

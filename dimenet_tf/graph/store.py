@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dimenet_tf.graph.graph import Graph, check_needs
 from dimenet_tf.graph.neighbors import find_edges, find_reverse, find_triplets, neighbor_table
@@ -34,9 +35,9 @@ class GraphStore:
 
     def __init__(
         self,
-        N: np.ndarray,
-        Z: np.ndarray,
-        R: np.ndarray,
+        N: ArrayLike,
+        Z: ArrayLike,
+        R: ArrayLike,
         cutoff: float,
         needs: Iterable[str] = (),
         dtype: str = "float32",
@@ -45,7 +46,7 @@ class GraphStore:
         self.num_atoms = np.asarray(N, np.int32)
         self._atom = _offsets(self.num_atoms)
         self._numbers = np.asarray(Z, np.int32)
-        self._positions = centered(self.num_atoms, R).astype(dtype)
+        self._positions = centered(self.num_atoms, np.asarray(R)).astype(dtype)
         parts = [self._connect(i, cutoff) for i in range(len(self.num_atoms))]
         columns = list(zip(*parts)) or [[]] * 5
         self._edge = _offsets([len(source) for source in columns[0]])
@@ -115,7 +116,7 @@ class GraphStore:
         )
 
 
-def _offsets(counts) -> np.ndarray:
+def _offsets(counts: Sequence[int] | np.ndarray) -> np.ndarray:
     """Return where each of consecutive pieces begins and the last one ends, (pieces + 1,) int64."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -27,7 +28,7 @@ def load_dimenet_checkpoint(
     target: str | Sequence[str] = "U0",
     elements: Sequence[int] = QM9_ELEMENTS,
     dtype: str = "float32",
-    **hyperparameters,
+    **hyperparameters: Any,
 ) -> Predictor:
     """Load a checkpoint of the authors' release, `pretrained/<model>/<target>/` there.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ NAMES = (
 
 
 def load_gemnet_checkpoint(
-    folder: str | Path, elements: Sequence[int], dtype: str = "float32", **hyperparameters
+    folder: str | Path, elements: Sequence[int], dtype: str = "float32", **hyperparameters: Any
 ) -> Predictor:
     """Load a checkpoint of the authors' release.
 
@@ -49,7 +50,7 @@ def load_gemnet_checkpoint(
 
 
 def load_gemnet_state_dict(
-    file: str | Path, elements: Sequence[int], dtype: str = "float32", **hyperparameters
+    file: str | Path, elements: Sequence[int], dtype: str = "float32", **hyperparameters: Any
 ) -> Predictor:
     """Load the weights of a PyTorch GemNet from an npz file of its state dict's arrays.
 

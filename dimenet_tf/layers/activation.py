@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 
@@ -19,19 +21,19 @@ def swish(x: tf.Tensor) -> tf.Tensor:
     y = tf.stop_gradient(x * s)
 
     @tf.custom_gradient
-    def value(x):
+    def value(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         return tf.identity(y), lambda upstream: upstream * slope(x)
 
     @tf.custom_gradient
-    def slope(x):
+    def slope(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         # SigmoidGrad(s, a) = a s (1 - s) in one pass
         return s + tf.raw_ops.SigmoidGrad(y=s, dy=x), lambda upstream: upstream * curvature(x)
 
     @tf.custom_gradient
-    def curvature(x):
+    def curvature(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         return tf.raw_ops.SigmoidGrad(y=s, dy=2 + (x - 2 * y)), lambda upstream: upstream * third(x)
 
-    def third(x):
+    def third(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         s = tf.sigmoid(x)  # a function of x that TensorFlow differentiates further
         return s * (1 - s) * (3 - 6 * s + x * (1 - 6 * s + 6 * s * s))
 

@@ -14,7 +14,8 @@ c_b(kj, ji) = sum_l Y_l0(angle) G_lb. Results belong to the edges ji.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Union
 
 import numpy as np
 import tensorflow as tf
@@ -117,7 +118,7 @@ class SumFirst(OverSlots):
         totals = self._totals(y, x, radial, kernel.shape)  # (atoms, k_ji, b, f)
         return self.turned(self.slots.unpad(tf.reduce_sum(totals * kernel, axis=2)))
 
-    def _totals(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, shape) -> tf.Tensor:
+    def _totals(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
         """Return the sums for the edges i -> j at their slots."""
         total = tf.matmul(self._coefficients(y, radial), self.slots.pad(x), transpose_a=True)  # (atoms, k_ji * b, f)
         return tf.reshape(total, tf.concat([self.slots.shape, shape], axis=0))
@@ -171,10 +172,11 @@ class Harmonics(OverSlots):
         return self.turned(total - own)
 
 
-AGGREGATIONS = {"triplets": Triplets, "sum_first": SumFirst, "harmonics": Harmonics}
+Aggregation = Union[Triplets, SumFirst, Harmonics]
+AGGREGATIONS: dict[str, type[Aggregation]] = {"triplets": Triplets, "sum_first": SumFirst, "harmonics": Harmonics}
 
 
-def choose_aggregation(name: str, angle: str, best: str) -> type[Triplets] | type[SumFirst] | type[Harmonics]:
+def choose_aggregation(name: str, angle: str, best: str) -> type[Aggregation]:
     """Return the class of an `aggregation` option; `best` is the one that `auto` stands for."""
     if name not in ("auto", *AGGREGATIONS):
         raise ValueError(f"aggregation: '{name}' is none of {', '.join(['auto', *AGGREGATIONS])}")

@@ -8,6 +8,7 @@ everything on atoms stay in float32.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -15,14 +16,16 @@ from dimenet_tf.layers.activation import swish
 from dimenet_tf.layers.initializers import GlorotOrthogonal, seed_stream
 
 
-def dense(units: int, seed: int, activation: Callable | None = swish, use_bias: bool = True, **kwargs):
+def dense(
+    units: int, seed: int, activation: Callable | None = swish, use_bias: bool = True, **kwargs: Any
+) -> tf.keras.layers.Dense:
     """Return a Keras dense layer with the GlorotOrthogonal kernel of DimeNet and a zero bias."""
     return tf.keras.layers.Dense(
         units, activation=activation, use_bias=use_bias, kernel_initializer=GlorotOrthogonal(seed), **kwargs
     )
 
 
-def linear(units: int, seed: int, **kwargs):
+def linear(units: int, seed: int, **kwargs: Any) -> tf.keras.layers.Dense:
     """Return a dense layer without bias and activation."""
     return dense(units, seed, activation=None, use_bias=False, **kwargs)
 
@@ -30,7 +33,7 @@ def linear(units: int, seed: int, **kwargs):
 class ResidualLayer(tf.keras.layers.Layer):
     """x + swish(W2 swish(W1 x + b1) + b2), (n, units) -> (n, units)."""
 
-    def __init__(self, units: int, seed: int, **kwargs) -> None:
+    def __init__(self, units: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.units = units
         self.seed = seed
@@ -54,13 +57,13 @@ class BasisProjection(tf.keras.layers.Layer):
     (edges, num_spherical, num_radial) -> (edges, num_spherical, units)
     """
 
-    def __init__(self, units: int, seed: int, initializer: type = GlorotOrthogonal, **kwargs) -> None:
+    def __init__(self, units: int, seed: int, initializer: type = GlorotOrthogonal, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.units = units
         self.seed = seed
         self.initializer = initializer
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tf.TensorShape) -> None:
         _, num_spherical, num_radial = input_shape
         shape = [num_spherical * num_radial, self.units]
         self.kernel = self.add_weight("kernel", shape=shape, initializer=self.initializer(self.seed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
@@ -26,7 +27,7 @@ def atom_embeddings(layer: tf.keras.layers.Layer, emb_size: int, seed: int) -> t
 class AtomEmbedding(tf.keras.layers.Layer):
     """Atomic numbers (atoms,) -> (atoms, units)."""
 
-    def __init__(self, units: int, seed: int, **kwargs) -> None:
+    def __init__(self, units: int, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.embeddings = atom_embeddings(self, units, seed)
 
@@ -46,7 +47,7 @@ class EmbeddingBlock(tf.keras.layers.Layer):
     recompute : bool, see `dimenet_tf.layers.recompute`
     """
 
-    def __init__(self, emb_size: int, activate_rbf: bool, seed: int, recompute: bool = False, **kwargs) -> None:
+    def __init__(self, emb_size: int, activate_rbf: bool, seed: int, recompute: bool = False, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.emb_size = emb_size
         self.activate_rbf = activate_rbf
@@ -58,7 +59,7 @@ class EmbeddingBlock(tf.keras.layers.Layer):
         self.dense_rbf = make(emb_size, next(seeds), dtype=self.dtype)
         self.dense = dense(emb_size, next(seeds), dtype=self.dtype_policy)
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tf.TensorShape) -> None:
         self.embeddings = atom_embeddings(self, self.emb_size, self._embedding_seed)
         super().build(input_shape)
 
@@ -66,7 +67,7 @@ class EmbeddingBlock(tf.keras.layers.Layer):
         return tf.gather(self.embeddings, graph.atomic_numbers)  # (atoms, emb_size)
 
     def call(self, rbf: tf.Tensor, graph: Graph) -> tf.Tensor:
-        def first_messages(rbf):
+        def first_messages(rbf: tf.Tensor) -> tf.Tensor:
             h = self.atoms(graph)
             h_i = gather(h, graph.edge_target)  # (edges, emb_size)
             h_j = gather(h, graph.edge_source)

@@ -7,6 +7,7 @@ with each other, nothing else: they turn with the molecule.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -16,13 +17,13 @@ from dimenet_tf.layers.initializers import output_initializer, seed_stream
 EPSILON = 1e-8  # under the square root of norms, as in the published code: smooth where a vector is zero
 
 
-def xavier_dense(units: int, seed: int, activation: Callable | None = None, **kwargs) -> tf.keras.layers.Dense:
+def xavier_dense(units: int, seed: int, activation: Callable | None = None, **kwargs: Any) -> tf.keras.layers.Dense:
     """Return a dense layer with Xavier's uniform kernel and a zero bias."""
     initializer = tf.keras.initializers.GlorotUniform(seed)
     return tf.keras.layers.Dense(units, activation=activation, kernel_initializer=initializer, **kwargs)
 
 
-def output_dense(units: int, output_init: str, seed: int, **kwargs) -> tf.keras.layers.Dense:
+def output_dense(units: int, output_init: str, seed: int, **kwargs: Any) -> tf.keras.layers.Dense:
     """Return the last dense layer of a read-out; `output_init` is "GlorotUniform" or "zeros"."""
     initializer = output_initializer(output_init, seed, tf.keras.initializers.GlorotUniform)
     return tf.keras.layers.Dense(units, kernel_initializer=initializer, **kwargs)
@@ -58,7 +59,7 @@ class GatedEquivariantBlock(tf.keras.layers.Layer):
         seed: int,
         activation: Callable | None = None,
         output_init: str = "GlorotUniform",
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.activation = activation

@@ -6,6 +6,8 @@ cost of several passes over the messages; and its gradient of `gather` is a sum 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from dimenet_tf.graph import Graph
@@ -15,7 +17,7 @@ def segment_sum(x: tf.Tensor, segments: tf.Tensor, num_segments: tf.Tensor) -> t
     """Sum rows by segment: (n, f) -> (num_segments, f); `segments` (n,) int32, none negative."""
 
     @tf.custom_gradient
-    def total(x):
+    def total(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         return tf.math.unsorted_segment_sum(x, segments, num_segments), lambda upstream: gather(upstream, segments)
 
     return total(x)
@@ -26,7 +28,7 @@ def gather(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     size = tf.shape(x)[0]
 
     @tf.custom_gradient
-    def taken(x):
+    def taken(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         return tf.gather(x, rows), lambda upstream: segment_sum(upstream, rows, size)
 
     return taken(x)
@@ -36,7 +38,7 @@ def rearrange(x: tf.Tensor, rows: tf.Tensor, back: tf.Tensor) -> tf.Tensor:
     """Take rows, each once: its gradient takes the rows `back`."""
 
     @tf.custom_gradient
-    def taken(x):
+    def taken(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         return tf.gather(x, rows), lambda upstream: rearrange(upstream, back, rows)
 
     return taken(x)
@@ -56,7 +58,7 @@ class NeighborSlots:
     """
 
     def __init__(self, graph: Graph) -> None:
-        self.used = graph.atom_edges >= 0  # (atoms, k)
+        self.used = tf.greater_equal(graph.atom_edges, 0)  # (atoms, k)
         self.edges = tf.maximum(graph.atom_edges, 0)  # (atoms, k), what the slots show
         self.shape = tf.shape(graph.atom_edges)
         self._edge_of_slot = tf.reshape(self.edges, [-1])

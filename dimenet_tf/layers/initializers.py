@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -40,7 +41,7 @@ class GlorotOrthogonal(tf.keras.initializers.Initializer):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def __call__(self, shape, dtype=None, **kwargs) -> tf.Tensor:
+    def __call__(self, shape: Sequence[int], dtype: tf.DType | None = None, **kwargs: Any) -> tf.Tensor:
         fan_in, fan_out = shape
         w = orthogonal(fan_in, fan_out, self.seed)
         # one entry alone has no variance
@@ -60,7 +61,7 @@ class HeOrthogonal(tf.keras.initializers.Initializer):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def __call__(self, shape, dtype=None, **kwargs) -> tf.Tensor:
+    def __call__(self, shape: Sequence[int], dtype: tf.DType | None = None, **kwargs: Any) -> tf.Tensor:
         fan_in, fan_out = math.prod(shape[:-1]), shape[-1]
         w = orthogonal(fan_in, fan_out, self.seed)
         if fan_in > 1:  # one entry alone has no variance

@@ -26,7 +26,7 @@ class SkipUpdate(tf.keras.layers.Layer):
         self.layers_after_skip = [ResidualLayer(units, next(seeds), dtype=policy) for _ in range(num_after_skip)]
 
     def update(self, m: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        def skip(m, y):
+        def skip(m: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
             for layer in self.layers_before_skip:
                 y = layer(y)
             m = m + tf.cast(self.final_before_skip(y), m.dtype)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from dimenet_tf.graph import Graph
-from dimenet_tf.layers.aggregation import Harmonics, SumFirst, Triplets
+from dimenet_tf.layers.aggregation import Aggregation
 from dimenet_tf.layers.gathers import reverse_edges
 from dimenet_tf.layers.initializers import HeOrthogonal, seed_stream
 from dimenet_tf.layers.quadruplets import Quadruplets
@@ -32,7 +32,7 @@ class Sizes(NamedTuple):
 class TripletBasis(NamedTuple):
     """What the geometry gives the messages b -> a -> c of all blocks."""
 
-    pairs: Triplets | SumFirst | Harmonics
+    pairs: Aggregation
     y: tf.Tensor
     """Angle c-a-b, as `pairs.angular` returns it."""
     rbf: tf.Tensor
@@ -59,12 +59,12 @@ class EfficientBilinear(tf.keras.layers.Layer):
     (edges, b, f) -> (edges, units)
     """
 
-    def __init__(self, units: int, seed: int, **kwargs) -> None:
+    def __init__(self, units: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.units = units
         self.seed = seed
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tf.TensorShape) -> None:
         _, b, f = input_shape
         self.kernel = self.add_weight("kernel", shape=[f, b, self.units], initializer=HeOrthogonal(self.seed))
         super().build(input_shape)
@@ -78,7 +78,7 @@ class EfficientBilinear(tf.keras.layers.Layer):
 class SymmetricUpProjection(tf.keras.layers.Layer):
     """Message of an edge from its own sum and its reverse's: (D x_ca + D' x_ac) / sqrt(2) (Sec. 5)."""
 
-    def __init__(self, units: int, seeds: Iterator[int], **kwargs) -> None:
+    def __init__(self, units: int, seeds: Iterator[int], **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.ca = scaled_dense(units, next(seeds), dtype=self.dtype_policy)
         self.ac = scaled_dense(units, next(seeds), dtype=self.dtype_policy)
@@ -90,7 +90,7 @@ class SymmetricUpProjection(tf.keras.layers.Layer):
 class TripletInteraction(tf.keras.layers.Layer):
     """Messages b -> a into messages c -> a, with distances and angle c-a-b (one-hop message passing, Fig. 3)."""
 
-    def __init__(self, sizes: Sizes, seed: int, **kwargs) -> None:
+    def __init__(self, sizes: Sizes, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         policy, seeds = self.dtype_policy, seed_stream(seed)
         emb_size_edge = sizes.emb_size_edge
@@ -115,7 +115,7 @@ class TripletInteraction(tf.keras.layers.Layer):
 class QuadrupletInteraction(tf.keras.layers.Layer):
     """Messages d -> b into messages c -> a, where a and b need no edge (two-hop message passing, Fig. 3)."""
 
-    def __init__(self, sizes: Sizes, seed: int, **kwargs) -> None:
+    def __init__(self, sizes: Sizes, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         policy, seeds = self.dtype_policy, seed_stream(seed)
         emb_size_edge, emb_size_quad = sizes.emb_size_edge, sizes.emb_size_quad

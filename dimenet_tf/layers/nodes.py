@@ -8,9 +8,12 @@ like those they replace.
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from dimenet_tf.graph import Graph
+from dimenet_tf.layers.aggregation import Aggregation
 from dimenet_tf.layers.dense import dense, linear
 from dimenet_tf.layers.embedding import atom_embeddings
 from dimenet_tf.layers.gathers import gather, segment_sum
@@ -21,12 +24,12 @@ from dimenet_tf.layers.interaction import SkipUpdate
 class NodeEmbeddingBlock(tf.keras.layers.Layer):
     """h_i = row of the embedding table, (atoms, emb_size)."""
 
-    def __init__(self, emb_size: int, seed: int, **kwargs) -> None:
+    def __init__(self, emb_size: int, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.emb_size = emb_size
         self.seed = seed
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tf.TensorShape) -> None:
         self.embeddings = atom_embeddings(self, self.emb_size, self.seed)
         super().build(input_shape)
 
@@ -40,7 +43,7 @@ class NodeEmbeddingBlock(tf.keras.layers.Layer):
 class NodeInteractionBlock(SkipUpdate):
     """h_i <- update(h_i, sum_j rbf_ji W * swish(W h_j + b))."""
 
-    def __init__(self, emb_size: int, num_before_skip: int, num_after_skip: int, seed: int, **kwargs) -> None:
+    def __init__(self, emb_size: int, num_before_skip: int, num_after_skip: int, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.emb_size = emb_size
         self.num_before_skip = num_before_skip
@@ -52,7 +55,9 @@ class NodeInteractionBlock(SkipUpdate):
         self.dense_rbf = linear(emb_size, next(seeds), dtype=self.dtype_policy)
         self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
 
-    def call(self, h: tf.Tensor, rbf: tf.Tensor, radial, y, pairs, graph: Graph) -> tf.Tensor:
+    def call(
+        self, h: tf.Tensor, rbf: tf.Tensor, radial: tf.Tensor, y: tf.Tensor, pairs: Aggregation, graph: Graph
+    ) -> tf.Tensor:
         messages = self.dense_rbf(rbf) * gather(self.dense_j(h), graph.edge_source)  # (edges, emb_size)
         total = segment_sum(messages, graph.edge_target, tf.shape(h)[0])
         return self.update(h, self.dense_i(h) + total)  # (atoms, emb_size)
@@ -71,7 +76,7 @@ class NodeOutputBlock(tf.keras.layers.Layer):
     """Dense layers on h_i; arguments as `OutputBlock`."""
 
     def __init__(
-        self, emb_size: int, num_dense_output: int, num_targets: int, output_init: str, seed: int, **kwargs
+        self, emb_size: int, num_dense_output: int, num_targets: int, output_init: str, seed: int, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.emb_size = emb_size

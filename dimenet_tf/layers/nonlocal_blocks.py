@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -24,7 +24,9 @@ class GlobalEdges(NamedTuple):
     """(global edges, num_radial)."""
 
 
-def projections(basis_emb_size: int, units: int, seeds: Iterator[int], dtype) -> list[tf.keras.layers.Layer]:
+def projections(
+    basis_emb_size: int, units: int, seeds: Iterator[int], dtype: tf.keras.mixed_precision.Policy
+) -> list[tf.keras.layers.Layer]:
     """Return a linear map down and one up, LB2 of Fig. 4."""
     return [linear(basis_emb_size, next(seeds), dtype=dtype), linear(units, next(seeds), dtype=dtype)]
 
@@ -41,7 +43,7 @@ class NonLocalBlock(tf.keras.layers.Layer):
     emb_size, int_emb_size, basis_emb_size, seed : int
     """
 
-    def __init__(self, emb_size: int, int_emb_size: int, basis_emb_size: int, seed: int, **kwargs) -> None:
+    def __init__(self, emb_size: int, int_emb_size: int, basis_emb_size: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         seeds, dtype = seed_stream(seed), self.dtype
         self.dense_rbf1, self.dense_rbf2 = projections(basis_emb_size, emb_size, seeds, dtype)
@@ -60,7 +62,7 @@ class NonLocalBlock(tf.keras.layers.Layer):
 class Perceptron(tf.keras.layers.Layer):
     """W2 swish(W1 x + b1) + b2, (n, any) -> (n, units), with as many hidden units."""
 
-    def __init__(self, units: int, seed: int, **kwargs) -> None:
+    def __init__(self, units: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         seeds, policy = seed_stream(seed), self.dtype_policy
         self.dense_1 = dense(units, next(seeds), dtype=policy)
@@ -78,7 +80,7 @@ class PBlock(tf.keras.layers.Layer):
     units, seed : int
     """
 
-    def __init__(self, units: int, seed: int, **kwargs) -> None:
+    def __init__(self, units: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         seeds, policy, half = seed_stream(seed), self.dtype_policy, units // 2
         self.m1 = Perceptron(half, next(seeds), dtype=policy)

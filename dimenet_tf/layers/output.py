@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -60,7 +60,7 @@ class OutputBlock(tf.keras.layers.Layer):
         out_emb_size: int | None = None,
         up_bias: bool = False,
         recompute: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.emb_size = emb_size
@@ -87,7 +87,7 @@ class OutputBlock(tf.keras.layers.Layer):
         )
 
     def call(self, m: tf.Tensor, rbf: tf.Tensor, graph: Graph) -> tf.Tensor:
-        def atoms(m, rbf):
+        def atoms(m: tf.Tensor, rbf: tf.Tensor) -> tf.Tensor:
             weighted = self.dense_rbf(rbf) * m  # (edges, emb_size)
             return segment_sum(weighted, graph.edge_target, tf.shape(graph.atomic_numbers)[0])
 
@@ -118,7 +118,7 @@ class SeparateOutputBlocks(tf.keras.layers.Layer):
     Arguments as `OutputBlock`.
     """
 
-    def __init__(self, num_targets: int, seed: int, **kwargs) -> None:
+    def __init__(self, num_targets: int, seed: int, **kwargs: Any) -> None:
         layer_keys = {k: kwargs.pop(k) for k in ("name", "dtype", "trainable") if k in kwargs}
         super().__init__(**layer_keys)
         self.num_targets = num_targets

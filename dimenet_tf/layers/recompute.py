@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 
-def run(function: Callable, *tensors: tf.Tensor, again: bool):
+def run(function: Callable, *tensors: tf.Tensor, again: bool) -> Any:
     """Return function(*tensors); with `again` nothing but the tensors is kept for the backward pass.
 
     The function returns a tensor or a list of tensors. It may use variables and whatever else it likes, but gradients
@@ -18,9 +19,9 @@ def run(function: Callable, *tensors: tf.Tensor, again: bool):
         return function(*tensors)
 
     @tf.custom_gradient
-    def once(*tensors):
-        def gradient(*upstream, variables=None):
-            def pull_back(*arrays):
+    def once(*tensors: Any) -> tuple[Any, Callable]:
+        def gradient(*upstream: Any, variables: list[tf.Variable] | None = None) -> Any:
+            def pull_back(*arrays: Any) -> list[tf.Tensor]:
                 # not before the backward pass is here: TensorFlow would start at once
                 with tf.control_dependencies(arrays[len(tensors) :]):
                     inputs = [tf.identity(tensor) for tensor in arrays[: len(tensors)]]

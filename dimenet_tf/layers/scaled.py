@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -22,7 +24,9 @@ def scaled_sum(*branches: tf.Tensor) -> tf.Tensor:
     return tf.add_n([tf.cast(branch, branches[0].dtype) for branch in branches]) / math.sqrt(len(branches))
 
 
-def scaled_dense(units: int, seed: int, activation=scaled_swish, **kwargs) -> tf.keras.layers.Dense:
+def scaled_dense(
+    units: int, seed: int, activation: Callable | None = scaled_swish, **kwargs: Any
+) -> tf.keras.layers.Dense:
     """Return a dense layer without bias, with the HeOrthogonal kernel."""
     return tf.keras.layers.Dense(
         units, activation=activation, use_bias=False, kernel_initializer=HeOrthogonal(seed), **kwargs
@@ -32,7 +36,7 @@ def scaled_dense(units: int, seed: int, activation=scaled_swish, **kwargs) -> tf
 class ScaledResidual(tf.keras.layers.Layer):
     """(x + D2 D1 x) / sqrt(2), (n, units) -> (n, units)."""
 
-    def __init__(self, units: int, seed: int, **kwargs) -> None:
+    def __init__(self, units: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.units = units
         self.seed = seed
@@ -54,7 +58,7 @@ class ScaleFactor(tf.keras.layers.Layer):
     features of the variance over rows. It is a weight: it cannot be lost.
     """
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.fitting = False
         self.scale_factor = self.add_weight(

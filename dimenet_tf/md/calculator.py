@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import tensorflow as tf
@@ -15,11 +16,11 @@ from dimenet_tf.admission import WrongUnit
 from dimenet_tf.data.inputs import Molecules, join_atoms
 from dimenet_tf.domain import DomainWatch
 from dimenet_tf.errors import UserError
-from dimenet_tf.graph import SkinList
+from dimenet_tf.graph import Graph, SkinList
 from dimenet_tf.md.committee import DESCRIPTION as COMMITTEE
 from dimenet_tf.md.committee import Committee
 from dimenet_tf.predictor import Predictor, load
-from dimenet_tf.structures.charges import state_of
+from dimenet_tf.structures.charges import State, state_of
 from dimenet_tf.structures.limits import CLOSEST, FARTHEST
 
 
@@ -80,11 +81,14 @@ class DimeNetCalculator(Calculator):
         self.force_field = force_field
         self.skin = skin
         self.watch = DomainWatch(force_field.domain, force_field.model.cutoff, domain)
-        self.spread = self.polarizability = self.in_domain = None
+        self.spread: dict | None = None
+        self.polarizability: np.ndarray | None = None
+        self.in_domain: bool | None = None
         if "dipole" in force_field.head.targets:
             self.implemented_properties = [*self.implemented_properties, "dipole"]
-        self._neighbors = self._state = None
-        self._topology = None  # the last graph's sources and, as tensors, all of it
+        self._neighbors: SkinList | None = None
+        self._state: State | None = None
+        self._topology: tuple[np.ndarray, Graph] | None = None  # the last graph's sources and, as tensors, all of it
         self._columns = force_field.head.columns
         self._compute = force_field.graph_function.get_concrete_function()  # traced here, once and for all sizes
 
@@ -95,7 +99,7 @@ class DimeNetCalculator(Calculator):
         """Return a calculator of the same force field, which never changes, for other atoms."""
         return DimeNetCalculator(self.force_field, skin=self.skin, domain=self.watch.action)
 
-    def __reduce__(self):
+    def __reduce__(self) -> NoReturn:
         raise UserError("a calculator with a TensorFlow model cannot be pickled: make one in each process, by its path")
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
@@ -103,7 +107,12 @@ class DimeNetCalculator(Calculator):
         changes = super().check_state(atoms, tol)
         return changes if changes or self.atoms is None or state_of(atoms) == self._state else ["info"]
 
-    def calculate(self, atoms: Atoms | None = None, properties=("energy",), system_changes=all_changes) -> None:
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
         """Compute everything at once, as ASE asks for it."""
         super().calculate(atoms, properties, system_changes)
         atoms, self.results, self.spread, self.polarizability = self.atoms, {}, None, None
@@ -116,6 +125,7 @@ class DimeNetCalculator(Calculator):
         new = self._neighbors is None or not np.array_equal(self._neighbors.Z, atoms.numbers)
         if new or state != self._state or not np.isfinite(atoms.positions).all():
             self._admit(join_atoms([atoms]), new)
+        assert self._neighbors is not None  # made by `_admit`
         self._state = state
         R = atoms.positions - atoms.positions.mean(axis=0)
         graph = self._neighbors.graph(R)
@@ -161,7 +171,7 @@ class DimeNetCalculator(Calculator):
             self._neighbors = SkinList(molecules.Z, model.cutoff, self.skin, model.needs, field.dtype)
 
 
-def _open(model) -> Predictor | Committee:
+def _open(model: Predictor | Committee | str | Path | Sequence) -> Predictor | Committee:
     if isinstance(model, (Predictor, Committee)):
         return model
     if isinstance(model, (str, Path)):
@@ -176,7 +186,7 @@ def _with_forces(model: Predictor | Committee, energy: str | None) -> Predictor 
         if energy not in (None, model.energy):
             raise UserError(f"energy = {energy}: the model was trained with the forces of {model.energy}")
         return model
-    if energy is not None:
+    if energy is not None and isinstance(model, Predictor):
         return model.with_forces(energy)
     raise UserError(
         f"this model predicts {', '.join(model.head.targets)} and was not trained with forces; "

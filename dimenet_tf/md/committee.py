@@ -64,8 +64,8 @@ class Committee:
         self.energy, self.model, self.head = first.energy, first.model, first.head
         self.dtype, self.precision = first.dtype, first.precision
         self.graph_store = first.graph_store
-        domains = [member.domain for member in self.members]
-        self.domain = None if None in domains else Domain.common(domains)
+        domains = [member.domain for member in self.members if member.domain is not None]
+        self.domain = Domain.common(domains) if len(domains) == len(self.members) else None
         self.admission = Admission(first.elements, self.model.cutoff, self.domain)
         signature = graph_signature(self.dtype, self.model.needs)
         self.graph_function = tf.function(self._mean_and_spread, input_signature=[signature])

@@ -29,7 +29,7 @@ from ase.calculators.socketio import IPIProtocol, SocketClosed, actualunixsocket
 from dimenet_tf.data.inputs import read_molecule  # noqa: E402
 from dimenet_tf.domain import ACTIONS, DomainWatch  # noqa: E402
 from dimenet_tf.errors import UserError  # noqa: E402
-from dimenet_tf.predictor import load  # noqa: E402
+from dimenet_tf.predictor import Predictor, load  # noqa: E402
 
 GATHER = 0.005  # s without another structure until a batch that is not full is computed
 
@@ -42,7 +42,7 @@ class Connection:
         self.protocol = IPIProtocol(connected)
         self.greeted = False  # i-PI has accepted it
         self.initialised = False
-        self.positions = None  # (atoms, 3), Angstrom
+        self.positions: np.ndarray | None = None  # (atoms, 3), Angstrom
         self.asked = False  # for forces of these
 
     def handle(self, num_atoms: int) -> bool:
@@ -83,6 +83,7 @@ class Connection:
 
     def answer(self, energy: float, forces: np.ndarray, extras: str) -> None:
         """Send eV, eV/Angstrom and extras, which i-PI passes on as they are."""
+        assert self.positions is not None  # it was asked for their forces
         virial = self.positions.T @ forces  # how the energy falls when everything is stretched
         self.protocol.sendforce(energy, forces, virial, np.frombuffer(extras.encode() or b" ", np.byte))
         self.positions, self.asked = None, False
@@ -101,11 +102,11 @@ class Driver:
     """
 
     def __init__(
-        self, predictor, atoms: Atoms, connect: Callable[[], socket.socket], beads: int, domain: str = "flag"
+        self, predictor: Predictor, atoms: Atoms, connect: Callable[[], socket.socket], beads: int, domain: str = "flag"
     ) -> None:
         self.watch = DomainWatch(predictor.domain, predictor.model.cutoff, domain)
         self.predictor, self.atoms, self.connect, self.beads = predictor, atoms, connect, beads
-        self.batches = []
+        self.batches: list[int] = []
         """Sizes of the batches that were computed."""
 
     def run(self) -> str:
@@ -116,7 +117,8 @@ class Driver:
         UserError
             If nobody listens, or for molecules that cannot be predicted.
         """
-        self._open, self._reason, made = [], "i-PI has gone", 1
+        self._open: list[Connection] = []
+        self._reason, made = "i-PI has gone", 1
         with selectors.DefaultSelector() as self._selector:
             try:
                 self._add()
@@ -159,6 +161,8 @@ class Driver:
                 self._close(connection)
 
     def _compute(self, waiting: list[Connection]) -> None:
+        energy = self.predictor.energy
+        assert energy is not None  # it has forces
         R = np.array([connection.positions for connection in waiting])
         Z = np.tile(self.atoms.numbers, (len(waiting), 1))
         predicted = self.predictor.predict({"Z": Z, "R": R}, batch_size=len(waiting), length_unit="Ang")
@@ -167,7 +171,7 @@ class Driver:
         self.batches.append(len(waiting))
         for i, connection in enumerate(waiting):
             forces = predicted["forces"][i].astype(np.float64)
-            connection.answer(predicted[self.predictor.energy][i], forces, extras(predicted, i))
+            connection.answer(predicted[energy][i], forces, extras(predicted, i))
 
     def summary(self) -> str:
         """Return how much was computed."""

@@ -23,7 +23,7 @@ import ase.io  # noqa: E402
 import numpy as np  # noqa: E402
 from ase import units  # noqa: E402
 
-from dimenet_tf.data.readers import reading_with_ase  # noqa: E402
+from dimenet_tf.data.formats import reading_with_ase  # noqa: E402
 from dimenet_tf.errors import UserError  # noqa: E402
 from dimenet_tf.md import spectrum  # noqa: E402
 from dimenet_tf.md.spectra import add_analysis_options, write  # noqa: E402
@@ -78,7 +78,7 @@ def read(path: Path) -> Simulation:
     strides = {name: _integer(written[name].get("stride", "1"), f"{path}: stride of {name}") for name in names}
     if len(set(strides.values())) > 1:
         raise UserError(f"{path} writes with different strides: {strides}")
-    prefix = path.with_name(output.get("prefix", "i-pi"))
+    prefix = path.with_name("i-pi" if output is None else output.get("prefix", "i-pi"))
     files = {name: prefix.with_name(f"{prefix.name}.{written[name].get('filename', 'out')}") for name in strides}
     velocities = Path(f"{files['v_centroid']}.xyz")
     if not velocities.exists():
@@ -95,10 +95,12 @@ def read(path: Path) -> Simulation:
     if "dipole" in beads:
         beads["dipole"] = beads["dipole"] * units.Bohr
     fixed = (root.findtext(".//motion/fixcom") or "True").strip() == "True"  # i-PI's default
+    dipole, polarizability = (beads[name][:times, None] if name in beads else None for name in spectrum.PROPERTIES)
     return Simulation(
         np.array([frame.positions for frame in frames])[:times, None],
         frames[0].get_masses(),
-        *(beads[name][:times, None] if name in beads else None for name in spectrum.PROPERTIES),
+        dipole,
+        polarizability,
         3 * len(frames[0]) - (3 if fixed else 0),
         timestep,
         strides["v_centroid"],
@@ -126,8 +128,8 @@ def _quantity(root: ElementTree.Element, path: Path, name: str, known: dict[str,
     return value * known[unit]
 
 
-def _integer(text: str, what: str) -> int:
-    if not text.strip().isdigit() or int(text) < 1:
+def _integer(text: str | None, what: str) -> int:
+    if text is None or not text.strip().isdigit() or int(text) < 1:
         raise UserError(f"{what}: '{text}' must be an integer greater than 0")
     return int(text)
 

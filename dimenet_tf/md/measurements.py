@@ -6,6 +6,7 @@ Every function returns rows by name: a `value`, its `unit` and the `bound` that 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from dimenet_tf.predictor import Predictor
 
 def predict(predictor: Predictor, frames: list[Atoms]) -> tuple[np.ndarray, np.ndarray]:
     """Return energies (frames,) and forces (frames, atoms, 3) of geometries of one molecule."""
+    assert predictor.energy is not None  # certificates are of force fields
     result = predictor.predict(frames)
     return result[predictor.energy], result["forces"].astype(np.float64)
 
@@ -55,12 +57,14 @@ def symmetries(predictor: Predictor, frames: list[Atoms], seed: int = 0) -> dict
     """Rotate, reflect, translate and permute: how much the energy changes, and the forces beyond turning along."""
     rng = np.random.default_rng(seed)
     double = predictor.dtype == "float64"
-    errors = {name: np.zeros(2) for name in ("rotation", "reflection", "translation", "permutation")}
+    errors: dict[str, np.ndarray] = {
+        name: np.zeros(2) for name in ("rotation", "reflection", "translation", "permutation")
+    }
     mirror = np.array([-1.0, 1.0, 1.0])
     for atoms in frames:
         turn = Rotation.random(random_state=rng.integers(1 << 31)).as_matrix()
         order = rng.permutation(len(atoms))
-        changed = {
+        changed: dict[str, tuple[Atoms, Callable[..., np.ndarray]]] = {
             "rotation": (moved(atoms, atoms.positions @ turn.T), lambda f, turn=turn: f @ turn.T),
             "reflection": (moved(atoms, atoms.positions * mirror), lambda f: f * mirror),
             "translation": (moved(atoms, atoms.positions + rng.normal(size=3)), lambda f: f),
@@ -182,6 +186,7 @@ def held_out(predictor: Predictor, data: DataContainer) -> dict[str, dict]:
     molecules = Molecules(data.N, data.Z, data.R, charge=data.charge, spin=data.spin)
     store = predictor.graph_store(*predictor.admission.admit(molecules)[:3])
     predicted = predictor.named(predictor.predict_store(store, np.arange(len(data))))
+    assert predictor.energy is not None
     energy = np.abs(predicted[predictor.energy] - data.target("energy"))
     forces = np.abs(predicted["forces"] - data.target("forces"))
     return {
@@ -205,6 +210,7 @@ def exported(predictor: Predictor, frames: list[Atoms]) -> dict[str, dict]:
         loaded = tf.saved_model.load(str(Path(folder, "1")))
         answer = loaded.signatures["flat"](**arrays)
     graph = predictor.graph_store(N, Z, R).batch(range(len(frames)))
+    assert predictor.energy is not None
     eager = predictor.named(predictor.compute(graph.to_tensors()))
     return {
         f"eager against SavedModel, {name}, {predictor.precision}": {

@@ -160,7 +160,7 @@ def draw(table: dict[str, np.ndarray], harmonic: Harmonic | None, temperature: f
     path : of a picture
     """
     modes = np.empty(0) if harmonic is None else harmonic.wavenumbers
-    panels = [("density of states", [VDOS], np.ones(len(modes)))]
+    panels: list[tuple[str, list[str], np.ndarray | None]] = [("density of states", [VDOS], np.ones(len(modes)))]
     if INFRARED in table:
         panels.append(("infrared", [INFRARED], None if harmonic is None else harmonic.infrared))
     if ISOTROPIC in table:

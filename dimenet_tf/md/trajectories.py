@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms, units
@@ -20,6 +20,7 @@ from dimenet_tf.errors import UserError
 from dimenet_tf.files import file_to_disk, replace_text
 from dimenet_tf.md.harmonic import rigid_motions
 from dimenet_tf.md.velocities import at, count_vibrations, thermalize
+from dimenet_tf.predictor import Predictor
 
 FRICTION = 0.01  # 1/fs
 PIECE = 500  # records between two checkpoints
@@ -44,21 +45,28 @@ class Replicas(Calculator):
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012  (ASE's type)
 
-    def __init__(self, predictor, count: int) -> None:
+    def __init__(self, predictor: Predictor, count: int) -> None:
         super().__init__()
         self.predictor, self.count = predictor, count
         self.watch = DomainWatch(predictor.domain, predictor.model.cutoff)
-        self.predicted = None
+        self.predicted: dict[str, np.ndarray] | None = None
 
-    def calculate(self, atoms: Atoms | None = None, properties=("energy",), system_changes=all_changes) -> None:
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
         super().calculate(atoms, properties, system_changes)
         R = self.atoms.positions.reshape(self.count, -1, 3)
         Z = self.atoms.numbers.reshape(self.count, -1)
+        energy = self.predictor.energy
+        assert energy is not None  # it has forces
         self.predicted = self.predictor.predict({"Z": Z, "R": R}, batch_size=self.count, length_unit="Ang")
         sizes = np.full(self.count, Z.shape[1])
         self.watch.look(self.predicted.get("in_domain"), sizes, self.atoms.numbers, self.atoms.positions)
         self.results = {
-            "energy": float(self.predicted[self.predictor.energy].sum()),
+            "energy": float(self.predicted[energy].sum()),
             "forces": self.predicted["forces"].astype(np.float64).reshape(-1, 3),
         }
 
@@ -138,7 +146,9 @@ def pieces(settings: Settings) -> Iterator[Piece]:
             number += 1
 
 
-def run(predictor, atoms: Atoms, settings: Settings, folder: Path, job: dict, show: bool = True) -> Recording:
+def run(
+    predictor: Predictor, atoms: Atoms, settings: Settings, folder: Path, job: dict, show: bool = True
+) -> Recording:
     """Run trajectories at constant energy, each from an own thermalised start without translation and rotation.
 
     Every piece begins from the numbers that the piece before left in its file, with random numbers of its own: the same
@@ -173,12 +183,11 @@ def run(predictor, atoms: Atoms, settings: Settings, folder: Path, job: dict, sh
         for piece in todo[done:]:
             _run_piece(predictor, atoms, settings, piece, todo, folder, bar)
     recorded = [np.load(_path(folder, piece.number)) for piece in todo if not piece.thermostat]
-    return Recording(
-        *(
-            np.concatenate([part[name] for part in recorded]) if name in recorded[0].files else None
-            for name in Recording._fields
-        )
-    )
+    arrays: dict[str, Any] = {
+        name: np.concatenate([part[name] for part in recorded]) if name in recorded[0].files else None
+        for name in Recording._fields
+    }
+    return Recording(**arrays)
 
 
 def _path(folder: Path, number: int) -> Path:
@@ -231,7 +240,7 @@ def remove_rigid_motion(system: Atoms, count: int, vibrations: int) -> None:
 
 
 def _run_piece(
-    predictor, atoms: Atoms, settings: Settings, piece: Piece, todo: list[Piece], folder: Path, bar: tqdm
+    predictor: Predictor, atoms: Atoms, settings: Settings, piece: Piece, todo: list[Piece], folder: Path, bar: tqdm
 ) -> None:
     count = settings.trajectories
     if piece.number == 0:
@@ -283,7 +292,7 @@ def _record(system: Atoms, count: int, vibrations: int) -> tuple:
     )
 
 
-def _write(path: Path, **arrays: np.ndarray) -> None:
+def _write(path: Path, **arrays: Any) -> None:
     """Write arrays so that the file is whole or not there."""
     new = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import tensorflow as tf
 
@@ -73,7 +74,7 @@ def unknown_hyperparameter(model: str, key: str, known: Iterable[str], section: 
     return unknown_name(what, f"{section}{key}", [f"{section}{other}" for other in known])
 
 
-def build_model(name: str, dtype: str = "float32", **hyperparameters) -> tf.keras.Model:
+def build_model(name: str, dtype: str = "float32", **hyperparameters: Any) -> tf.keras.Model:
     """Make a model with its weights.
 
     Parameters

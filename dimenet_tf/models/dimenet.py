@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from dimenet_tf.basis import RADIAL_BASES, SphericalBasis
 from dimenet_tf.graph import Graph
-from dimenet_tf.layers.aggregation import choose_aggregation
+from dimenet_tf.layers.aggregation import Aggregation, choose_aggregation
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
 from dimenet_tf.layers.embedding import EmbeddingBlock
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
@@ -40,7 +42,7 @@ class InteractionBlock(SkipUpdate):
         rbf_edge: str,
         seed: int,
         recompute: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.emb_size = emb_size
@@ -58,7 +60,7 @@ class InteractionBlock(SkipUpdate):
         self._bilinear_seed = next(seeds)
         self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tf.TensorShape) -> None:
         self.bilinear = self.add_weight(
             "bilinear",
             shape=[self.emb_size, self.num_bilinear, self.emb_size],  # (out, bilinear, in)
@@ -67,8 +69,10 @@ class InteractionBlock(SkipUpdate):
         )
         super().build(input_shape)
 
-    def call(self, m: tf.Tensor, rbf: tf.Tensor, radial: tf.Tensor, y: tf.Tensor, pairs, graph: Graph) -> tf.Tensor:
-        def directional(m, rbf, radial, y):
+    def call(
+        self, m: tf.Tensor, rbf: tf.Tensor, radial: tf.Tensor, y: tf.Tensor, pairs: Aggregation, graph: Graph
+    ) -> tf.Tensor:
+        def directional(m: tf.Tensor, rbf: tf.Tensor, radial: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
             x_ji = self.dense_ji(m)  # (edges, emb_size)
             x_kj = tf.cast(self.dense_kj(m), rbf.dtype)
             weight = self.dense_rbf(rbf)
@@ -166,7 +170,7 @@ class DimeNet(Hyperparameters, tf.keras.Model):
         embeddings: str = "messages",
         separate_output_blocks: bool = False,
         seed: int = 42,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.set_hyperparameters(locals())
@@ -191,7 +195,7 @@ class DimeNet(Hyperparameters, tf.keras.Model):
             num_spherical, num_radial, cutoff, envelope_exponent, radial_basis, over_x=official, dtype=self.dtype
         )
         update = {"emb_size": emb_size, "num_before_skip": num_before_skip, "num_after_skip": num_after_skip}
-        output = {
+        output: dict[str, Any] = {
             "emb_size": emb_size,
             "num_dense_output": num_dense_output,
             "num_targets": num_targets,
@@ -202,7 +206,7 @@ class DimeNet(Hyperparameters, tf.keras.Model):
             self.int_blocks = [
                 NodeInteractionBlock(**update, seed=next(seeds), dtype=policy) for _ in range(num_blocks)
             ]
-            make_output = NodeOutputBlock
+            make_output: type[tf.keras.layers.Layer] = NodeOutputBlock
         else:
             output["recompute"] = recompute
             self.emb_block = EmbeddingBlock(

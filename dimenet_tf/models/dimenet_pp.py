@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from dimenet_tf.basis import RADIAL_BASES, SphericalBasis
 from dimenet_tf.graph import Graph
-from dimenet_tf.layers.aggregation import choose_aggregation
+from dimenet_tf.layers.aggregation import Aggregation, choose_aggregation
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
 from dimenet_tf.layers.embedding import EmbeddingBlock
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
@@ -38,7 +40,7 @@ class InteractionBlock(SkipUpdate):
         num_after_skip: int,
         seed: int,
         recompute: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.emb_size = emb_size
@@ -59,13 +61,13 @@ class InteractionBlock(SkipUpdate):
         self.up_projection = dense(emb_size, next(seeds), use_bias=False, dtype=policy)
         self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tf.TensorShape) -> None:
         # never called: the aggregation applies its kernel where that costs least
         self.dense_sbf2.build([None, self.basis_emb_size])
         super().build(input_shape)
 
-    def call(self, m: tf.Tensor, rbf: tf.Tensor, radial: tf.Tensor, y: tf.Tensor, pairs) -> tf.Tensor:
-        def directional(m, rbf, radial, y):
+    def call(self, m: tf.Tensor, rbf: tf.Tensor, radial: tf.Tensor, y: tf.Tensor, pairs: Aggregation) -> tf.Tensor:
+        def directional(m: tf.Tensor, rbf: tf.Tensor, radial: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
             x_ji = self.dense_ji(m)  # (edges, emb_size)
             x_kj = self.dense_kj(m) * tf.cast(self.dense_rbf2(self.dense_rbf1(rbf)), x_ji.dtype)
             x_kj = tf.cast(self.down_projection(x_kj), rbf.dtype)  # (edges, int_emb_size)
@@ -136,7 +138,7 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         radial_basis: str = "bessel",
         separate_output_blocks: bool = False,
         seed: int = 42,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.set_hyperparameters(locals())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -62,7 +62,7 @@ class InteractionBlock(SkipUpdate):
         bilinear: bool,
         p_block: bool,
         seed: int,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.int_emb_size = int_emb_size
@@ -88,7 +88,7 @@ class InteractionBlock(SkipUpdate):
         self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
         self.p_block = PBlock(emb_size, next(seeds), dtype=policy) if p_block else None
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tf.TensorShape) -> None:
         # never called: the sums apply their kernels themselves
         self.dense_cbf2.build([None, self.dense_cbf1.units])
         if self.with_bilinear:
@@ -207,7 +207,7 @@ class DPGN(Hyperparameters, tf.keras.Model):
         bilinear: bool = True,
         p_blocks: bool = True,
         seed: int = 42,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.set_hyperparameters(locals())
@@ -244,7 +244,7 @@ class DPGN(Hyperparameters, tf.keras.Model):
         self.nonlocal_blocks = [
             NonLocalBlock(emb_size, int_emb_size, basis_emb_size, next(seeds), dtype=dtype) for _ in range(num_blocks)
         ]
-        output = {
+        output: dict[str, Any] = {
             "num_dense_output": num_dense_output,
             "num_targets": num_targets,
             "output_init": output_init,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -30,7 +31,9 @@ from dimenet_tf.layers.scaled import ScaledResidual, ScaleFactor, scaled_dense, 
 from dimenet_tf.models.hyperparameters import Hyperparameters
 
 
-def residuals(count: int, units: int, seeds: Iterator[int], dtype) -> list[ScaledResidual]:
+def residuals(
+    count: int, units: int, seeds: Iterator[int], dtype: tf.keras.mixed_precision.Policy
+) -> list[ScaledResidual]:
     """Return a stack of residual layers."""
     return [ScaledResidual(units, next(seeds), dtype=dtype) for _ in range(count)]
 
@@ -44,7 +47,7 @@ def passed_through(layers: list, x: tf.Tensor) -> tf.Tensor:
 class EdgeEmbedding(tf.keras.layers.Layer):
     """Message from its two atoms and what the edge itself has: D [h_source, h_target, edge], (edges, units)."""
 
-    def __init__(self, units: int, seed: int, **kwargs) -> None:
+    def __init__(self, units: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.dense = scaled_dense(units, seed, dtype=self.dtype_policy)
 
@@ -56,7 +59,7 @@ class EdgeEmbedding(tf.keras.layers.Layer):
 class AtomUpdate(tf.keras.layers.Layer):
     """Incoming messages, weighted by distance, summed and passed through dense layers, (atoms, emb_size_atom)."""
 
-    def __init__(self, sizes: Sizes, num_atom: int, seed: int, **kwargs) -> None:
+    def __init__(self, sizes: Sizes, num_atom: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         policy, seeds = self.dtype_policy, seed_stream(seed)
         self.dense_rbf = scaled_dense(sizes.emb_size_edge, next(seeds), None, dtype=policy)
@@ -79,7 +82,14 @@ class OutputBlock(AtomUpdate):
     """
 
     def __init__(
-        self, sizes: Sizes, num_atom: int, num_targets: int, output_init: str, direct_forces: bool, seed: int, **kwargs
+        self,
+        sizes: Sizes,
+        num_atom: int,
+        num_targets: int,
+        output_init: str,
+        direct_forces: bool,
+        seed: int,
+        **kwargs: Any,
     ) -> None:
         super().__init__(sizes, num_atom, seed, **kwargs)
         policy, seeds = self.dtype_policy, seed_stream(seed + 1)
@@ -119,7 +129,7 @@ class InteractionBlock(tf.keras.layers.Layer):
         num_atom: int,
         triplets_only: bool,
         seed: int,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         policy, seeds = self.dtype_policy, seed_stream(seed)
@@ -224,7 +234,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
         extensive: bool = True,
         aggregation: str = "auto",
         seed: int = 42,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.set_hyperparameters(locals())
@@ -232,7 +242,11 @@ class GemNet(Hyperparameters, tf.keras.Model):
         self.needs = self.aggregation_class.needs | (frozenset() if triplets_only else {"atom_edges"})
         dtype, seeds = self.dtype, seed_stream(seed)
         sizes = Sizes(**{field: self._hyperparameters[field] for field in Sizes._fields})
-        size = {"num_spherical": num_spherical, "num_radial": num_radial, "envelope_exponent": envelope_exponent - 1}
+        size: dict[str, Any] = {
+            "num_spherical": num_spherical,
+            "num_radial": num_radial,
+            "envelope_exponent": envelope_exponent - 1,
+        }
 
         def shared(units: int) -> tf.keras.layers.Layer:
             return scaled_dense(units, next(seeds), None, dtype=dtype)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Container, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import NEEDS, Graph, GraphStore
+from dimenet_tf.layers.output import AtomOutputs
 
 
 def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
@@ -73,6 +76,11 @@ MISFIT = "the graph was not made for this model (make it with model.graph_store(
 class Hyperparameters:
     """Keeps a model's constructor arguments as attributes and as its Keras configuration."""
 
+    cutoff: float
+    needs: frozenset[str]  # names of the optional arrays of a `Graph` that the model takes
+    name: str
+    dtype: str
+    dtype_policy: tf.keras.mixed_precision.Policy
     direct_forces = False  # whether `AtomOutputs.forces` are there
     has_scale_factors = False  # whether there are `ScaleFactor` layers, which are fitted before training
 
@@ -111,7 +119,7 @@ class Hyperparameters:
         positions = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
         self(self.graph_store([3], [8, 1, 1], positions).batch([0]))
 
-    def graph_store(self, N: np.ndarray, Z: np.ndarray, R: np.ndarray) -> GraphStore:
+    def graph_store(self, N: ArrayLike, Z: ArrayLike, R: ArrayLike) -> GraphStore:
         """Find the neighbors of molecules, with the cutoff, index arrays and dtype of this model.
 
         Parameters
@@ -137,9 +145,9 @@ class Hyperparameters:
         """
         return GraphStore(N, Z, R, self.cutoff, self.needs, self.dtype)
 
-    def __call__(self, graph: Graph, *args, **kwargs):
+    def __call__(self, graph: Graph, *args: Any, **kwargs: Any) -> AtomOutputs:
         self.check_graph(graph)  # before Keras, which may cast the positions
-        return super().__call__(graph, *args, **kwargs)
+        return super().__call__(graph, *args, **kwargs)  # type: ignore[misc]  # of `tf.keras.Model`, the next base
 
     def check_graph(self, graph: Graph) -> None:
         """Raise a UserError for a graph that was not made for this model.
@@ -177,5 +185,6 @@ class Hyperparameters:
 
 def hyperparameters(model_class: type) -> dict[str, object]:
     """Return the hyperparameters of a model class with their defaults."""
-    parameters = inspect.signature(model_class.__init__).parameters.values()
+    constructor = model_class.__init__  # type: ignore[misc]  # of this very class
+    parameters = inspect.signature(constructor).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}

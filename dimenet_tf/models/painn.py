@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from dimenet_tf.basis import BARE_BASES, CUTOFFS
@@ -21,13 +23,13 @@ NUM_EMBEDDINGS = 100  # rows of the published table of atoms
 class Filters(tf.keras.layers.Layer):
     """W(d) = (W rbf + b) f_cut for all messages: `count` arrays (edges, units)."""
 
-    def __init__(self, units: int, count: int, seed: int, **kwargs) -> None:
+    def __init__(self, units: int, count: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.units = units
         self.count = count
         self.seed = seed
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tf.TensorShape) -> None:
         shape = [input_shape[-1], self.count * self.units]
         self.kernel = self.add_weight("kernel", shape, initializer=tf.keras.initializers.GlorotUniform(self.seed))
         self.bias = self.add_weight("bias", shape[1:], initializer="zeros")
@@ -77,7 +79,7 @@ class Message(tf.keras.layers.Layer):
     seed : int
     """
 
-    def __init__(self, units: int, kinds: int, seed: int, **kwargs) -> None:
+    def __init__(self, units: int, kinds: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.kinds = kinds
         seeds = seed_stream(seed)
@@ -112,7 +114,7 @@ class Update(tf.keras.layers.Layer):
     seed : int
     """
 
-    def __init__(self, units: int, vectors: bool, scalar_product: bool, seed: int, **kwargs) -> None:
+    def __init__(self, units: int, vectors: bool, scalar_product: bool, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         policy, seeds = self.dtype_policy, seed_stream(seed)
         self.count = 1 if not vectors else 3 if scalar_product else 2
@@ -191,7 +193,7 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         output_init: str = "GlorotUniform",
         extensive: bool = True,
         seed: int = 42,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.set_hyperparameters(locals())
@@ -253,8 +255,8 @@ class PaiNN(Hyperparameters, tf.keras.Model):
             scalar, vector = second(*first(s, v))  # (atoms, 1), (atoms, 3, 1)
             scalars.append(scalar)
             vectors.append(vector)
-        vectors = tf.transpose(tf.concat(vectors, axis=-1), [0, 2, 1]) if vectors else None
-        return atom_outputs(tf.concat(scalars, axis=-1), vectors)
+        joined = tf.transpose(tf.concat(vectors, axis=-1), [0, 2, 1]) if vectors else None
+        return atom_outputs(tf.concat(scalars, axis=-1), joined)
 
     def kept_per_edge(self, neighbors: float) -> float:
         vectors = {1: 0, 2: 1, 3: 4}[self.kinds]  # arrays of the size of a filter that are summed into vectors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -42,7 +44,7 @@ class InteractionBlock(SkipUpdate):
         num_after_skip: int,
         torsion: bool,
         seed: int,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.torsion = torsion
@@ -60,14 +62,16 @@ class InteractionBlock(SkipUpdate):
         self.up_projection = dense(emb_size, next(seeds), use_bias=False, dtype=policy)
         self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tf.TensorShape) -> None:
         # never called: the sums apply their kernels themselves
         self.dense_sbf2.build([None, self.dense_sbf1.units])
         if self.torsion:
             self.dense_tbf2.build([None, self.dense_tbf1.units])
         super().build(input_shape)
 
-    def call(self, m: tf.Tensor, rbf: tf.Tensor, sbf: tf.Tensor, tbf: tf.Tensor | None, sums) -> tf.Tensor:
+    def call(
+        self, m: tf.Tensor, rbf: tf.Tensor, sbf: tf.Tensor, tbf: tf.Tensor | None, sums: SphericalSums
+    ) -> tf.Tensor:
         x_ji = self.dense_ji(m)  # (edges, emb_size)
         x_kj = self.dense_kj(m) * tf.cast(self.dense_rbf2(self.dense_rbf1(rbf)), x_ji.dtype)
         x_kj = tf.cast(self.down_projection(x_kj), rbf.dtype)  # (edges, int_emb_size)
@@ -143,7 +147,7 @@ class SphereNet(Hyperparameters, tf.keras.Model):
         conventions: str = "official",
         torsion: str = "published",
         seed: int = 42,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.set_hyperparameters(locals())

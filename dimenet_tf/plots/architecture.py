@@ -21,11 +21,11 @@ def _canvas(height: float, top: float, title: str) -> tuple:
     axes.axis("off")
     axes.set_title(title)
 
-    def box(x, y, width, height, text, kind):
+    def box(x: float, y: float, width: float, height: float, text: str, kind: str) -> None:
         axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.1", fc=COLORS[kind], ec="#555555"))
         axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=9)
 
-    def arrow(start, end):
+    def arrow(start: tuple[float, float], end: tuple[float, float]) -> None:
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color="#555555"))
 
     return figure, axes, box, arrow

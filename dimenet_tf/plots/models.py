@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import matplotlib
@@ -25,7 +25,12 @@ def _polar_grid(cutoff: float, size: int = 181) -> tuple[np.ndarray, np.ndarray,
 
 
 def _disks(
-    functions: np.ndarray, angle: np.ndarray, distance: np.ndarray, shape: tuple[int, int], titles, path
+    functions: np.ndarray,
+    angle: np.ndarray,
+    distance: np.ndarray,
+    shape: tuple[int, int],
+    titles: Iterable[str],
+    path: str | Path,
 ) -> None:
     """Draw (functions, n, n) on disks, angle 0 at the top."""
     rows, columns = shape

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from dimenet_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 CHARGE_KEYS = ("charge", "total_charge")
 SPIN_KEYS = ("spin", "multiplicity", "spin_multiplicity")
@@ -27,7 +30,7 @@ SINGLET = State(0, 1)
 """A neutral closed-shell structure: what `Atoms` without charge and spin are."""
 
 
-def state_of(atoms) -> State:
+def state_of(atoms: Atoms) -> State:
     """Return charge and spin multiplicity of an `ase.Atoms`.
 
     Sources are the keys `charge`, `total_charge`, `spin`, `multiplicity` and `spin_multiplicity` of `atoms.info`, the
@@ -66,9 +69,9 @@ def states_of_arrays(arrays: Mapping[str, np.ndarray], molecules: int, source: s
     """
     found = []
     for keys, default in ((CHARGE_KEYS, 0), (SPIN_KEYS, 1)):
-        values = np.full(molecules, float(default))
+        values: np.ndarray = np.full(molecules, float(default))
         for key in (key for key in keys if key in arrays):
-            given = np.asarray(arrays[key])
+            given: np.ndarray = np.asarray(arrays[key])
             if given.dtype.kind not in "biuf" or given.shape not in ((), (molecules,), (molecules, 1)):
                 raise UserError(f"{source}: '{key}' must be a number for each of {molecules} molecules")
             given = np.broadcast_to(given.reshape(-1) if given.ndim else given, molecules)
@@ -114,7 +117,7 @@ def _total(values: np.ndarray | None, rounded: bool = False) -> float:
     """Return the sum of atomic charges or moments; `rounded` to an integer where they are computed ones."""
     if values is None:
         return 0
-    total = np.sum(values, axis=0)
-    total = float(np.linalg.norm(total)) if np.ndim(total) else float(total)  # moments may be vectors
+    summed = np.sum(values, axis=0)
+    total = float(np.linalg.norm(summed)) if np.ndim(summed) else float(summed)  # moments may be vectors
     nearest = round(total) if np.isfinite(total) else total
     return nearest if rounded or abs(total - nearest) <= TOLERANCE else total

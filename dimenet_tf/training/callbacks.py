@@ -7,6 +7,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import tensorflow as tf
 from tqdm import tqdm
@@ -24,12 +26,12 @@ class Progress(tf.keras.callbacks.Callback):
             total=num_steps, initial=first_step, unit="step", dynamic_ncols=True, mininterval=0.5, disable=silent
         )
         self.validation = ""
-        self.smooth_loss = None
+        self.smooth_loss: float | None = None
 
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: Any) -> None:
         self.bar.close()
 
     def show_validation(self, text: str) -> None:
@@ -45,14 +47,16 @@ class Progress(tf.keras.callbacks.Callback):
 class Scalars(tf.keras.callbacks.Callback):
     """Loss, gradient norm, learning rate and steps/s for TensorBoard."""
 
-    def __init__(self, writer: tf.summary.SummaryWriter, optimizer, interval: int) -> None:
+    def __init__(
+        self, writer: tf.summary.SummaryWriter, optimizer: tf.keras.optimizers.Optimizer, interval: int
+    ) -> None:
         super().__init__()
         self.writer = writer
         self.optimizer = optimizer
         self.interval = interval
-        self.last = None  # (time, step) of the last record
+        self.last: tuple[float, int] | None = None  # time and step of the last record
 
-    def on_train_begin(self, logs=None) -> None:
+    def on_train_begin(self, logs: dict | None = None) -> None:
         self.last = None  # the time between two calls of `fit` belongs to the evaluation
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
@@ -101,7 +105,7 @@ class WatchLoss(tf.keras.callbacks.Callback):
 
     EXPLODED = 1e6
 
-    def __init__(self, optimizer, state: RunState) -> None:
+    def __init__(self, optimizer: tf.keras.optimizers.Optimizer, state: RunState) -> None:
         super().__init__()
         self.optimizer = optimizer
         self.state = state
@@ -146,9 +150,10 @@ class StopOnSignal(tf.keras.callbacks.Callback):
 
     def __init__(self) -> None:
         super().__init__()
-        self.signal, self.agreed = None, False
+        self.signal: int | None = None
+        self.agreed = False
         self.flag = tf.Variable(0, dtype=tf.int32, trainable=False)
-        self._previous = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopOnSignal:
         self.signal, self.agreed = None, False
@@ -157,11 +162,11 @@ class StopOnSignal(tf.keras.callbacks.Callback):
                 self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: Any) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _on_signal(self, number, frame) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         self.__exit__()
 
@@ -170,7 +175,7 @@ class StopOnSignal(tf.keras.callbacks.Callback):
         if self.signal is not None:
             raise Interrupted
 
-    def on_train_batch_begin(self, batch: int, logs=None) -> None:
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         self.flag.assign(0 if self.signal is None else 1)
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:

@@ -71,7 +71,8 @@ class Checkpoints:
         UserError
             If none of those that are there is whole: starting anew must be asked for.
         """
-        paths, damaged = self.paths(), []
+        paths = self.paths()
+        damaged: list[str] = []
         for path in reversed(paths):
             reason = damage(path)
             if reason is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -48,11 +49,11 @@ def first_not_finite(predictor: Predictor, graph: Graph) -> str:
     return FINITE
 
 
-def finite(x) -> bool:
+def finite(x: tf.Tensor) -> bool:
     return bool(tf.reduce_all(tf.math.is_finite(x)))
 
 
-def named_layers(value, path: str) -> Iterator[tuple[str, tf.keras.layers.Layer]]:
+def named_layers(value: object, path: str) -> Iterator[tuple[str, tf.keras.layers.Layer]]:
     """Yield all layers below one under the attribute path that leads to them (as `named_variables`)."""
     if isinstance(value, tf.keras.layers.Layer):
         for name, child in vars(value).items():
@@ -65,10 +66,10 @@ def named_layers(value, path: str) -> Iterator[tuple[str, tf.keras.layers.Layer]
             yield from named_layers(child, f"{path}/{i}")
 
 
-def watched(call, name: str, first: list[str]):
+def watched(call: Callable, name: str, first: list[str]) -> Callable:
     """Return a layer's call that notes the layer's name if nothing was noted before and its output is not finite."""
 
-    def checked(*args, **kwargs):
+    def checked(*args: Any, **kwargs: Any) -> Any:
         result = call(*args, **kwargs)
         floats = [x for x in tf.nest.flatten(result) if isinstance(x, tf.Tensor) and x.dtype.is_floating]
         if not first and not all(map(finite, floats)):

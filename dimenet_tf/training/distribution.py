@@ -87,7 +87,7 @@ class Workers:
         def gather(value: tf.Tensor) -> tf.Tensor:
             """Return every replica's value, the chief's first."""
 
-            def one():
+            def one() -> tf.Tensor:
                 return tf.distribute.get_replica_context().all_gather(value[None], axis=0)
 
             return strategy.experimental_local_results(strategy.run(one))[0]

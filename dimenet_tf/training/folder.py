@@ -61,7 +61,7 @@ class RunFolder:
         """Write configuration, package versions and a description of the data."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_config(config)
-        versions = {"python": platform.python_version(), "platform": platform.platform()}
+        versions: dict[str, str | None] = {"python": platform.python_version(), "platform": platform.platform()}
         for package in ("dimenet-tf", *PACKAGES):
             try:
                 versions[package] = importlib.metadata.version(package)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.heads import Head
 from dimenet_tf.layers.geometry import safe_norm
+from dimenet_tf.predictor import Prediction
 
 RHO_FORCE = {"dimenet": 100.0, "gemnet": 0.999, "mse": 0.95}
 """The papers' weights of the forces; they mean different things in the losses."""
@@ -61,7 +62,14 @@ class Loss:
                 raise unknown_name("target in training.weights", target, head.targets)
         self.head, self.energy, self.weights = head, energy, {**dict.fromkeys(head.targets, 1.0), **(weights or {})}
 
-    def __call__(self, prediction, targets, forces, molecule_of_atom, num_atoms) -> tf.Tensor:
+    def __call__(
+        self,
+        prediction: Prediction,
+        targets: tf.Tensor,
+        forces: tf.Tensor | None,
+        molecule_of_atom: tf.Tensor,
+        num_atoms: tf.Tensor,
+    ) -> tf.Tensor:
         """Return each molecule's loss, (molecules,) float64; targets (molecules, columns), forces (atoms, 3)."""
         size = tf.square if self.name == "mse" else tf.abs
         errors = difference(prediction.values, targets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -88,7 +88,14 @@ def evaluate_baseline(dataset: Dataset, molecules: np.ndarray) -> dict:
     return evaluate(dataset, selected, trivial)
 
 
-def _add_forces(table, dataset, molecules, prediction, energy_errors, has) -> None:
+def _add_forces(
+    table: dict,
+    dataset: Dataset,
+    molecules: DataContainer,
+    prediction: Prediction,
+    energy_errors: np.ndarray,
+    has: Mapping[str, np.ndarray],
+) -> None:
     """Add the row of the forces and the errors of each molecule type to an error table."""
     atoms = has["forces"][molecules.molecule_of_atom]
     force_errors = prediction.forces - molecules.labels("forces")

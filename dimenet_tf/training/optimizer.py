@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from typing import Any
 
 import tensorflow as tf
 
@@ -20,7 +22,7 @@ class AdamW(tf.keras.optimizers.legacy.Adam):
         super().__init__(learning_rate, amsgrad=True)
         self.weight_decay = weight_decay
 
-    def _resource_apply_dense(self, grad, var, apply_state=None):
+    def _resource_apply_dense(self, grad: tf.Tensor, var: tf.Variable, apply_state: dict | None = None) -> tf.Operation:
         if any(name in var.name for name in KEPT):
             return super()._resource_apply_dense(grad, var, apply_state)
         share = tf.cast(self.weight_decay * self.learning_rate(self.iterations), var.dtype)
@@ -47,7 +49,7 @@ class MovingAverage(tf.keras.optimizers.legacy.Optimizer):
         self._track_trackable(optimizer, "awg_optimizer")  # the name in checkpoints
         self.average_decay = average_decay
 
-    def _create_slots(self, var_list) -> None:
+    def _create_slots(self, var_list: list[tf.Variable]) -> None:
         self._optimizer._create_slots(var_list=var_list)
         for variable in var_list:
             self.add_slot(variable, "average", variable.read_value())
@@ -55,17 +57,17 @@ class MovingAverage(tf.keras.optimizers.legacy.Optimizer):
     def _create_hypers(self) -> None:
         self._optimizer._create_hypers()
 
-    def _prepare_local(self, var_device, var_dtype, apply_state) -> None:
+    def _prepare_local(self, var_device: str, var_dtype: tf.DType, apply_state: dict) -> None:
         self._optimizer._prepare_local(var_device, var_dtype, apply_state)
         updates = tf.cast(self.iterations, tf.float32)
         decay = tf.minimum(self.average_decay, (1 + updates) / (10 + updates))
         apply_state[(var_device, var_dtype)]["average_decay"] = decay
 
-    def apply_gradients(self, grads_and_vars, name=None, **kwargs):
+    def apply_gradients(self, grads_and_vars: Iterable, name: str | None = None, **kwargs: Any) -> tf.Operation:
         self._optimizer._iterations = self.iterations
         return super().apply_gradients(grads_and_vars, name, **kwargs)
 
-    def _resource_apply_dense(self, grad, var, apply_state):
+    def _resource_apply_dense(self, grad: tf.Tensor, var: tf.Variable, apply_state: dict) -> tf.Operation:
         update = self._optimizer._resource_apply_dense(grad, var, apply_state=apply_state)
         with tf.control_dependencies([update]):
             average, decay = self.get_slot(var, "average"), apply_state[(var.device, var.dtype.base_dtype)]
@@ -113,23 +115,23 @@ def make_optimizer(
     return addons(inner, average_decay=ema_decay, dynamic_decay=True)
 
 
-def create_optimizer_weights(optimizer, variables: list[tf.Variable]) -> None:
+def create_optimizer_weights(optimizer: tf.keras.optimizers.Optimizer, variables: list[tf.Variable]) -> None:
     """Make moments and averages now: made inside the first traced step, they fail under `MirroredStrategy`."""
     # in eager mode Keras' legacy optimizers make the slots of both layers of the wrapper here
     optimizer._create_all_weights(variables)
 
 
-def averaged_values(optimizer, variables: list[tf.Variable]) -> list[tf.Tensor]:
+def averaged_values(optimizer: tf.keras.optimizers.Optimizer, variables: list[tf.Variable]) -> list[tf.Tensor]:
     """Return the moving average of each variable."""
     return [tf.convert_to_tensor(optimizer.get_slot(variable, "average")) for variable in variables]
 
 
-def steps_made(optimizer) -> int:
+def steps_made(optimizer: tf.keras.optimizers.Optimizer) -> int:
     """Return how many updates the optimizer has made."""
     return int(tf.convert_to_tensor(optimizer.iterations))  # a mirrored variable is no number
 
 
-def learning_rate(optimizer) -> float:
+def learning_rate(optimizer: tf.keras.optimizers.Optimizer) -> float:
     """Return the learning rate of the next step."""
     # not the inner optimizer's own count, which is 0 until the first step of a session
     return float(optimizer._optimizer.learning_rate(steps_made(optimizer)))

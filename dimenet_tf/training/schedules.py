@@ -28,7 +28,7 @@ class WarmupDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: int,
         decay_steps: int,
         decay_rate: float,
-        factor=1.0,
+        factor: float | tf.Variable = 1.0,
         decay: str = "exponential",
     ) -> None:
         if decay not in DECAYS:

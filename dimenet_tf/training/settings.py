@@ -176,8 +176,8 @@ class Length:
 
     def summary(self, config: TrainingConfig) -> str:
         """Return the steps and which of the settings follow from them, one line."""
-        words = (f"warm-up {self.warmup_steps}", f"decay over {self.decay_steps}")
-        words += (f"validation every {self.evaluation_interval}",)
+        words = [f"warm-up {self.warmup_steps}", f"decay over {self.decay_steps}"]
+        words += [f"validation every {self.evaluation_interval}"]
         auto = [word for key, word in zip(SHARES, words) if getattr(config, key) == AUTO]
         given = [word for word in words if word not in auto]
         parts = [f"{name}: {', '.join(part)}" for name, part in (("auto", auto), ("set", given)) if part]

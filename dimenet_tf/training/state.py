@@ -14,8 +14,8 @@ class RunState(tf.train.experimental.PythonState):
     def __init__(self) -> None:
         self.best_error = math.inf
         self.stale = 0  # validations since the best one
-        self.smooth_loss = None  # of validations, and the best of it: what the learning rate's decay looks at
-        self.best_loss = math.inf
+        self.smooth_loss: float | None = None  # of validations: what the learning rate's decay looks at
+        self.best_loss = math.inf  # the best of it
         self.plateau = 0  # validations since the best loss, or since the last decay's cooldown
         self.cooldown = 0  # validations that are left of it
         self.validated = 0  # step of the last validation
@@ -24,7 +24,7 @@ class RunState(tf.train.experimental.PythonState):
         self.loss_sum = 0.0  # of the steps since the last validation
         self.loss_count = 0
         self.mean_before = math.inf  # of those before it
-        self.length = None  # the run's, see `Trainer`; None in checkpoints of earlier versions
+        self.length: dict | None = None  # the run's, see `Trainer`; None in checkpoints of earlier versions
 
     def on_plateau(self, loss: float, patience: int, cooldown: int, smoothing: float = 0.0) -> bool:
         """Return whether the learning rate decays after a validation of this loss, as Keras' `ReduceLROnPlateau`.
@@ -63,5 +63,5 @@ class RunState(tf.train.experimental.PythonState):
     def serialize(self) -> str:
         return json.dumps({key: value for key, value in vars(self).items() if not key.startswith("_")})
 
-    def deserialize(self, string_value) -> None:
-        vars(self).update(json.loads(string_value))
+    def deserialize(self, string_value: str) -> None:
+        self.__dict__.update(json.loads(string_value))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from dimenet_tf.data.pipeline import Batch
-from dimenet_tf.predictor import Predictor
+from dimenet_tf.graph import Graph
+from dimenet_tf.predictor import Prediction, Predictor
 from dimenet_tf.training.losses import Loss
 
 SMALLEST_NORM = 1e-3  # weights of a smaller norm are clipped as if they had it: new ones are zero
@@ -37,7 +38,13 @@ class TrainingModel(tf.keras.Model):
     """
 
     def __init__(
-        self, predictor: Predictor, loss: Loss, max_grad_norm: float, max_grad_ratio: float | None, rate, stop
+        self,
+        predictor: Predictor,
+        loss: Loss,
+        max_grad_norm: float,
+        max_grad_ratio: float | None,
+        rate: tf.Variable,
+        stop: tf.Variable,
     ) -> None:
         super().__init__()
         self.predictor = predictor
@@ -48,7 +55,7 @@ class TrainingModel(tf.keras.Model):
         self.rate, self.stop = rate, stop
         self.distribute_reduction_method = "first"  # what `train_step` returns is summed over replicas already
 
-    def call(self, graph):
+    def call(self, graph: Graph) -> Prediction:
         return self.predictor.compute(graph)
 
     @tf.autograph.experimental.do_not_convert  # as `Predictor.compute`

@@ -160,14 +160,15 @@ class Trainer:
         self.speed = known.get("speed")
         before = Length(**known["steps"]) if known.get("steps") else self._length_of_earlier_version()
         unchanged = bool(known.get("steps")) and known["settings"] == self._length_settings()
-        if unchanged:
+        if unchanged and before is not None:
             length = before
         elif config.num_steps is not None:
             length = Length.of(config.num_steps, config)
         elif config.epochs is not None:
             length = Length.of(max(round(config.epochs * len(self.batches.epoch(0))), 1), config)
-        elif self.speed is not None:
-            length = Length.in_time(3600 * config.hours, *self.speed, config)
+        elif self.speed is not None and config.hours is not None:
+            per_step, per_validation = self.speed
+            length = Length.in_time(3600 * config.hours, per_step, per_validation, config)
         elif self.step == 0:
             self.length_lines = [f"length: {config.hours:g} hours; the speed of the first steps decides their number"]
             return
@@ -186,7 +187,7 @@ class Trainer:
                 f"length: the run has already made {self.step} steps, so it makes no further one; "
                 f"to continue, set a length of more than {self.step} steps"
             )
-        elif before not in (None, length) and self.step:
+        elif before is not None and before != length and self.step:
             self.length_lines.append(self._change_of_schedule(before, length, rate))
         end = config.decay_rate ** (length.num_steps / length.decay_steps)
         if config.decay == "exponential" and end < WASTED:
@@ -227,6 +228,7 @@ class Trainer:
     def _measure(self) -> None:
         """Fix the number of steps of a run of `hours` from its speed; the steps that are made for it are undone."""
         start, config = time.monotonic(), self.config
+        assert config.hours is not None
         self._use(Length.of(1_000_000, config))  # for the measured steps only
         seconds = 3600 * config.hours
         first, per_step = self._time_steps(4)
@@ -248,11 +250,12 @@ class Trainer:
         # the step is traced once more
         left = self.workers.of_chief(max(seconds - (time.monotonic() - start) - first, 0.0))
         self.speed = per_step, per_validation
-        self._use(Length.in_time(left, *self.speed, config))
+        length = Length.in_time(left, per_step, per_validation, config)
+        self._use(length)
         self._save()
         self.workers.print(
             f"length: {config.hours:g} hours at {per_step:.3g} s for a step and {per_validation:.3g} s for a "
-            f"validation: {self.length.summary(config)}"
+            f"validation: {length.summary(config)}"
         )
 
     def _time_steps(self, number: int) -> tuple[float, float]:
@@ -309,6 +312,7 @@ class Trainer:
 
     def _train(self) -> int | None:
         config, interrupt, length = self.config, self.interrupt, self.length
+        assert length is not None
         with (
             contextlib.closing(self._writer()) as writer,
             Progress(self.step, length.num_steps, silent=not self.workers.is_chief) as progress,
@@ -332,7 +336,7 @@ class Trainer:
                     )
                 with contextlib.suppress(Interrupted):
                     if self.step == until:  # a signal may have come before
-                        self._validate(progress, writer)
+                        self._validate(progress, writer, length)
                 writer.flush()  # what is logged of steps up to a checkpoint is not lost
                 self._save()
                 if self._is_stopped() and not self._is_over():
@@ -344,6 +348,7 @@ class Trainer:
         patience = self.config.patience
         if patience is not None and self.state.stale >= patience:
             return True
+        assert self.length is not None
         return self.step >= self.length.num_steps and self.state.validated >= self.step
 
     def _writer(self) -> tf.summary.SummaryWriter:
@@ -420,21 +425,21 @@ class Trainer:
             lambda context: make(context.input_pipeline_id, context.num_input_pipelines)
         )
 
-    def _compare_with_baseline(self, errors: Errors) -> None:
+    def _compare_with_baseline(self, errors: Errors, length: Length) -> None:
         """Warn, once, if a tenth of the steps has made the model no better than its baseline."""
-        enough = max(self.length.num_steps // 10, 2 * self.length.warmup_steps, JUDGED_STEPS)
+        enough = max(length.num_steps // 10, 2 * length.warmup_steps, JUDGED_STEPS)
         if self.state.judged or self.step < enough:
             return
         self.state.judged = True
         if comparison := errors.no_better_than(self.validation.baseline):
             self.workers.print(
-                f"WARNING: after {self.step} of {self.length.num_steps} steps the model is no better than without "
+                f"WARNING: after {self.step} of {length.num_steps} steps the model is no better than without "
                 f"training ({comparison}). Check training.learning_rate = {self.config.learning_rate:g}, "
                 f"training.weight_decay = {self.config.weight_decay:g} (each step takes their product from a weight) "
                 "and the labels"
             )
 
-    def _validate(self, progress: Progress, writer: tf.summary.SummaryWriter) -> None:
+    def _validate(self, progress: Progress, writer: tf.summary.SummaryWriter, length: Length) -> None:
         config = self.config
         # several workers hear of a signal in the next step, together
         check = None if self.workers.several else self.interrupt.check
@@ -447,14 +452,15 @@ class Trainer:
         progress.show_validation(errors.summary())
         with writer.as_default(step=self.step):
             errors.write_summary()
-            interval = config.histogram_interval * self.length.evaluation_interval
+            assert self.length is not None
+            interval = config.histogram_interval * length.evaluation_interval
             if interval and self.step % interval == 0:
                 for name, variable in named_variables(self.validation.averaged.model).items():
                     tf.summary.histogram(f"weights/{name}", variable)
         error = self.workers.of_chief(errors.deciding)
         if not math.isfinite(error):
             raise Diverged(f"step {self.step}: the validation error is {error}")
-        self._compare_with_baseline(errors)
+        self._compare_with_baseline(errors, length)
         if error < self.state.best_error:
             self.state.best_error, self.state.stale = error, 0
             if self.workers.is_chief:

@@ -94,7 +94,12 @@ class Validation:
         """Error table of a per-element fit and zero forces."""
         return evaluate_baseline(self.dataset, self.dataset.split.valid)
 
-    def run(self, predictor: Predictor, optimizer, before_batch: Callable[[], None] | None = None) -> Errors:
+    def run(
+        self,
+        predictor: Predictor,
+        optimizer: tf.keras.optimizers.Optimizer,
+        before_batch: Callable[[], None] | None = None,
+    ) -> Errors:
         """Take over a predictor's averaged weights and predict; `before_batch` as `Predictor.predict_store`."""
         values = averaged_values(optimizer, predictor.trainable_variables)
         for variable, value in zip(self.averaged.trainable_variables, values):
