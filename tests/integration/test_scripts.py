@@ -138,13 +138,19 @@ def test_print_config(tmp_path):
 MISTAKES = [
     ("run_train.py with model.emb_sise=3", "unknown key 'model.emb_sise'; did you mean 'model.emb_size'?"),
     ("run_train.py with trainig.num_steps=3", "unknown key 'trainig'; did you mean 'training'?"),
-    ("run_train.py with data.target=homoo", "unknown target 'homoo'; did you mean 'homo'?"),
-    ("run_train.py with data.heads.mu=dipole", "unknown target in data.heads 'mu'"),
-    ("run_train.py with training.weights.forces=2", "the weight of the forces is training.rho_force"),
-    ("run_train.py with data.path=no.npz", "no such file: no.npz"),
-    ("run_train.py with configs/dimenett.yaml", "did you mean 'configs/dimenet.yaml'?"),
-    ("run_train.py with model.conventions=offical", "model.conventions: 'offical' is none of official, corrected"),
-    ("run_train.py with training.init_from=nowhere", "no such run or model: nowhere"),
+    ("run_train.py with training.num_steps=1 data.target=homoo", "unknown target 'homoo'; did you mean 'homo'?"),
+    ("run_train.py with training.num_steps=1 data.heads.mu=dipole", "unknown target in data.heads 'mu'"),
+    (
+        "run_train.py with training.epochs=1 training.weights.forces=2",
+        "the weight of the forces is training.rho_force",
+    ),
+    ("run_train.py with training.num_steps=1 data.path=no.npz", "no such file: no.npz"),
+    ("run_train.py with configs/dimenett.yaml", "did you mean 'dimenet'?"),
+    (
+        "run_train.py with training.epochs=1 model.conventions=offical",
+        "model.conventions: 'offical' is none of official, corrected",
+    ),
+    ("run_train.py with training.num_steps=1 training.init_from=nowhere", "no such run or model: nowhere"),
     ("run_train.py with run=runs/33", "no such run: runs/33"),
     ("run_train.py with run=3", "run = 3 must be a text"),
     ("run_train.py with configs/broken.yaml", "configs/broken.yaml is not valid YAML"),
@@ -189,7 +195,7 @@ def test_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
         code = process.wait(timeout=60)
     printed = (tmp_path / "log").read_text()
     assert code == 130 and "Traceback" not in printed, printed
-    step = int(re.search(r"stopped at step (\d+); go on with: python run_train.py with run=runs/1", printed).group(1))
+    step = int(re.search(r"stopped at step (\d+); go on with: dimenet-tf train run=runs/1", printed).group(1))
     assert step > 0
     again = run("run_train.py", "with", "run=runs/1", f"training.num_steps={step + 2}", cwd=tmp_path)
     assert f"going on from step {step}" in again and "test molecules" in again
@@ -229,7 +235,7 @@ def test_a_force_field_of_own_data(tmp_path):
     assert re.search(r"^forces +eV/Ang.*$", printed, re.MULTILINE).group() in again
     labels = json.loads((tmp_path / "runs/1/data.json").read_text())["targets"]["energy"]
     assert labels["unit"] == "eV" and 0.01 < labels["sigma"] < 1
-    certify = [sys.executable, "-m", "dimenet_tf.md.certify", "runs/1", "--picoseconds", "0.02"]
+    certify = [sys.executable, "-m", "dimenet_tf", "certify", "runs/1", "--picoseconds", "0.02"]
     result = subprocess.run(certify, cwd=tmp_path, text=True, capture_output=True)
     assert "held-out forces, MAE (5 frames)" in result.stdout and (tmp_path / "runs/1/certificate.json").exists()
     assert "Traceback" not in result.stderr and "not a full certificate" in result.stdout + result.stderr
