@@ -8,6 +8,7 @@ import click
 
 import dimenet_tf
 from dimenet_tf.commands.console import SETTINGS, Commands
+from dimenet_tf.commands.data import data, new
 from dimenet_tf.commands.dynamics import certify, ipi, ipi_spectra, spectra
 from dimenet_tf.commands.evaluate import evaluate
 from dimenet_tf.commands.models import export, info, models
@@ -21,18 +22,26 @@ from dimenet_tf.commands.train import train
 @click.version_option(dimenet_tf.__version__, package_name="dimenet-tf")
 def program() -> None:
     """Directional message-passing networks for molecules.
-
-    MODEL is a run folder, the name or folder of a pretrained model, or an exported SavedModel.
-
-    \b
-    Example:
-      dimenet-tf train dimenet
-      dimenet-tf evaluate runs/1
-      dimenet-tf predict runs/1 in.extxyz out.extxyz
+    Example: dimenet-tf train dimenet; dimenet-tf COMMAND --help
     """
 
 
-for command in (train, evaluate, predict, export, info, models, recipes, certify, spectra, ipi, ipi_spectra, plot):
+for command in (
+    train,
+    evaluate,
+    predict,
+    export,
+    info,
+    models,
+    recipes,
+    data,
+    new,
+    certify,
+    spectra,
+    ipi,
+    ipi_spectra,
+    plot,
+):
     program.add_command(command)
 
 
