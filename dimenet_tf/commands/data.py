@@ -16,6 +16,7 @@ from dimenet_tf.errors import UserError
 
 FEWEST = 3  # molecules: one to train on, one to validate on, one to test on
 HOURS = 1.0
+NAMED = ("sample", "ethanol_xtb", "qm9", "coll")  # data sets that need no other key than their name
 COMMENTS = {
     "model.name": "README, 'Which model', compares them",
     "model.emb_size": "width: 64 is faster, 128 more accurate where there are many molecules",
@@ -72,6 +73,16 @@ def _plan(found, keys: Mapping[str, str]) -> Plan:
     name, kind = order[0], find_property(order[0])
     recipe = "painn" if name == "mu" or kind.shape else "dimenet_pp"
     return Plan(recipe, [name], keys, kind.extensive or recipe == "painn")
+
+
+def _propose(file: str, container, found, keys: Mapping[str, str], units: Mapping[str, str]):
+    """Return the plan for a file and its survey, in which molecules are judged by what is to be learned."""
+    from dimenet_tf.data.survey import survey
+
+    plan = _plan(found, keys)
+    if plan.keys != keys:
+        container = _read(file, plan.keys, units)
+    return plan, survey(container, plan.keys, plan.target)
 
 
 def _options(plan: Plan, units: Mapping[str, str], key: str, unit: str) -> list[str]:
@@ -131,7 +142,7 @@ def write_config(file: str, found, plan: Plan, units: Mapping[str, str], split: 
         "data.num_train": f"of {found.usable} molecules",
     }
     if found.bad:
-        comments["data.on_bad"] = f"leaves out {len(found.bad)} molecules: `dimenet-tf data {file}` tells why"
+        comments["data.on_bad"] = f"leaves out {len(found.bad)} of {found.sizes[0]}; `dimenet-tf data {file}` tells why"
     lines = [
         f"# {' and '.join(plan.target)} of {file}; written by `dimenet-tf new`.",
         f"#   dimenet-tf train {output} run=runs/{output.stem}     # train, and continue if it was stopped",
@@ -148,12 +159,8 @@ def write_config(file: str, found, plan: Plan, units: Mapping[str, str], split: 
     return "\n".join([*lines, ""])
 
 
-def _names() -> list[str]:
-    return ["sample", "ethanol_xtb", "qm9", "coll"]
-
-
 @click.command(context_settings=SETTINGS)
-@click.argument("file", shell_complete=completing(_names))
+@click.argument("file", shell_complete=completing(lambda: NAMED))
 @key_option
 @unit_option
 def data(file: str, keys: tuple[str, ...], units: tuple[str, ...]) -> None:
@@ -170,11 +177,14 @@ def data(file: str, keys: tuple[str, ...], units: tuple[str, ...]) -> None:
     from dimenet_tf.data.survey import format_survey, survey
 
     names, their_units = pairs(keys, "--key"), pairs(units, "--unit")
-    found = survey(_read(file, names, their_units), names)
+    container = _read(file, names, their_units)
+    found = survey(container, names)
     click.echo(_as_options(format_survey(found)))
     if found.names and not found.problems:
-        commands = suggestion(file, found, _plan(found, names), their_units)
-        click.echo("\n".join(["to train on it:", *(f"  {line}" for line in commands)]))
+        plan, found = _propose(file, container, found, names, their_units)
+        click.echo(
+            "\n".join(["to train on it:", *(f"  {line}" for line in suggestion(file, found, plan, their_units))])
+        )
 
 
 @click.command(context_settings=SETTINGS)
@@ -207,13 +217,15 @@ def new(file: str, output: Path | None, keys: tuple[str, ...], units: tuple[str,
     found = survey(container, names)
     if found.problems:
         raise UserError(_as_options(found.problems[0]))
+    plan, found = _propose(file, container, found, names, their_units)
     if found.usable < FEWEST:
         raise UserError(
-            f"{file}: {found.usable} molecules can be used, at least {FEWEST} are needed: `dimenet-tf data`"
+            f"{file}: {found.usable} of its molecules can be used, at least {FEWEST} are needed; see `dimenet-tf data`"
         )
-    plan = _plan(found, names)
     output.write_text(write_config(file, found, plan, their_units, container.split is not None, output))
     for name, theirs in plan.keys.items():
         if name not in names:
             click.echo(f"taken for {name}: '{theirs}'; if it is another, --key {name}=KEY")
-    click.echo(f"{output}: {' and '.join(plan.target)} by {plan.recipe}; dimenet-tf train {output}")
+    click.echo(
+        f"{output}: {' and '.join(plan.target)}, as recipe {plan.recipe}; train by it: dimenet-tf train {output}"
+    )

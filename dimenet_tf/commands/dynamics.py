@@ -31,7 +31,7 @@ def certify(model, frames, keys, units, picoseconds, temperature, timestep) -> N
     \b
     Example:
       dimenet-tf certify runs/2
-      dimenet-tf certify dimenet_pp-ethanol_xtb-forces --frames my.extxyz --key energy=REF_energy
+      dimenet-tf certify runs/2 --frames my.extxyz --key energy=REF_energy
     """
     names, their_units = pairs(keys, "--key"), pairs(units, "--unit")
     from dimenet_tf.md.certify import certify_model

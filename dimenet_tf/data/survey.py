@@ -87,13 +87,16 @@ class Survey(NamedTuple):
         return [label.name for label in self.labels]
 
 
-def survey(data: DataContainer, keys: Mapping[str, str] = MappingProxyType({})) -> Survey:
+def survey(
+    data: DataContainer, keys: Mapping[str, str] = MappingProxyType({}), targets: Sequence[str] | None = None
+) -> Survey:
     """Look at a data set.
 
     Parameters
     ----------
     data : as `read_file` gives it with `checks=None`; molecules dropped from it before are reported too
     keys : names that the file has for the library's, as `read_file` was given them
+    targets : labels that the molecules are judged by; all where left out
 
     Examples
     --------
@@ -104,8 +107,10 @@ def survey(data: DataContainer, keys: Mapping[str, str] = MappingProxyType({})) 
     """
     if len(data) == 0:
         raise UserError(f"{data.source} holds no molecules")
+    used = {*ARRAYS, *NO_TARGETS, *keys.values(), *find_layout(data.found), *CHARGE_KEYS, *SPIN_KEYS}
+    labels = [name for name in data.targets if name not in used]
+    checks = Checks("drop", MAX_ATOMS, labels if targets is None else targets)
     problems, isolated = [], np.zeros(len(data), bool)
-    checks = Checks("drop", MAX_ATOMS, list(data.targets))
     try:
         isolated, _ = isolated_atoms(data, checks)
     except UserError as error:
@@ -117,8 +122,6 @@ def survey(data: DataContainer, keys: Mapping[str, str] = MappingProxyType({})) 
     elements, counts = np.unique(data.Z, return_counts=True)
     known = len(elements) and elements[0] >= 1 and elements[-1] <= MAX_Z
     missing = [name for name in GUESSED if name not in data.targets]
-    used = {*ARRAYS, *NO_TARGETS, *keys.values(), *find_layout(data.found), *CHARGE_KEYS, *SPIN_KEYS}
-    labels = [name for name in data.targets if name not in used]
     others = {name: words for name, words in data.found.items() if name not in (*used, *data.targets)}
     unknown = {name: words for name, words in data.found.items() if name not in (*used, *PROPERTIES)}
     likely = {name: likely_names(name, unknown, len(data), len(data.Z)) for name in missing}
@@ -129,7 +132,7 @@ def survey(data: DataContainer, keys: Mapping[str, str] = MappingProxyType({})) 
         dict(Counter(data.formulas().tolist()).most_common()) if known else {},
         dict(Counter(zip(data.charge.tolist(), data.spin.tolist())).most_common()),
         _closest(data),
-        [_label(data, name) for name in labels],
+        [_label(data, name, ~isolated) for name in labels],
         {name: names for name, names in likely.items() if names},
         others,
         int(np.count_nonzero(isolated)),
@@ -151,8 +154,8 @@ def _closest(data: DataContainer) -> Closest | None:
     return Closest(float(near.distance[atom]), (pair[0], pair[1]), int(molecule[atom]))
 
 
-def _label(data: DataContainer, name: str) -> Label:
-    kind, has = find_property(name), data.labelled(name)
+def _label(data: DataContainer, name: str, counted: np.ndarray) -> Label:
+    kind, has = find_property(name), data.labelled(name) & counted
     values = data.targets[name][has[data.molecule_of_atom] if kind.per_atom else has]
     if not has.any():
         return Label(name, kind.unit, 0, *[float("nan")] * 4)
@@ -184,7 +187,7 @@ def format_survey(found: Survey) -> str:
     """
     molecules, low, high = found.sizes
     sizes = f"{low} atoms" if low == high else f"{low} to {high} atoms, {sum(found.elements.values())} in all"
-    lines = [f"{found.source}: {molecules} molecules of {sizes}"]
+    lines = [f"{found.source}: {_number(molecules)} of {sizes}"]
     lines.append(f"elements: {', '.join(f'{symbols([z])} {n}' for z, n in found.elements.items())}")
     if found.formulas:
         some = [f"{formula} {number}" for formula, number in list(found.formulas.items())[:SHOWN]]
@@ -207,13 +210,17 @@ def format_survey(found: Survey) -> str:
         lines.append(f"isolated atoms: {found.isolated}, whose energies can be reference energies; not trained on")
     if found.same:
         number, first, earlier = found.same
-        lines.append(f"repeated: {number} molecules are exactly an earlier one (first: {first}, as {earlier})")
+        lines.append(f"repeated: {_number(number)} with the atoms of an earlier one (first: {first}, as {earlier})")
     lines += [f"note: {note}" for note in found.notes]
     if found.bad:
         lines.append(f"not usable: {len(found.bad)} of {molecules}: {summary(found.bad, first=True)}")
     elif not found.problems:
         lines.append("not usable: none; no outliers")
     return "\n".join([*lines, *(f"PROBLEM: {problem}" for problem in found.problems)])
+
+
+def _number(molecules: int) -> str:
+    return f"{molecules} molecule{'' if molecules == 1 else 's'}"
 
 
 def _table(labels: Sequence[Label]) -> list[str]:

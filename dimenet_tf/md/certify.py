@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # python -m dimenet_tf.md.certify
+if __name__ == "__main__":  # python -m dimenet_tf.md.certify is dimenet-tf certify
     import sys
 
     from dimenet_tf.commands import main

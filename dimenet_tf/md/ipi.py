@@ -11,7 +11,7 @@ polarizability (a0^3), where the model has them, go back as i-PI's extras, "dipo
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # python -m dimenet_tf.md.ipi
+if __name__ == "__main__":  # python -m dimenet_tf.md.ipi is dimenet-tf ipi
     import sys
 
     from dimenet_tf.commands import main

@@ -9,7 +9,7 @@ What is computed: docs/spectra.md.
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # python -m dimenet_tf.md.ipi_spectra
+if __name__ == "__main__":  # python -m dimenet_tf.md.ipi_spectra is dimenet-tf ipi-spectra
     import sys
 
     from dimenet_tf.commands import main

@@ -7,7 +7,7 @@ structure.xyz` computes them.
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # python -m dimenet_tf.md.spectra
+if __name__ == "__main__":  # python -m dimenet_tf.md.spectra is dimenet-tf spectra
     import sys
 
     from dimenet_tf.commands import main

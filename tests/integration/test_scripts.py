@@ -1,6 +1,7 @@
 """The commands of the README, as real processes."""
 
 import csv
+import importlib.util
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from ase import Atoms, units
 from ase.build import molecule
 
 import dimenet_tf
+from dimenet_tf.commands.recipes import recipe_files
 from dimenet_tf.data import ethanol_xtb, sample
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +147,10 @@ MISTAKES = [
         "the weight of the forces is training.rho_force",
     ),
     ("run_train.py with training.num_steps=1 data.path=no.npz", "no such file: no.npz"),
+    (
+        "run_train.py with nonexist.yaml",
+        "there is no recipe and no file 'nonexist.yaml'; recipes: dimenet, dimenet_pp, ",
+    ),
     ("run_train.py with configs/dimenett.yaml", "did you mean 'dimenet'?"),
     (
         "run_train.py with training.epochs=1 model.conventions=offical",
@@ -166,6 +172,31 @@ MISTAKES = [
     ("run_eval.py with runn=runs/1", "unknown key 'runn'; did you mean 'run'?"),
     ("run_eval.py", "name a run folder"),
 ]
+
+
+@pytest.mark.parametrize("script", ["run_train.py", "run_eval.py"])
+def test_scripts_name_themselves(tmp_path, script):
+    for arguments in (["--help"], ["--no-such-option"]):
+        printed = run(script, *arguments, cwd=tmp_path, code=int(arguments != ["--help"]))
+        assert f"\n  {script} [(with UPDATE...)] [options]\n" in printed and "dummy" not in printed
+    assert f"\npython {script} with " in run(script, "--help", cwd=tmp_path)
+
+
+def test_a_script_without_configuration_lists_recipes(tmp_path):
+    first, *lines = run("run_train.py", cwd=tmp_path, code=2).splitlines()
+    assert first.endswith("for instance: python run_train.py with configs/dimenet.yaml data.target=mu")
+    assert [line.split()[0] for line in lines] == list(recipe_files())
+    assert "num_steps = 3000000" in run("run_train.py", "print_config", cwd=tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("hashfs") is not None, reason="TinyDB's observer is installed")
+@pytest.mark.parametrize("option", [("-t", "db"), ("--tiny_db=db",)])
+def test_an_option_without_its_package(tmp_path, option):
+    printed = run("run_train.py", *option, "with", "dimenet", cwd=tmp_path, code=2)
+    packages = "pip install tinydb tinydb-serialization hashfs"
+    assert printed == f"error: -t, --tiny_db needs a package that is not installed: {packages}\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command, message", MISTAKES)
