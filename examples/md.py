@@ -18,7 +18,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from matplotlib.figure import Figure
 
-from dimenet_tf.cli import one_line_errors, quiet_tensorflow
+from dimenet_tf.commands.console import one_line_errors, quiet_tensorflow
 
 quiet_tensorflow()
 

@@ -1,4 +1,4 @@
-"""python -m dimenet_tf: real processes."""
+"""The command dimenet-tf as real processes; test_commands.py has the rest."""
 
 import json
 import subprocess

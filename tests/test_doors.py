@@ -21,8 +21,9 @@ from test_serving import call, flat, with_edges
 
 import dimenet_tf
 from dimenet_tf.bulk import predict_file
+from dimenet_tf.commands import main
 from dimenet_tf.errors import UserError
-from dimenet_tf.md import Committee, DimeNetCalculator, ipi
+from dimenet_tf.md import Committee, DimeNetCalculator
 from dimenet_tf.md.trajectories import Replicas, copies
 
 CASES = DATA / "cases"
@@ -409,17 +410,14 @@ def test_the_served_model_answers_garbage_with_a_reason_or_finite_numbers(served
         ("squeezed", [], "no i-PI at"),  # flagged only, and nobody to connect to
     ],
 )
-def test_the_driver_of_i_pi_checks_the_structure_before_it_connects(
-    tmp_path, monkeypatch, capsys, case, options, message
-):
+def test_the_driver_of_i_pi_checks_the_structure_before_it_connects(tmp_path, capsys, case, options, message):
     path = CASES / case
     if case == "squeezed":
         atoms, path = ETHANOL.copy(), tmp_path / "squeezed.xyz"
         atoms.set_distance(2, 3, 0.8, fix=0)
         ase.io.write(path, atoms)
-    monkeypatch.setattr("sys.argv", ["ipi", FORCES, str(path), "--unix", "nobody-listens", *options])
     with pytest.raises(SystemExit):
-        ipi.main()
+        main(["ipi", FORCES, str(path), "--unix", "nobody-listens", *options])
     assert message in capsys.readouterr().err
 
 

@@ -17,6 +17,7 @@ from ase.calculators.socketio import SocketIOCalculator
 from scipy.integrate import trapezoid
 from test_spectra import FORCES, load_once, painn, read_csv
 
+from dimenet_tf.commands import main
 from dimenet_tf.errors import UserError
 from dimenet_tf.md import DimeNetCalculator, ipi, ipi_spectra, spectrum
 
@@ -126,8 +127,8 @@ def test_dipoles_and_polarizabilities_come_back_and_give_spectra(start, tmp_path
     expected = predictor.predict(beads)
     np.testing.assert_allclose(found.dipole[-1, 0], expected["dipole"].mean(axis=0), atol=1e-4)
     np.testing.assert_allclose(found.polarizability[-1, 0], expected["polarizability"].mean(axis=0), atol=1e-3)
-    monkeypatch.setattr(sys, "argv", ["ipi_spectra", "input.xml", "--resolution", "800"])
-    ipi_spectra.main()
+    with pytest.raises(SystemExit, match="^0$"):
+        main(["ipi-spectra", "input.xml", "--resolution", "800"])
     assert "spectrum.csv" in capsys.readouterr().out
     table = read_csv(tmp_path / "spectra/spectrum.csv")
     assert {spectrum.VDOS, spectrum.INFRARED, spectrum.PARALLEL} < set(table)
@@ -169,7 +170,7 @@ def test_the_protocol_with_ase_as_server_and_a_server_that_goes(tmp_path, monkey
     ethanol.cell = [50, 50, 50]
     ethanol.write("ethanol.xyz", format="xyz")
     name = uuid.uuid4().hex
-    command = [sys.executable, "-m", "dimenet_tf.md.ipi", "model", "ethanol.xyz", "--unix", name]
+    command = [sys.executable, "-m", "dimenet_tf", "ipi", "model", "ethanol.xyz", "--unix", name]
     expected = painn("float32").predict([molecule("CH3CH2OH")])
     with SocketIOCalculator(unixsocket=name) as calculator:
         driver = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

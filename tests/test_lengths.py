@@ -8,13 +8,13 @@ import pytest
 import yaml
 from test_training import assert_equal_weights, configuration, trainer_of, weights_of
 
-from dimenet_tf.cli import replace_length
+from dimenet_tf.commands.configuration import given
 from dimenet_tf.config import resolve, training_config
 from dimenet_tf.errors import UserError
 from dimenet_tf.training.folder import RunFolder
 from dimenet_tf.training.optimizer import learning_rate
 from dimenet_tf.training.schedules import WarmupDecay
-from dimenet_tf.training.settings import SHARES, Length, TrainingConfig, with_one_length
+from dimenet_tf.training.settings import LENGTHS, SHARES, Length, TrainingConfig, with_one_length
 from dimenet_tf.training.trainer import Trainer
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
@@ -80,18 +80,14 @@ def test_one_length():
 
 
 def test_a_length_on_the_command_line_replaces_others():
-    others = ["training.num_steps=None", "training.hours=None"]
-    assert replace_length(["x", "with", "a.yaml", "training.epochs=2"]) == [
-        "x",
-        "with",
-        *others,
-        "a.yaml",
-        "training.epochs=2",
-    ]
-    for unchanged in (["x"], ["x", "with", "a.yaml", "seed=3"], ["x", "with", "training.epochs=None"]):
-        assert replace_length(unchanged) == unchanged
-    both = ["x", "with", "training.epochs=2", "training.num_steps=3"]  # refused later
-    assert replace_length(both) == ["x", "with", "training.hours=None", *both[2:]]
+    def lengths(*arguments):
+        training = given(["dimenet", *arguments])["training"]
+        return {key: training.get(key) for key in LENGTHS if training.get(key) is not None}
+
+    assert lengths() == lengths("seed=3") == lengths("training.epochs=None") == {"num_steps": 1500}
+    assert lengths("training.epochs=2") == {"epochs": 2}
+    both = {"epochs": 2, "num_steps": 3}  # refused later
+    assert lengths("training.epochs=2", "training.num_steps=3") == both
 
 
 def test_epochs_of_a_batch_size_and_of_a_budget(tmp_path):

@@ -373,7 +373,7 @@ def test_relaxation_finds_a_minimum(predictor):
 
 def test_command_line(tmp_path, predictor):
     predictor.to_folder(tmp_path / "model")
-    command = [sys.executable, "-m", "dimenet_tf.md.certify"]
+    command = [sys.executable, "-m", "dimenet_tf.md.certify"]  # dimenet-tf certify
     refused = subprocess.run([*command, tmp_path / "model"], text=True, capture_output=True)
     assert refused.returncode == 2 and "does not say which frames it has not seen" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
@@ -395,8 +395,8 @@ def test_command_line(tmp_path, predictor):
     assert written["weights"] == fingerprint(predictor)
     for wrong, message in (
         (["--picoseconds", "0"], "must be greater than 0"),
-        (["--units", "energy"], "--units takes NAME=VALUE"),
-        (["--units", "energy=D"], "energy can be read in eV"),
+        (["--unit", "energy"], "--unit takes NAME=VALUE"),
+        (["--unit", "energy=D"], "energy can be read in eV"),
     ):
         refused = subprocess.run([*command, tmp_path / "model", *options, *wrong], text=True, capture_output=True)
         assert refused.returncode == 2 and message in refused.stderr and len(refused.stderr.splitlines()) == 1

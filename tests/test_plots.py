@@ -5,7 +5,7 @@ import pytest
 from conftest import DIMENETS, SMALL, randomize
 
 from dimenet_tf.heads import scalar_head
-from dimenet_tf.plots.__main__ import draw
+from dimenet_tf.plots.pictures import draw
 from dimenet_tf.predictor import Predictor
 
 
@@ -28,6 +28,6 @@ def test_pictures_of_models(folder, tmp_path, kind):
 
 
 def test_curves_need_a_run(tmp_path):
-    command = [sys.executable, "-m", "dimenet_tf.plots", "curves", str(tmp_path / "nowhere")]
+    command = [sys.executable, "-m", "dimenet_tf", "plot", "curves", str(tmp_path / "nowhere")]
     result = subprocess.run(command, text=True, capture_output=True)
     assert result.returncode == 2 and result.stderr == f"error: no such run or model: {tmp_path / 'nowhere'}\n"

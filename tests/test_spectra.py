@@ -3,7 +3,6 @@
 import csv
 import functools
 import json
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +16,7 @@ from scipy import constants, signal
 from scipy.integrate import trapezoid
 from scipy.spatial.transform import Rotation
 
+from dimenet_tf.commands import main
 from dimenet_tf.data.inputs import read_molecule
 from dimenet_tf.errors import UserError
 from dimenet_tf.heads import Dipole, Head, Polarizability, Sum
@@ -353,14 +353,10 @@ def command(tmp_path, monkeypatch, capsys):
     molecule("CH3CH2OH").write("ethanol.xyz")
 
     def call(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["spectra", *map(str, arguments)])
-        try:
-            spectra.main()
-            ended = 0
-        except SystemExit as exit:
-            ended = exit.code
+        with pytest.raises(SystemExit) as ended:
+            main(["spectra", *map(str, arguments)])
         printed = capsys.readouterr()
-        assert ended == code, printed.err
+        assert ended.value.code == code, printed.err
         return printed.out if code == 0 else printed.err
 
     return call

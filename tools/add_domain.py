@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 
-from dimenet_tf.cli import one_line_errors, quiet_tensorflow
+from dimenet_tf.commands.console import one_line_errors, quiet_tensorflow
 
 quiet_tensorflow()
 

@@ -58,7 +58,7 @@ def main() -> None:
         (folder.path / "spectra/spectra.json", "spectra"),
     ):
         if file.exists() and json.loads(file.read_text())["weights"] != weights:
-            raise SystemExit(f"{file} is of other weights: run python -m dimenet_tf.md.{command} {run} again")
+            raise SystemExit(f"{file} is of other weights: run dimenet-tf {command} {run} again")
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(folder.best, target)
     copied = [folder.split_file, folder.data_file, folder.path / "test.json", folder.plots / "learning_curve.png"]
@@ -101,7 +101,7 @@ def main() -> None:
     if certificate.exists():
         content = json.loads(certificate.read_text())
         table = format_certificate(content["measured"])
-        card += f"\n## Certificate\n\n`python -m dimenet_tf.md.certify {name}`\n\n```\n{table}\n```\n"
+        card += f"\n## Certificate\n\n`dimenet-tf certify {name}`\n\n```\n{table}\n```\n"
     spectra = folder.path / "spectra"
     if spectra.exists():
         about = json.loads((spectra / "spectra.json").read_text())
@@ -111,7 +111,7 @@ def main() -> None:
         (target / "spectra.json").write_text(json.dumps(about, indent=1))
         options = " ".join(f"--{key} {value:g}" for key, value in about["settings"].items())
         card += (
-            f"\n## Spectra\n\n`python -m dimenet_tf.md.spectra {name} relaxed.xyz {options}`; "
+            f"\n## Spectra\n\n`dimenet-tf spectra {name} relaxed.xyz {options}`; "
             f"largest drift of the energy {about['largest drift / meV/atom/ps']:.2g} meV/atom/ps.\n\n"
             "![Spectra](spectrum.png)\n"
         )

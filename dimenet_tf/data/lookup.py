@@ -40,7 +40,7 @@ def missing_target(
         if _fits(name, found[name], molecules, atoms):
             return UserError(f"{source}: '{name}' is not finite in any molecule. It holds {_list(found)}")
         return UserError(f"{source}: {not_a_target(name, name, found[name])}. It holds {_list(found)}")
-    meant = close_names(name, {key: words for key, words in found.items() if _fits(name, words, molecules, atoms)})
+    meant = likely_names(name, found, molecules, atoms)
     hint = ""
     if meant and name not in PROPERTIES and meant[0] in targets:
         hint = f"; did you mean '{meant[0]}'"
@@ -83,6 +83,11 @@ def close_names(name: str, known: Mapping[str, str]) -> list[str]:
         elif (len(stem) > 2 and stem in other) or ratio >= 0.7:
             scores[key] = ratio
     return sorted(scores, key=lambda key: -scores[key])
+
+
+def likely_names(name: str, found: Mapping[str, str], molecules: int, atoms: int) -> list[str]:
+    """Return what in a file may mean a property by its name and its shape, the closest first; see `missing_target`."""
+    return close_names(name, {key: words for key, words in found.items() if _fits(name, words, molecules, atoms)})
 
 
 def _fits(name: str, words: str, molecules: int, atoms: int) -> bool:

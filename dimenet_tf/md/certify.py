@@ -1,30 +1,31 @@
 """A force field's certificate: what it takes to trust its dynamics, measured on the model itself.
 
-python -m dimenet_tf.md.certify MODEL                        # run folder or pretrained model; its own test frames
-python -m dimenet_tf.md.certify MODEL --frames other.extxyz  # energies in eV, forces in eV/Ang
+`dimenet-tf certify MODEL` makes one.
 """
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # python -m dimenet_tf.md.certify is dimenet-tf certify
+    import sys
+
+    from dimenet_tf.commands import main
+
+    main(["certify", *sys.argv[1:]])
+
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dimenet_tf.cli import one_line_errors, quiet_tensorflow
+import numpy as np
+from ase import Atoms
 
-quiet_tensorflow()
-
-import numpy as np  # noqa: E402
-from ase import Atoms  # noqa: E402
-
-import dimenet_tf  # noqa: E402
-from dimenet_tf.data.container import DataContainer  # noqa: E402
-from dimenet_tf.data.readers import read_file  # noqa: E402
-from dimenet_tf.errors import UserError  # noqa: E402
-from dimenet_tf.folders import find_folder  # noqa: E402
-from dimenet_tf.md.measurements import (  # noqa: E402
+import dimenet_tf
+from dimenet_tf.data.container import DataContainer
+from dimenet_tf.data.readers import read_file
+from dimenet_tf.errors import UserError
+from dimenet_tf.folders import find_folder
+from dimenet_tf.md.measurements import (
     cutoff,
     exported,
     finite_differences,
@@ -33,10 +34,10 @@ from dimenet_tf.md.measurements import (  # noqa: E402
     symmetries,
     work,
 )
-from dimenet_tf.predictor import Predictor, load  # noqa: E402
-from dimenet_tf.training.folder import RunFolder  # noqa: E402
-from dimenet_tf.training.session import open_dataset  # noqa: E402
-from dimenet_tf.weights import named_variables  # noqa: E402
+from dimenet_tf.predictor import Predictor, load
+from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.training.session import open_dataset
+from dimenet_tf.weights import named_variables
 
 CERTIFICATE = "certificate.json"
 FULL_LENGTH = 10.0  # ps of dynamics
@@ -136,29 +137,32 @@ def own_test_frames(folder: Path) -> DataContainer:
     return dataset.container.select(dataset.split.test)
 
 
-@one_line_errors()
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dimenet_tf.md.certify",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("model", help="run folder, folder of a model, or name of a pretrained one")
-    parser.add_argument("--frames", help="held-out frames with energy and forces, where they are not the run's own")
-    parser.add_argument("--units", nargs="*", default=[], metavar="NAME=UNIT", help="of the frames: energy=kcal/mol")
-    parser.add_argument(
-        "--keys", nargs="*", default=[], metavar="NAME=KEY", help="the frames' names: energy=REF_energy"
-    )
-    parser.add_argument("--picoseconds", type=float, default=10.0)
-    parser.add_argument("--temperature", type=float, default=300.0, help="K")
-    parser.add_argument("--timestep", type=float, default=0.5, help="fs")
-    args = parser.parse_args()
-    predictor, folder = load(args.model), find_folder(args.model)
-    keys, units_ = (_pairs(option, given) for option, given in (("--keys", args.keys), ("--units", args.units)))
-    data = read_file(args.frames, keys, units_) if args.frames else own_test_frames(folder)
-    result = certify(
-        predictor, data, args.picoseconds, args.temperature, args.timestep, lambda text: print(text, "...")
-    )
+def certify_model(
+    model: str | Path,
+    frames: str | Path | None = None,
+    keys: Mapping[str, str] | None = None,
+    units: Mapping[str, str] | None = None,
+    picoseconds: float = 10.0,
+    temperature: float = 300.0,
+    timestep: float = 0.5,
+) -> None:
+    """Certify a model, print the certificate and write it into the model's folder.
+
+    Parameters
+    ----------
+    model : as `dimenet_tf.load`
+    frames : file of held-out frames with energy and forces; the test frames of the model's run where left out
+    keys, units : of the frames, as in `read_file`
+    picoseconds, temperature, timestep : as in `certify`
+
+    Raises
+    ------
+    UserError
+        For models and frames that cannot be certified, and for a measurement beyond its bound.
+    """
+    predictor, folder = load(model), find_folder(model)
+    data = read_file(frames, keys, units) if frames else own_test_frames(folder)
+    result = certify(predictor, data, picoseconds, temperature, timestep, lambda text: print(text, "..."))
     print(format_certificate(result))
     certificate = {
         "weights": fingerprint(predictor),
@@ -175,15 +179,5 @@ def main() -> None:
     if failed:
         reason = f". {predictor.model.discontinuity}" if predictor.model.discontinuity else ""
         raise UserError(f"beyond its bound: {'; '.join(failed)}: do not trust this model's dynamics{reason}")
-    if args.picoseconds < FULL_LENGTH:
+    if picoseconds < FULL_LENGTH:
         print(f"not a full certificate: it asks for {FULL_LENGTH:g} ps of dynamics")
-
-
-def _pairs(option: str, given: list[str]) -> dict[str, str]:
-    if not all("=" in pair for pair in given):
-        raise UserError(f"{option} takes NAME=VALUE, as {option} energy=...")
-    return dict(pair.split("=", 1) for pair in given)
-
-
-if __name__ == "__main__":
-    main()

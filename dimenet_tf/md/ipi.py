@@ -1,7 +1,7 @@
 """A model as driver of i-PI: path-integral and ring-polymer molecular dynamics, all beads in one batch.
 
 i-pi input.xml &                                                  # pip install ipi; it listens on a socket
-python -m dimenet_tf.md.ipi MODEL structure.xyz --beads 16        # --port as in input.xml, or --unix NAME
+dimenet-tf ipi MODEL structure.xyz --beads 16                     # --port as in input.xml, or --unix NAME
 
 i-PI sends one structure to each client: with --beads N the driver connects N times, evaluates what has arrived on all
 connections as one batch and answers each. structure.xyz says which elements the atoms are, in i-PI's order. The models
@@ -11,25 +11,28 @@ polarizability (a0^3), where the model has them, go back as i-PI's extras, "dipo
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # python -m dimenet_tf.md.ipi is dimenet-tf ipi
+    import sys
+
+    from dimenet_tf.commands import main
+
+    main(["ipi", *sys.argv[1:]])
+
 import contextlib
 import json
 import selectors
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
-from dimenet_tf.cli import one_line_errors, quiet_tensorflow
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.socketio import IPIProtocol, SocketClosed, actualunixsocketname
 
-quiet_tensorflow()
-
-import numpy as np  # noqa: E402
-from ase import Atoms, units  # noqa: E402
-from ase.calculators.socketio import IPIProtocol, SocketClosed, actualunixsocketname  # noqa: E402
-
-from dimenet_tf.data.inputs import read_molecule  # noqa: E402
-from dimenet_tf.domain import ACTIONS, DomainWatch  # noqa: E402
-from dimenet_tf.errors import UserError  # noqa: E402
-from dimenet_tf.predictor import Predictor, load  # noqa: E402
+from dimenet_tf.data.inputs import read_molecule
+from dimenet_tf.domain import DomainWatch
+from dimenet_tf.errors import UserError
+from dimenet_tf.predictor import Predictor, load
 
 GATHER = 0.005  # s without another structure until a batch that is not full is computed
 
@@ -226,39 +229,31 @@ def connector(address: str, port: int, unix: str | None) -> Callable[[], socket.
     return connect
 
 
-@one_line_errors()
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dimenet_tf.md.ipi",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("model", help="run folder, folder of a model, or name of a pretrained one")
-    parser.add_argument("structure", help="a file with the molecule: its elements in i-PI's order")
-    parser.add_argument("--address", default="localhost", help="of i-PI (default localhost)")
-    parser.add_argument("--port", type=int, default=31415, help="of i-PI (default 31415)")
-    parser.add_argument("--unix", metavar="NAME", help="i-PI's Unix socket of this name instead of address and port")
-    parser.add_argument("--beads", type=int, default=1, help="connections, evaluated as one batch (default 1)")
-    parser.add_argument(
-        "--domain",
-        choices=ACTIONS,
-        default="flag",
-        help="structures outside of the model's domain: warn once of each reason (flag), or end (error)",
-    )
-    args = parser.parse_args()
-    if args.beads < 1:
-        raise UserError(f"--beads {args.beads} must be at least 1")
-    predictor, atoms = load(args.model), read_molecule(args.structure)
+def drive(
+    model: str | Path, structure: str | Path, connect: Callable[[], socket.socket], beads: int = 1, domain: str = "flag"
+) -> str:
+    """Answer i-PI until it ends.
+
+    Parameters
+    ----------
+    model : as `dimenet_tf.load`, with forces
+    structure : file with the molecule; its elements in i-PI's order
+    connect, beads, domain : as in `Driver`
+
+    Returns
+    -------
+    str
+        why it ended and how much was computed
+    """
+    if beads < 1:
+        raise UserError(f"--beads {beads} must be at least 1")
+    predictor, atoms = load(model), read_molecule(structure)
     if predictor.energy is None:
-        raise UserError(f"{args.model} has no forces: dynamics needs a model that was trained with them")
+        raise UserError(f"{model} has no forces: dynamics needs a model that was trained with them")
     if predictor.model.discontinuity:
         print(f"WARNING: {predictor.model.discontinuity}", flush=True)
     # the molecule is checked now, and i-PI does not wait for a trace
-    predictor.predict([atoms] * args.beads, batch_size=args.beads, domain=args.domain)
-    driver = Driver(predictor, atoms, connector(args.address, args.port, args.unix), args.beads, args.domain)
+    predictor.predict([atoms] * beads, batch_size=beads, domain=domain)
+    driver = Driver(predictor, atoms, connect, beads, domain)
     reason = driver.run()
-    print(f"{reason}: {driver.summary()}")
-
-
-if __name__ == "__main__":
-    main()
+    return f"{reason}: {driver.summary()}"

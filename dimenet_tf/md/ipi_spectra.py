@@ -1,6 +1,6 @@
 """Vibrational spectra from a simulation with i-PI whose driver was `dimenet_tf.md.ipi`: ring polymers, any ensemble.
 
-python -m dimenet_tf.md.ipi_spectra input.xml                     # beside i-PI's output; into the folder spectra/
+dimenet-tf ipi-spectra input.xml                                  # next to i-PI's output; into the folder spectra/
 
 input.xml, i-PI's own, must have written `v_centroid` (format xyz), and may have written `extras` with extra_type
 'dipole' and 'polarizability', all with the same stride. Of the beads' dipoles and polarizabilities the mean is taken.
@@ -9,24 +9,27 @@ What is computed: docs/spectra.md.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # python -m dimenet_tf.md.ipi_spectra is dimenet-tf ipi-spectra
+    import sys
+
+    from dimenet_tf.commands import main
+
+    main(["ipi-spectra", *sys.argv[1:]])
+
 import re
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from dimenet_tf.cli import one_line_errors, quiet_tensorflow
+import ase.io
+import numpy as np
+from ase import units
 
-quiet_tensorflow()
-
-import ase.io  # noqa: E402
-import numpy as np  # noqa: E402
-from ase import units  # noqa: E402
-
-from dimenet_tf.data.formats import reading_with_ase  # noqa: E402
-from dimenet_tf.errors import UserError  # noqa: E402
-from dimenet_tf.md import spectrum  # noqa: E402
-from dimenet_tf.md.spectra import add_analysis_options, write  # noqa: E402
+from dimenet_tf.data.formats import reading_with_ase
+from dimenet_tf.errors import UserError
+from dimenet_tf.md import spectrum
+from dimenet_tf.md.intensities import LASER
+from dimenet_tf.md.spectra import RESOLUTION, write
 
 FEMTOSECONDS = {"femtosecond": 1.0, "picosecond": 1e3, "atomic_unit": 0.02418884326586}
 KELVIN = {"kelvin": 1.0, "atomic_unit": units.Ha / units.kB}
@@ -176,20 +179,18 @@ def _mean_of_beads(paths: list[Path], size: tuple[int, ...], stride: int, first:
     return np.mean([values[:times] for values in beads], axis=0)
 
 
-@one_line_errors()
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dimenet_tf.md.ipi_spectra",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("input", type=Path, help="i-PI's input file, with its output beside it")
-    parser.add_argument("output", nargs="?", type=Path, default=Path("spectra"), help="folder (default spectra)")
-    add_analysis_options(parser)
-    args = parser.parse_args()
-    found = read(args.input)
+def simulated_spectra(path: Path, folder: Path, resolution: float = RESOLUTION, laser: float = LASER) -> None:
+    """Compute the spectra of a finished simulation and write them into a folder.
+
+    Parameters
+    ----------
+    path : i-PI's input file, with its output next to it
+    folder : of what is written
+    resolution, laser : as in `molecular_spectra`
+    """
+    found = read(path)
     interval = found.timestep * found.stride
-    spectrum.check(args.resolution, args.laser, len(found.velocities) * interval, interval)
+    spectrum.check(resolution, laser, len(found.velocities) * interval, interval)
     has = [name for name in spectrum.PROPERTIES if getattr(found, name) is not None]
     missing = spectrum.without(has, "i-PI wrote")
     if missing:
@@ -203,20 +204,16 @@ def main() -> None:
         interval,
         found.timestep,
         found.temperature,
-        args.resolution,
-        args.laser,
+        resolution,
+        laser,
     )
-    args.output.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     about = {
-        "i-PI": str(args.input),
+        "i-PI": str(path),
         "temperature / K": found.temperature,
         "time / ps": len(found.velocities) * interval / 1000,
         "interval / fs": interval,
-        "resolution / cm^-1": args.resolution,
-        "laser / nm": args.laser,
+        "resolution / cm^-1": resolution,
+        "laser / nm": laser,
     }
-    write(table, None, found.temperature, about, args.output)
-
-
-if __name__ == "__main__":
-    main()
+    write(table, None, found.temperature, about, folder)

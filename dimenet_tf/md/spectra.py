@@ -1,45 +1,38 @@
 """Vibrational spectra of a molecule from molecular dynamics: density of states, infrared, Raman.
 
-python -m dimenet_tf.md.spectra MODEL structure.xyz               # into the folder spectra/
-python -m dimenet_tf.md.spectra MODEL structure.xyz --harmonic    # the normal modes alone, no dynamics
-
 The molecule is relaxed; trajectories start from it, are thermalised (Langevin), stop translating and rotating, and go
-on at constant energy, all of them as one batch. A run that was stopped goes on by the same command. What is computed:
-docs/spectra.md.
+on at constant energy, all of them as one batch. What is computed: docs/spectra.md. `dimenet-tf spectra MODEL
+structure.xyz` computes them.
 """
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # python -m dimenet_tf.md.spectra is dimenet-tf spectra
+    import sys
+
+    from dimenet_tf.commands import main
+
+    main(["spectra", *sys.argv[1:]])
+
 import json
 from pathlib import Path
 
-from dimenet_tf.cli import one_line_errors, quiet_tensorflow
+import numpy as np
+from ase import units
 
-quiet_tensorflow()
-
-import numpy as np  # noqa: E402
-from ase import units  # noqa: E402
-
-import dimenet_tf  # noqa: E402
-from dimenet_tf.data.inputs import read_molecule  # noqa: E402
-from dimenet_tf.errors import UserError  # noqa: E402
-from dimenet_tf.files import replace_text  # noqa: E402
-from dimenet_tf.md import harmonic as normal_modes  # noqa: E402
-from dimenet_tf.md import spectrum  # noqa: E402
-from dimenet_tf.md.certify import fingerprint  # noqa: E402
-from dimenet_tf.md.intensities import LASER  # noqa: E402
-from dimenet_tf.md.trajectories import Recording, Settings, drift, run  # noqa: E402
-from dimenet_tf.md.velocities import count_vibrations  # noqa: E402
-from dimenet_tf.predictor import load  # noqa: E402
+import dimenet_tf
+from dimenet_tf.data.inputs import read_molecule
+from dimenet_tf.errors import UserError
+from dimenet_tf.files import replace_text
+from dimenet_tf.md import harmonic as normal_modes
+from dimenet_tf.md import spectrum
+from dimenet_tf.md.certify import fingerprint
+from dimenet_tf.md.intensities import LASER
+from dimenet_tf.md.trajectories import Recording, Settings, drift, run
+from dimenet_tf.md.velocities import count_vibrations
+from dimenet_tf.predictor import load
 
 RESOLUTION = 10.0  # cm^-1
-
-
-def add_analysis_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says how records become spectra."""
-    parser.add_argument("--resolution", type=float, default=RESOLUTION, help="FWHM of a line, cm^-1 (default 10)")
-    parser.add_argument("--laser", type=float, default=LASER, help="wavelength, nm (default 514)")
 
 
 def write(
@@ -58,43 +51,37 @@ def save_recording(recording: Recording, interval: float, path: Path) -> None:
     np.savez(path, time=interval * np.arange(1, len(recording.energies) + 1), **arrays)
 
 
-@one_line_errors()
-def main() -> None:
-    defaults = Settings()
-    parser = argparse.ArgumentParser(
-        prog="python -m dimenet_tf.md.spectra",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("model", help="run folder, folder of a model, or name of a pretrained one")
-    parser.add_argument("structure", help="a file with one molecule, in any format that ASE reads; Angstrom")
-    parser.add_argument("output", nargs="?", type=Path, default=Path("spectra"), help="folder (default spectra)")
-    parser.add_argument("--temperature", type=float, default=defaults.temperature, help="K (default 300)")
-    parser.add_argument(
-        "--picoseconds", type=float, default=defaults.picoseconds, help="of every trajectory (default 20)"
-    )
-    parser.add_argument("--timestep", type=float, default=defaults.timestep, help="fs (default 0.5)")
-    parser.add_argument("--stride", type=int, default=defaults.stride, help="steps from record to record (default 2)")
-    parser.add_argument("--trajectories", type=int, default=defaults.trajectories, help="at once (default 8)")
-    parser.add_argument(
-        "--equilibration", type=float, default=defaults.equilibration, help="ps with the thermostat (default 2)"
-    )
-    parser.add_argument("--seed", type=int, default=defaults.seed)
-    add_analysis_options(parser)
-    parser.add_argument("--harmonic", action="store_true", help="normal modes alone, no dynamics")
-    args = parser.parse_args()
-    settings = Settings(**{name: getattr(args, name) for name in Settings._fields})
+def molecular_spectra(
+    model: str | Path,
+    structure: str | Path,
+    folder: Path,
+    settings: Settings,
+    resolution: float = RESOLUTION,
+    laser: float = LASER,
+    harmonic: bool = False,
+) -> None:
+    """Compute the spectra of a molecule and write them into a folder; a call that was stopped is continued.
+
+    Parameters
+    ----------
+    model : as `dimenet_tf.load`, with forces
+    structure : file with one molecule, Angstrom
+    folder : of what is written
+    settings : of the dynamics
+    resolution : full width of a line at half of its height, cm^-1
+    laser : wavelength of the Raman spectrum's, nm
+    harmonic : bool, the normal modes alone, without dynamics
+    """
     settings.check()
     interval = settings.timestep * settings.stride
-    spectrum.check(args.resolution, args.laser, settings.records * interval, interval)
-    predictor, atoms = load(args.model), read_molecule(args.structure)
+    spectrum.check(resolution, laser, settings.records * interval, interval)
+    predictor, atoms = load(model), read_molecule(structure)
     if predictor.energy is None:
-        raise UserError(f"{args.model} has no forces: dynamics needs a model that was trained with them")
+        raise UserError(f"{model} has no forces: dynamics needs a model that was trained with them")
     if len(atoms) < 2:
-        raise UserError(f"{args.structure} holds a single atom, which does not vibrate")
+        raise UserError(f"{structure} holds a single atom, which does not vibrate")
     relaxed, modes = normal_modes.find_minimum(predictor, atoms)
     vibrations = count_vibrations(relaxed)
-    folder = args.output
     folder.mkdir(parents=True, exist_ok=True)
     relaxed.write(folder / "relaxed.xyz", format="extxyz")
     normal_modes.write_csv(normal_modes.columns(modes), folder / "harmonic.csv")
@@ -104,7 +91,7 @@ def main() -> None:
     missing = spectrum.without(predictor.units, "the model has")
     if missing:
         print(missing)
-    if args.harmonic:
+    if harmonic:
         print(f"relaxed.xyz, harmonic.csv, modes.xyz: {folder}")
         return
     weights = fingerprint(predictor)
@@ -121,8 +108,8 @@ def main() -> None:
         interval,
         settings.timestep,
         settings.temperature,
-        args.resolution,
-        args.laser,
+        resolution,
+        laser,
     )
     slope = drift(recording, interval, len(relaxed))
     mean = float(recording.temperatures.mean())
@@ -135,17 +122,13 @@ def main() -> None:
         )
     print(f"mean temperature {mean:.0f} K, largest drift of the energy {slope:.3g} meV/atom/ps")
     about = {
-        "model": str(args.model),
+        "model": str(model),
         "weights": weights,
-        "structure": str(args.structure),
-        "settings": {**settings._asdict(), "resolution": args.resolution, "laser": args.laser},
+        "structure": str(structure),
+        "settings": {**settings._asdict(), "resolution": resolution, "laser": laser},
         "units": {"temperature": "K", "timestep": "fs", "equilibration": "ps", "resolution": "cm^-1", "laser": "nm"},
         "mean temperature / K": mean,
         "largest drift / meV/atom/ps": slope,
         "relaxed above lowest potential energy / meV": 1000 * below,
     }
     write(table, modes, settings.temperature, about, folder)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Pictures of runs and models; `python -m dimenet_tf.plots` draws them."""
+"""Pictures of runs and models; `dimenet-tf plot` draws them."""
 
 from dimenet_tf.plots.runs import learning_curve, parity, table
 

@@ -72,7 +72,7 @@ def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict],
         if not workers.is_chief:
             return stopped
         if stopped is not None:
-            print(f"stopped at step {trainer.step}; go on with: python run_train.py with run={folder.path}")
+            print(f"stopped at step {trainer.step}; go on with: dimenet-tf train run={folder.path}")
         else:
             print(report(load(folder.path), trainer.dataset, folder))
             print(f"best model, plots and metrics: {folder.path}")
@@ -98,7 +98,7 @@ def fit_session(config: dict, folder: RunFolder) -> None:
         trainer.save_first()
         width = max(map(len, factors))
         print("\n".join(f"{name:{width}}  {factor:.4f}" for name, factor in factors.items()))
-        print(f"train with these: python run_train.py with run={folder.path}")
+        print(f"train with these: dimenet-tf train run={folder.path}")
 
 
 def open_trainer(

@@ -1,6 +1,7 @@
 """The commands of the README, as real processes."""
 
 import csv
+import importlib.util
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from ase import Atoms, units
 from ase.build import molecule
 
 import dimenet_tf
+from dimenet_tf.commands.recipes import recipe_files
 from dimenet_tf.data import ethanol_xtb, sample
 
 ROOT = Path(__file__).parents[2]
@@ -138,13 +140,23 @@ def test_print_config(tmp_path):
 MISTAKES = [
     ("run_train.py with model.emb_sise=3", "unknown key 'model.emb_sise'; did you mean 'model.emb_size'?"),
     ("run_train.py with trainig.num_steps=3", "unknown key 'trainig'; did you mean 'training'?"),
-    ("run_train.py with data.target=homoo", "unknown target 'homoo'; did you mean 'homo'?"),
-    ("run_train.py with data.heads.mu=dipole", "unknown target in data.heads 'mu'"),
-    ("run_train.py with training.weights.forces=2", "the weight of the forces is training.rho_force"),
-    ("run_train.py with data.path=no.npz", "no such file: no.npz"),
-    ("run_train.py with configs/dimenett.yaml", "did you mean 'configs/dimenet.yaml'?"),
-    ("run_train.py with model.conventions=offical", "model.conventions: 'offical' is none of official, corrected"),
-    ("run_train.py with training.init_from=nowhere", "no such run or model: nowhere"),
+    ("run_train.py with training.num_steps=1 data.target=homoo", "unknown target 'homoo'; did you mean 'homo'?"),
+    ("run_train.py with training.num_steps=1 data.heads.mu=dipole", "unknown target in data.heads 'mu'"),
+    (
+        "run_train.py with training.epochs=1 training.weights.forces=2",
+        "the weight of the forces is training.rho_force",
+    ),
+    ("run_train.py with training.num_steps=1 data.path=no.npz", "no such file: no.npz"),
+    (
+        "run_train.py with nonexist.yaml",
+        "there is no recipe and no file 'nonexist.yaml'; recipes: dimenet, dimenet_pp, ",
+    ),
+    ("run_train.py with configs/dimenett.yaml", "did you mean 'dimenet'?"),
+    (
+        "run_train.py with training.epochs=1 model.conventions=offical",
+        "model.conventions: 'offical' is none of official, corrected",
+    ),
+    ("run_train.py with training.num_steps=1 training.init_from=nowhere", "no such run or model: nowhere"),
     ("run_train.py with run=runs/33", "no such run: runs/33"),
     ("run_train.py with run=3", "run = 3 must be a text"),
     ("run_train.py with configs/broken.yaml", "configs/broken.yaml is not valid YAML"),
@@ -160,6 +172,31 @@ MISTAKES = [
     ("run_eval.py with runn=runs/1", "unknown key 'runn'; did you mean 'run'?"),
     ("run_eval.py", "name a run folder"),
 ]
+
+
+@pytest.mark.parametrize("script", ["run_train.py", "run_eval.py"])
+def test_scripts_name_themselves(tmp_path, script):
+    for arguments in (["--help"], ["--no-such-option"]):
+        printed = run(script, *arguments, cwd=tmp_path, code=int(arguments != ["--help"]))
+        assert f"\n  {script} [(with UPDATE...)] [options]\n" in printed and "dummy" not in printed
+    assert f"\npython {script} with " in run(script, "--help", cwd=tmp_path)
+
+
+def test_a_script_without_configuration_lists_recipes(tmp_path):
+    first, *lines = run("run_train.py", cwd=tmp_path, code=2).splitlines()
+    assert first.endswith("for instance: python run_train.py with configs/dimenet.yaml data.target=mu")
+    assert [line.split()[0] for line in lines] == list(recipe_files())
+    assert "num_steps = 3000000" in run("run_train.py", "print_config", cwd=tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("hashfs") is not None, reason="TinyDB's observer is installed")
+@pytest.mark.parametrize("option", [("-t", "db"), ("--tiny_db=db",)])
+def test_an_option_without_its_package(tmp_path, option):
+    printed = run("run_train.py", *option, "with", "dimenet", cwd=tmp_path, code=2)
+    packages = "pip install tinydb tinydb-serialization hashfs"
+    assert printed == f"error: -t, --tiny_db needs a package that is not installed: {packages}\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command, message", MISTAKES)
@@ -189,7 +226,7 @@ def test_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
         code = process.wait(timeout=60)
     printed = (tmp_path / "log").read_text()
     assert code == 130 and "Traceback" not in printed, printed
-    step = int(re.search(r"stopped at step (\d+); go on with: python run_train.py with run=runs/1", printed).group(1))
+    step = int(re.search(r"stopped at step (\d+); go on with: dimenet-tf train run=runs/1", printed).group(1))
     assert step > 0
     again = run("run_train.py", "with", "run=runs/1", f"training.num_steps={step + 2}", cwd=tmp_path)
     assert f"going on from step {step}" in again and "test molecules" in again
@@ -229,7 +266,7 @@ def test_a_force_field_of_own_data(tmp_path):
     assert re.search(r"^forces +eV/Ang.*$", printed, re.MULTILINE).group() in again
     labels = json.loads((tmp_path / "runs/1/data.json").read_text())["targets"]["energy"]
     assert labels["unit"] == "eV" and 0.01 < labels["sigma"] < 1
-    certify = [sys.executable, "-m", "dimenet_tf.md.certify", "runs/1", "--picoseconds", "0.02"]
+    certify = [sys.executable, "-m", "dimenet_tf", "certify", "runs/1", "--picoseconds", "0.02"]
     result = subprocess.run(certify, cwd=tmp_path, text=True, capture_output=True)
     assert "held-out forces, MAE (5 frames)" in result.stdout and (tmp_path / "runs/1/certificate.json").exists()
     assert "Traceback" not in result.stderr and "not a full certificate" in result.stdout + result.stderr
