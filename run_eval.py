@@ -6,14 +6,12 @@ python run_eval.py with runs=runs/3,runs/4,runs/5 output=table1
 
 import sys
 
-from dimenet_tf.commands.console import one_line_errors, quiet_tensorflow
+from sacred import SETTINGS, Experiment
+
+from dimenet_tf.commands.console import import_tensorflow, one_line_errors
 from dimenet_tf.commands.evaluate import PARTS, combine_runs, evaluate_run
 from dimenet_tf.commands.scripts import run_script
 from dimenet_tf.errors import UserError, unknown_name
-
-quiet_tensorflow()
-
-from sacred import SETTINGS, Experiment  # noqa: E402
 
 SETTINGS["CAPTURE_MODE"] = "no"
 experiment = Experiment("evaluate", save_git_info=False)
@@ -42,6 +40,7 @@ def prepare(config, command_name, logger):
 @experiment.main
 def evaluate(run, part, runs, output):
     """Print the table of errors; write JSON, parity plots and residual histograms into the run folder."""
+    import_tensorflow()
     with one_line_errors():
         if runs:
             combine_runs(runs.split(",") if isinstance(runs, str) else runs, output)

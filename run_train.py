@@ -8,15 +8,13 @@ python run_train.py fit_scale_factors with configs/gemnet_t.yaml run=runs/mine  
 
 import sys
 
+from sacred import SETTINGS, Experiment
+from sacred.observers import FileStorageObserver
+
 from dimenet_tf.commands.configuration import check_asked, complete
-from dimenet_tf.commands.console import leaving_on_signals, one_line_errors, quiet_tensorflow
+from dimenet_tf.commands.console import import_tensorflow, leaving_on_signals, one_line_errors
 from dimenet_tf.commands.scripts import run_script, updates_of
 from dimenet_tf.commands.train import fit_run, open_folder, train_run
-
-quiet_tensorflow()
-
-from sacred import SETTINGS, Experiment  # noqa: E402
-from sacred.observers import FileStorageObserver  # noqa: E402
 
 SETTINGS["CAPTURE_MODE"] = "no"  # the progress bar belongs to the screen
 SETTINGS["CONFIG"]["READ_ONLY_CONFIG"] = False
@@ -26,6 +24,7 @@ experiment = Experiment("train", save_git_info=False)
 @experiment.config_hook
 def prepare(config, command_name, logger):
     """Check what was given, fill it up with defaults (or a run's configuration), choose the run folder."""
+    import_tensorflow()
     with one_line_errors():
         resolved = complete(config)
         if command_name in (train.__name__, fit_scale_factors.__name__):

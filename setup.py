@@ -69,7 +69,7 @@ setup(
         "scipy>=1.10",
         "sympy>=1.11",
         "sacred>=0.8.4",
-        "setuptools<81",  # sacred imports pkg_resources
+        "setuptools<80.9",  # sacred imports pkg_resources, which newer ones warn about
         "h5py>=3.8",
         "ase>=3.22",
         "matplotlib>=3.7",

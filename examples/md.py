@@ -18,9 +18,9 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from matplotlib.figure import Figure
 
-from dimenet_tf.commands.console import one_line_errors, quiet_tensorflow
+from dimenet_tf.commands.console import import_tensorflow, one_line_errors
 
-quiet_tensorflow()
+import_tensorflow()
 
 from dimenet_tf.errors import UserError  # noqa: E402
 from dimenet_tf.md import DimeNetCalculator  # noqa: E402

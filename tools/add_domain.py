@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import sys
 
-from dimenet_tf.commands.console import one_line_errors, quiet_tensorflow
+from dimenet_tf.commands.console import import_tensorflow, one_line_errors
 
-quiet_tensorflow()
+import_tensorflow()
 
 from dimenet_tf.config import data_config, resolve
 from dimenet_tf.data.dataset import load_container, load_dataset

@@ -1,26 +1,44 @@
-"""What the commands share: errors of one line, a quiet TensorFlow, kinds of arguments, signals."""
+"""Shared parts of the commands: errors of one line, a quiet TensorFlow, arguments, signals."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any
 
 import click
 
 from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.folders import pretrained_folders
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}  # "try again later": what a queue may start once more
+# 75 is EX_TEMPFAIL: a queue may start the command again
+EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 75}
 SETTINGS = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
 DOMAIN = click.Choice(["flag", "error"])
 
 
-def quiet_tensorflow() -> None:
-    """Keep TensorFlow's notices off the screen; call before it is imported. TF_CPP_MIN_LOG_LEVEL=0 shows them all."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+def import_tensorflow() -> None:
+    """Import TensorFlow without its notices; with TF_CPP_MIN_LOG_LEVEL=0 all of them are shown.
+
+    Newer versions print some before they look at that variable (github.com/tensorflow/tensorflow/issues/100442), so
+    standard error is closed during the import. An import that fails raises its error all the same.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    screen, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        importlib.import_module("tensorflow")
+    finally:
+        os.dup2(screen, 2)
+        os.close(screen)
+        os.close(nowhere)
 
 
 @contextlib.contextmanager
@@ -51,7 +69,7 @@ class Failure(click.ClickException):
 
     exit_code = 2
 
-    def show(self, file=None) -> None:
+    def show(self, file: IO[Any] | None = None) -> None:
         """Print the message."""
         click.echo(f"error: {self.message}", file=file, err=file is None)
 
@@ -63,15 +81,14 @@ class Commands(click.Group):
         """Return the names of the commands."""
         return list(self.commands)
 
-    def resolve_command(self, ctx: click.Context, args: list[str]):
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find a command by its name; an unknown one is a `UserError` that names the closest one."""
         if args and not ctx.resilient_parsing and args[0][:1] != "-" and args[0] not in self.commands:
             raise unknown_name("command", args[0], self.commands)
         return super().resolve_command(ctx, args)
 
-    def invoke(self, ctx: click.Context):
+    def invoke(self, ctx: click.Context) -> Any:
         """Call a command."""
-        quiet_tensorflow()
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -80,10 +97,19 @@ class Commands(click.Group):
             ctx.exit(EXIT_CODES[signal.SIGINT])
 
 
+class ModelCommand(click.Command):
+    """A command that needs TensorFlow."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Import TensorFlow and call the command."""
+        import_tensorflow()
+        return super().invoke(ctx)
+
+
 def completing(names: Callable[[], Iterable[str]]) -> Callable:
     """Make a function that completes an argument by names, or by files."""
 
-    def complete(ctx, param, incomplete: str) -> list:
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list:
         from click.shell_completion import CompletionItem
 
         found = [CompletionItem(name) for name in names() if name.startswith(incomplete)]

@@ -5,14 +5,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import yaml
 
-from dimenet_tf.commands.console import SETTINGS, completing, key_option, pairs, unit_option
+from dimenet_tf.commands.console import SETTINGS, ModelCommand, completing, key_option, pairs, unit_option
 from dimenet_tf.commands.recipes import read_recipe, recipe_files
 from dimenet_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from dimenet_tf.data.container import DataContainer
+    from dimenet_tf.data.survey import Survey
 
 FEWEST = 3  # molecules: one to train on, one to validate on, one to test on
 HOURS = 1.0
@@ -38,7 +42,7 @@ class Plan(NamedTuple):
     extensive: bool
 
 
-def _read(file: str, keys: Mapping[str, str], units: Mapping[str, str]):
+def _read(file: str, keys: Mapping[str, str], units: Mapping[str, str]) -> DataContainer:
     """Read a file without checks, or a data set by its name; what errors call `data.keys` are options here."""
     from dimenet_tf.data.dataset import DATASETS, DataConfig, load_container
     from dimenet_tf.data.readers import read_file
@@ -57,7 +61,7 @@ def _as_options(message: str) -> str:
     return message.replace("data.keys.", "--key ").replace("data.units.", "--unit ")
 
 
-def _plan(found, keys: Mapping[str, str]) -> Plan:
+def _plan(found: Survey, keys: Mapping[str, str]) -> Plan:
     """Choose what to learn from a file, and the recipe for it."""
     from dimenet_tf.data.properties import PROPERTIES, find_property
 
@@ -75,7 +79,9 @@ def _plan(found, keys: Mapping[str, str]) -> Plan:
     return Plan(recipe, [name], keys, kind.extensive or recipe == "painn")
 
 
-def _propose(file: str, container, found, keys: Mapping[str, str], units: Mapping[str, str]):
+def _propose(
+    file: str, container: DataContainer, found: Survey, keys: Mapping[str, str], units: Mapping[str, str]
+) -> tuple[Plan, Survey]:
     """Return the plan for a file and its survey, in which molecules are judged by what is to be learned."""
     from dimenet_tf.data.survey import survey
 
@@ -91,7 +97,7 @@ def _options(plan: Plan, units: Mapping[str, str], key: str, unit: str) -> list[
     ]
 
 
-def suggestion(file: str, found, plan: Plan, units: Mapping[str, str]) -> list[str]:
+def suggestion(file: str, found: Survey, plan: Plan, units: Mapping[str, str]) -> list[str]:
     """Return commands that train on a file or a data set."""
     drop = ["data.on_bad=drop"] if found.bad else []
     target = [f"data.target={','.join(plan.target)}"]
@@ -103,7 +109,7 @@ def suggestion(file: str, found, plan: Plan, units: Mapping[str, str]) -> list[s
     return [shlex.join(["dimenet-tf", "new", file, *options]), shlex.join(train)]
 
 
-def write_config(file: str, found, plan: Plan, units: Mapping[str, str], split: bool, output: Path) -> str:
+def write_config(file: str, found: Survey, plan: Plan, units: Mapping[str, str], split: bool, output: Path) -> str:
     """Return the text of a configuration for a file, with comments.
 
     Parameters
@@ -159,7 +165,7 @@ def write_config(file: str, found, plan: Plan, units: Mapping[str, str], split: 
     return "\n".join([*lines, ""])
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=ModelCommand, context_settings=SETTINGS)
 @click.argument("file", shell_complete=completing(lambda: NAMED))
 @key_option
 @unit_option
@@ -187,7 +193,7 @@ def data(file: str, keys: tuple[str, ...], units: tuple[str, ...]) -> None:
         )
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=ModelCommand, context_settings=SETTINGS)
 @click.argument("file", type=click.Path())
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Of the configuration.  [default: FILE's name.yaml]"

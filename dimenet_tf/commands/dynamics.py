@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from dimenet_tf.commands.console import DOMAIN, SETTINGS, key_option, model_argument, pairs, unit_option
+from dimenet_tf.commands.console import DOMAIN, SETTINGS, ModelCommand, key_option, model_argument, pairs, unit_option
 
 structure_argument = click.argument("structure", type=click.Path())
 folder_argument = click.argument("folder", type=click.Path(path_type=Path), default="spectra")
@@ -14,7 +15,7 @@ resolution_option = click.option("--resolution", default=10.0, show_default=True
 laser_option = click.option("--laser", default=514.0, show_default=True, help="Wavelength of the laser, nm.")
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=ModelCommand, context_settings=SETTINGS)
 @model_argument
 @click.option("--frames", type=click.Path(), help="Held-out frames with energy and forces, if not the run's own.")
 @key_option
@@ -22,7 +23,15 @@ laser_option = click.option("--laser", default=514.0, show_default=True, help="W
 @click.option("--picoseconds", default=10.0, show_default=True, help="Length of the dynamics; 10 for a certificate.")
 @click.option("--temperature", default=300.0, show_default=True, help="K.")
 @click.option("--timestep", default=0.5, show_default=True, help="fs.")
-def certify(model, frames, keys, units, picoseconds, temperature, timestep) -> None:
+def certify(
+    model: str,
+    frames: str | None,
+    keys: tuple[str, ...],
+    units: tuple[str, ...],
+    picoseconds: float,
+    temperature: float,
+    timestep: float,
+) -> None:
     """Measure whether a force field is fit for dynamics.
 
     Forces against finite differences, symmetries, the cutoff, the drift of the energy, errors on held-out frames. The
@@ -39,7 +48,7 @@ def certify(model, frames, keys, units, picoseconds, temperature, timestep) -> N
     certify_model(model, frames, names, their_units, picoseconds, temperature, timestep)
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=ModelCommand, context_settings=SETTINGS)
 @model_argument
 @structure_argument
 @folder_argument
@@ -53,7 +62,9 @@ def certify(model, frames, keys, units, picoseconds, temperature, timestep) -> N
 @resolution_option
 @laser_option
 @click.option("--harmonic", is_flag=True, help="Normal modes alone, no dynamics.")
-def spectra(model, structure, folder, resolution, laser, harmonic, **settings) -> None:
+def spectra(
+    model: str, structure: str, folder: Path, resolution: float, laser: float, harmonic: bool, **settings: Any
+) -> None:
     """Compute the vibrational spectra of a molecule.
 
     Density of states, infrared and Raman by dynamics (docs/spectra.md). The same command continues a stopped one.
@@ -68,7 +79,7 @@ def spectra(model, structure, folder, resolution, laser, harmonic, **settings) -
     molecular_spectra(model, structure, folder, Settings(**settings), resolution, laser, harmonic)
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=ModelCommand, context_settings=SETTINGS)
 @model_argument
 @structure_argument
 @click.option("--address", default="localhost", show_default=True, help="Of i-PI.")
@@ -76,7 +87,7 @@ def spectra(model, structure, folder, resolution, laser, harmonic, **settings) -
 @click.option("--unix", metavar="NAME", help="i-PI's Unix socket of this name instead of address and port.")
 @click.option("--beads", default=1, show_default=True, help="Connections, evaluated as one batch.")
 @click.option("--domain", type=DOMAIN, default="flag", help="Structures outside of the domain: warn, or end.")
-def ipi(model, structure, address, port, unix, beads, domain) -> None:
+def ipi(model: str, structure: str, address: str, port: int, unix: str | None, beads: int, domain: str) -> None:
     """Drive i-PI by a model: path integrals, ring polymers.
 
     Start i-PI first. STRUCTURE holds the elements in i-PI's order. All beads are evaluated as one batch.
@@ -91,12 +102,12 @@ def ipi(model, structure, address, port, unix, beads, domain) -> None:
     click.echo(drive(model, structure, connector(address, port, unix), beads, domain))
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=ModelCommand, context_settings=SETTINGS)
 @click.argument("input", type=click.Path(path_type=Path))
 @folder_argument
 @resolution_option
 @laser_option
-def ipi_spectra(input, folder, resolution, laser) -> None:
+def ipi_spectra(input: Path, folder: Path, resolution: float, laser: float) -> None:
     """Compute spectra from a simulation with i-PI.
 
     INPUT is i-PI's input.xml with its output next to it; it must have written `v_centroid` (docs/spectra.md).

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from dimenet_tf.commands.console import SETTINGS
+from dimenet_tf.commands.console import SETTINGS, ModelCommand
 from dimenet_tf.errors import UserError
 
 PARTS = ("train", "valid", "test")
@@ -32,7 +32,7 @@ def combine_runs(runs: Sequence[str], output: str) -> None:
     print(write_table(combine(runs), output))
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=ModelCommand, context_settings=SETTINGS)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path())
 @click.option("--part", type=click.Choice(PARTS), default="test", show_default=True, help="Part of the split.")
 @click.option("--output", default="table1", show_default=True, metavar="FOLDER", help="Of the table of several runs.")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
-from dimenet_tf.commands.console import DOMAIN, SETTINGS, model_argument
+from dimenet_tf.commands.console import DOMAIN, SETTINGS, ModelCommand, model_argument
 from dimenet_tf.folders import pretrained_models
+
+if TYPE_CHECKING:
+    from dimenet_tf.predictor import Predictor
 
 
 @click.command(context_settings=SETTINGS)
@@ -26,7 +30,7 @@ def models() -> None:
         click.echo(f"{name:{width}}  {line}")
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=ModelCommand, context_settings=SETTINGS)
 @model_argument
 def info(model: str) -> None:
     """Print what a model predicts, as JSON.
@@ -42,8 +46,8 @@ def info(model: str) -> None:
     click.echo(json.dumps(describe(load(model)), indent=1))
 
 
-def describe(predictor) -> dict:
-    """Return what a user wants to know of a model."""
+def describe(predictor: Predictor) -> dict:
+    """Return what `info` prints of a model."""
     from dimenet_tf.domain import NOT_RECORDED
     from dimenet_tf.elements import symbols
 
@@ -59,7 +63,7 @@ def describe(predictor) -> dict:
     }
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=ModelCommand, context_settings=SETTINGS)
 @model_argument
 @click.argument("folder", type=click.Path())
 @click.option("--max-atoms", default=1000, show_default=True, help="Of a molecule; larger ones are refused.")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from dimenet_tf.commands.console import SETTINGS, model_argument
+from dimenet_tf.commands.console import SETTINGS, ModelCommand, model_argument
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=ModelCommand, context_settings=SETTINGS)
 @click.argument("kind", type=click.Choice(["basis", "filters", "architecture", "curves"]))
 @model_argument
 @click.option("--output", type=click.Path(path_type=Path), default="plots", show_default=True, metavar="FOLDER")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from dimenet_tf.commands.console import DOMAIN, SETTINGS, model_argument
+from dimenet_tf.commands.console import DOMAIN, SETTINGS, ModelCommand, model_argument
 from dimenet_tf.errors import UserError
 from dimenet_tf.structures.units import LENGTH
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=ModelCommand, context_settings=SETTINGS)
 @model_argument
 @click.argument("input", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
@@ -24,7 +24,19 @@ from dimenet_tf.structures.units import LENGTH
 @click.option("--domain", type=DOMAIN, default="flag", help="Molecules outside of the domain.")
 @click.option("--length-unit", type=click.Choice(list(LENGTH)), help="Of the positions, if it is not Angstrom.")
 @click.option("--worker", is_flag=True, hidden=True)  # started by --processes
-def predict(model, input, output, batch_size, piece, processes, shard, on_bad, worker, domain, length_unit) -> None:
+def predict(
+    model: str,
+    input: Path,
+    output: Path,
+    batch_size: int,
+    piece: int,
+    processes: int,
+    shard: str,
+    on_bad: str,
+    worker: bool,
+    domain: str,
+    length_unit: str | None,
+) -> None:
     """Predict the molecules of a file.
 
     INPUT is XYZ, extended XYZ, npz or what else ASE reads, OUTPUT extended XYZ or npz. Memory does not grow with the
@@ -45,7 +57,7 @@ def predict(model, input, output, batch_size, piece, processes, shard, on_bad, w
             model, input, output, batch_size, piece, processes, (k, n), on_bad, worker, domain, length_unit
         )
     except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
+        print("stopped: the same command continues from here", file=sys.stderr)
         sys.exit(130)
     if summary:
         print(summary)

@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dimenet_tf.commands.configuration import normalize
 from dimenet_tf.errors import UserError
@@ -33,7 +34,7 @@ def updates_of(arguments: Sequence[str]) -> list[str]:
     return list(itertools.takewhile(lambda text: not text.startswith("-"), after))
 
 
-def run_script(experiment, arguments: Sequence[str]) -> None:
+def run_script(experiment: Any, arguments: Sequence[str]) -> None:
     """Run the command line of a Sacred experiment.
 
     Recipes are found by name as in `dimenet-tf train`. Help and usage name the script, which Sacred calls "dummy".
@@ -54,7 +55,7 @@ def run_script(experiment, arguments: Sequence[str]) -> None:
     experiment.run_commandline([*arguments[:first], *normalize(updates), *arguments[first + len(updates) :]])
 
 
-def _check_packages(experiment, arguments: Sequence[str]) -> None:
+def _check_packages(experiment: Any, arguments: Sequence[str]) -> None:
     for option in experiment.all_cli_options:
         short, long = option.get_flags()
         modules, packages = OPTIONAL.get(long, ((), ""))

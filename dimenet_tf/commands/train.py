@@ -5,16 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dimenet_tf.commands.configuration import check_asked, complete, given
-from dimenet_tf.commands.console import EXIT_CODES, SETTINGS, completing, leaving_on_signals
+from dimenet_tf.commands.console import EXIT_CODES, SETTINGS, ModelCommand, completing, leaving_on_signals
 from dimenet_tf.commands.recipes import recipe_files
 from dimenet_tf.errors import UserError
 
+if TYPE_CHECKING:
+    from dimenet_tf.training.folder import RunFolder
 
-def open_folder(config: dict):
+
+def open_folder(config: dict) -> RunFolder:
     """Return the folder of a complete configuration's run; a run without a name gets a new one."""
     from dimenet_tf.training.folder import RunFolder
 
@@ -56,7 +60,7 @@ def _names() -> list[str]:
     return [*recipe_files(), *(f"run={path.parent}" for path in runs)]
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=ModelCommand, context_settings=SETTINGS)
 @click.argument("arguments", nargs=-1, metavar="[RECIPE] [KEY=VALUE]...", shell_complete=completing(_names))
 @click.option("--print-config", is_flag=True, help="Print the whole configuration; train nothing.")
 @click.option("--fit-scale-factors", "fit_only", is_flag=True, help="Fit GemNet's scaling factors; train nothing.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def draw(kind: str, source: str, folder: Path) -> list[Path]:
             return f"angle ({of_angle})"
         return f"angle, torsion\n({of_angle}, {of_torsion})"
 
-    drawn = {
+    drawn: dict[str, tuple[Callable, Callable, Callable]] = {
         "dimenet": (basis, filters, architecture),
         "dimenet_pp": (basis, filters, architecture),
         "dpgn": (basis, filters, partial(architecture, angles=angles("CBF", "SBF"), exchange=True)),
@@ -34,7 +35,7 @@ def draw(kind: str, source: str, folder: Path) -> list[Path]:
     }
     if kind != "curves" and predictor.model_name not in drawn:
         raise UserError(f"{kind}: pictures are of {', '.join(drawn)}, not of {predictor.model_name}")
-    of_basis, of_filters, of_architecture = drawn.get(predictor.model_name, (None, None, None))
+    of_basis, of_filters, of_architecture = drawn.get(predictor.model_name, drawn["dimenet"])  # curves use none
     folder.mkdir(parents=True, exist_ok=True)
     if kind == "basis":
         return of_basis(predictor.model, folder)
