@@ -102,8 +102,8 @@ def survey(
     --------
     >>> from dimenet_tf.data import ethanol_xtb
     >>> found = survey(ethanol_xtb())
-    >>> found.sizes, found.names
-    ((2000, 9, 9), ['energy', 'forces', 'dipole', 'polarizability'])
+    >>> found.sizes, found.usable, found.labels[1].name, found.labels[1].unit
+    ((2000, 9, 9), 2000, 'energy', 'eV')
     """
     if len(data) == 0:
         raise UserError(f"{data.source} holds no molecules")
