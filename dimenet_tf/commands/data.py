@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import yaml
@@ -13,6 +13,11 @@ import yaml
 from dimenet_tf.commands.console import SETTINGS, completing, key_option, pairs, unit_option
 from dimenet_tf.commands.recipes import read_recipe, recipe_files
 from dimenet_tf.errors import UserError
+from dimenet_tf.training.settings import LENGTHS
+
+if TYPE_CHECKING:
+    from dimenet_tf.data.container import DataContainer
+    from dimenet_tf.data.survey import Survey
 
 FEWEST = 3  # molecules: one to train on, one to validate on, one to test on
 HOURS = 1.0
@@ -38,7 +43,7 @@ class Plan(NamedTuple):
     extensive: bool
 
 
-def _read(file: str, keys: Mapping[str, str], units: Mapping[str, str]):
+def _read(file: str, keys: Mapping[str, str], units: Mapping[str, str]) -> DataContainer:
     """Read a file without checks, or a data set by its name; what errors call `data.keys` are options here."""
     from dimenet_tf.data.dataset import DATASETS, DataConfig, load_container
     from dimenet_tf.data.readers import read_file
@@ -57,11 +62,14 @@ def _as_options(message: str) -> str:
     return message.replace("data.keys.", "--key ").replace("data.units.", "--unit ")
 
 
-def _plan(found, keys: Mapping[str, str]) -> Plan:
+def _plan(found: Survey, keys: Mapping[str, str]) -> Plan:
     """Choose what to learn from a file, and the recipe for it."""
     from dimenet_tf.data.properties import PROPERTIES, find_property
 
-    keys = {**{name: names[0] for name, names in found.other_names.items()}, **keys}
+    guessed = {name: names[0] for name, names in found.other_names.items()}
+    if any(name in PROPERTIES and name != "forces" for name in found.names):
+        guessed.pop("energy", None)  # what is there under a known name comes first
+    keys = {**guessed, **keys}
     names = [*found.names, *(name for name in keys if name not in found.names and name != "weight")]
     names = [name for name in names if name not in keys.values()]
     if {"energy", "forces"} <= set(names):
@@ -72,10 +80,12 @@ def _plan(found, keys: Mapping[str, str]) -> Plan:
         raise UserError(f"{found.source} has no labels to train on")
     name, kind = order[0], find_property(order[0])
     recipe = "painn" if name == "mu" or kind.shape else "dimenet_pp"
-    return Plan(recipe, [name], keys, kind.extensive or recipe == "painn")
+    return Plan(recipe, [name], keys, kind.extensive)
 
 
-def _propose(file: str, container, found, keys: Mapping[str, str], units: Mapping[str, str]):
+def _propose(
+    file: str, container: DataContainer, found: Survey, keys: Mapping[str, str], units: Mapping[str, str]
+) -> tuple[Plan, Survey]:
     """Return the plan for a file and its survey, in which molecules are judged by what is to be learned."""
     from dimenet_tf.data.survey import survey
 
@@ -91,7 +101,7 @@ def _options(plan: Plan, units: Mapping[str, str], key: str, unit: str) -> list[
     ]
 
 
-def suggestion(file: str, found, plan: Plan, units: Mapping[str, str]) -> list[str]:
+def suggestion(file: str, found: Survey, plan: Plan, units: Mapping[str, str]) -> list[str]:
     """Return commands that train on a file or a data set."""
     drop = ["data.on_bad=drop"] if found.bad else []
     target = [f"data.target={','.join(plan.target)}"]
@@ -103,7 +113,9 @@ def suggestion(file: str, found, plan: Plan, units: Mapping[str, str]) -> list[s
     return [shlex.join(["dimenet-tf", "new", file, *options]), shlex.join(train)]
 
 
-def write_config(file: str, found, plan: Plan, units: Mapping[str, str], split: bool, output: Path) -> str:
+def configuration_text(
+    file: str, found: Survey, plan: Plan, units: Mapping[str, str], split: bool, output: Path
+) -> str:
     """Return the text of a configuration for a file, with comments.
 
     Parameters
@@ -117,11 +129,11 @@ def write_config(file: str, found, plan: Plan, units: Mapping[str, str], split: 
     """
     recipe = read_recipe(recipe_files()[plan.recipe])
     train, valid = (max(1, found.usable * percent // 100) for percent in (80, 10))
-    lengths = {key: value for key, value in recipe["training"].items() if key not in ("num_steps", "epochs", "hours")}
+    rest = {key: value for key, value in recipe["training"].items() if key not in LENGTHS}
     batch = min(recipe["training"]["batch_size"], train)
     others = [name for name in found.names if name not in plan.target and name not in plan.keys.values()]
     sections = {
-        "model": {**recipe["model"], "extensive": plan.extensive},
+        "model": recipe["model"],
         "data": {
             "path": file,
             "target": plan.target if len(plan.target) > 1 else plan.target[0],
@@ -130,10 +142,10 @@ def write_config(file: str, found, plan: Plan, units: Mapping[str, str], split: 
             **({} if split else {"num_train": train, "num_valid": valid}),
             "on_bad": "drop" if found.bad else "error",
         },
-        "training": {"hours": HOURS, **lengths, "batch_size": batch},
+        "training": {"hours": HOURS, **rest, "batch_size": batch},
     }
-    if plan.extensive and plan.recipe != "dimenet_pp":
-        del sections["model"]["extensive"]
+    if plan.recipe == "dimenet_pp":
+        sections["model"]["extensive"] = plan.extensive
     comments = {
         **COMMENTS,
         "data.path": f"{found.sizes[0]} molecules",
@@ -180,11 +192,14 @@ def data(file: str, keys: tuple[str, ...], units: tuple[str, ...]) -> None:
     container = _read(file, names, their_units)
     found = survey(container, names)
     click.echo(_as_options(format_survey(found)))
-    if found.names and not found.problems:
+    if found.problems:
+        return
+    try:
         plan, found = _propose(file, container, found, names, their_units)
-        click.echo(
-            "\n".join(["to train on it:", *(f"  {line}" for line in suggestion(file, found, plan, their_units))])
-        )
+        lines = suggestion(file, found, plan, their_units)
+    except UserError as error:
+        lines = [str(error)]
+    click.echo("\n".join(["to train on it:", *(f"  {line}" for line in lines)]))
 
 
 @click.command(context_settings=SETTINGS)
@@ -222,7 +237,7 @@ def new(file: str, output: Path | None, keys: tuple[str, ...], units: tuple[str,
         raise UserError(
             f"{file}: {found.usable} of its molecules can be used, at least {FEWEST} are needed; see `dimenet-tf data`"
         )
-    output.write_text(write_config(file, found, plan, their_units, container.split is not None, output))
+    output.write_text(configuration_text(file, found, plan, their_units, container.split is not None, output))
     for name, theirs in plan.keys.items():
         if name not in names:
             click.echo(f"taken for {name}: '{theirs}'; if it is another, --key {name}=KEY")
