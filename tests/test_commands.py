@@ -393,7 +393,8 @@ def test_molecules_without_the_chosen_target_are_left_out(folder):
 
 def test_files_without_labels_or_molecules_enough(folder):
     ase.io.write("bare.xyz", [molecule("CH4")] * 3)
-    assert "labels: none" in run("data", "bare.xyz")
+    shown = run("data", "bare.xyz")
+    assert "labels: none" in shown and shown.endswith("to train on it:\n  bare.xyz has no labels to train on\n")
     assert "bare.xyz has no labels to train on" in run("new", "bare.xyz", code=2)
     ase.io.write("one.extxyz", [Atoms("CO", [[0, 0, 0], [0, 0, 1.1]], info={"U0": 1.0})])
     assert "one.extxyz: 1 of its molecules can be used, at least 3 are needed" in run("new", "one.extxyz", code=2)

@@ -21,7 +21,8 @@ from dimenet_tf.commands.train import train
 @click.group(cls=Commands, context_settings=SETTINGS)
 @click.version_option(dimenet_tf.__version__, package_name="dimenet-tf")
 def program() -> None:
-    """Directional message-passing networks for molecules.
+    """\b
+    Directional message-passing networks for molecules.
     Example: dimenet-tf train dimenet; dimenet-tf COMMAND --help
     """
 

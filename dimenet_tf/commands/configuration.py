@@ -133,5 +133,8 @@ def check_asked(arguments: Sequence[str], example: str) -> None:
 
     Defaults alone are 3 000 000 steps of DimeNet, which nobody wants by accident.
     """
-    if all("=" in text and text.split("=")[0] not in ("run", *LENGTH_KEYS) for text in arguments):
+    config = given(arguments)
+    training = config.get("training")
+    has_length = isinstance(training, Mapping) and any(training.get(key) is not None for key in LENGTHS)
+    if all("=" in text for text in arguments) and not has_length and config.get("run") is None:
         raise UserError(f"name a recipe or your own file, for instance: {example}\n{describe_recipes()}")

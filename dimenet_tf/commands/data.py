@@ -13,6 +13,7 @@ import yaml
 from dimenet_tf.commands.console import SETTINGS, ModelCommand, completing, key_option, pairs, unit_option
 from dimenet_tf.commands.recipes import read_recipe, recipe_files
 from dimenet_tf.errors import UserError
+from dimenet_tf.training.settings import LENGTHS
 
 if TYPE_CHECKING:
     from dimenet_tf.data.container import DataContainer
@@ -65,7 +66,10 @@ def _plan(found: Survey, keys: Mapping[str, str]) -> Plan:
     """Choose what to learn from a file, and the recipe for it."""
     from dimenet_tf.data.properties import PROPERTIES, find_property
 
-    keys = {**{name: names[0] for name, names in found.other_names.items()}, **keys}
+    guessed = {name: names[0] for name, names in found.other_names.items()}
+    if any(name in PROPERTIES and name != "forces" for name in found.names):
+        guessed.pop("energy", None)  # what is there under a known name comes first
+    keys = {**guessed, **keys}
     names = [*found.names, *(name for name in keys if name not in found.names and name != "weight")]
     names = [name for name in names if name not in keys.values()]
     if {"energy", "forces"} <= set(names):
@@ -76,7 +80,7 @@ def _plan(found: Survey, keys: Mapping[str, str]) -> Plan:
         raise UserError(f"{found.source} has no labels to train on")
     name, kind = order[0], find_property(order[0])
     recipe = "painn" if name == "mu" or kind.shape else "dimenet_pp"
-    return Plan(recipe, [name], keys, kind.extensive or recipe == "painn")
+    return Plan(recipe, [name], keys, kind.extensive)
 
 
 def _propose(
@@ -109,7 +113,9 @@ def suggestion(file: str, found: Survey, plan: Plan, units: Mapping[str, str]) -
     return [shlex.join(["dimenet-tf", "new", file, *options]), shlex.join(train)]
 
 
-def write_config(file: str, found: Survey, plan: Plan, units: Mapping[str, str], split: bool, output: Path) -> str:
+def configuration_text(
+    file: str, found: Survey, plan: Plan, units: Mapping[str, str], split: bool, output: Path
+) -> str:
     """Return the text of a configuration for a file, with comments.
 
     Parameters
@@ -123,11 +129,11 @@ def write_config(file: str, found: Survey, plan: Plan, units: Mapping[str, str],
     """
     recipe = read_recipe(recipe_files()[plan.recipe])
     train, valid = (max(1, found.usable * percent // 100) for percent in (80, 10))
-    lengths = {key: value for key, value in recipe["training"].items() if key not in ("num_steps", "epochs", "hours")}
+    rest = {key: value for key, value in recipe["training"].items() if key not in LENGTHS}
     batch = min(recipe["training"]["batch_size"], train)
     others = [name for name in found.names if name not in plan.target and name not in plan.keys.values()]
     sections = {
-        "model": {**recipe["model"], "extensive": plan.extensive},
+        "model": recipe["model"],
         "data": {
             "path": file,
             "target": plan.target if len(plan.target) > 1 else plan.target[0],
@@ -136,10 +142,10 @@ def write_config(file: str, found: Survey, plan: Plan, units: Mapping[str, str],
             **({} if split else {"num_train": train, "num_valid": valid}),
             "on_bad": "drop" if found.bad else "error",
         },
-        "training": {"hours": HOURS, **lengths, "batch_size": batch},
+        "training": {"hours": HOURS, **rest, "batch_size": batch},
     }
-    if plan.extensive and plan.recipe != "dimenet_pp":
-        del sections["model"]["extensive"]
+    if plan.recipe == "dimenet_pp":
+        sections["model"]["extensive"] = plan.extensive
     comments = {
         **COMMENTS,
         "data.path": f"{found.sizes[0]} molecules",
@@ -186,11 +192,14 @@ def data(file: str, keys: tuple[str, ...], units: tuple[str, ...]) -> None:
     container = _read(file, names, their_units)
     found = survey(container, names)
     click.echo(_as_options(format_survey(found)))
-    if found.names and not found.problems:
+    if found.problems:
+        return
+    try:
         plan, found = _propose(file, container, found, names, their_units)
-        click.echo(
-            "\n".join(["to train on it:", *(f"  {line}" for line in suggestion(file, found, plan, their_units))])
-        )
+        lines = suggestion(file, found, plan, their_units)
+    except UserError as error:
+        lines = [str(error)]
+    click.echo("\n".join(["to train on it:", *(f"  {line}" for line in lines)]))
 
 
 @click.command(cls=ModelCommand, context_settings=SETTINGS)
@@ -228,7 +237,7 @@ def new(file: str, output: Path | None, keys: tuple[str, ...], units: tuple[str,
         raise UserError(
             f"{file}: {found.usable} of its molecules can be used, at least {FEWEST} are needed; see `dimenet-tf data`"
         )
-    output.write_text(write_config(file, found, plan, their_units, container.split is not None, output))
+    output.write_text(configuration_text(file, found, plan, their_units, container.split is not None, output))
     for name, theirs in plan.keys.items():
         if name not in names:
             click.echo(f"taken for {name}: '{theirs}'; if it is another, --key {name}=KEY")
