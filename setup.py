@@ -4,7 +4,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "dimenet_tf/__init__.py").read_text(), re.MULTILINE)[1]
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "dimenet_tf/version.py").read_text(), re.MULTILINE)[1]
 
 # Two stacks: the last TensorFlow that Addons' optimizers work with, and a newer one with Keras 2 as tf-keras.
 OLDER, NEWER = "python_version < '3.12'", "python_version >= '3.12'"

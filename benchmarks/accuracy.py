@@ -41,9 +41,10 @@ def measure(options: dict) -> dict:
     """Return the CPU seconds of a training step and the number of parameters."""
     import tempfile
 
-    from dimenet_tf.config import build_predictor, data_config, resolve, training_config
+    from dimenet_tf.config.build import build_predictor, data_config, training_config
+    from dimenet_tf.config.schema import resolve
     from dimenet_tf.data import load_dataset
-    from dimenet_tf.training.folder import RunFolder
+    from dimenet_tf.runs.folder import RunFolder
     from dimenet_tf.training.trainer import Trainer
 
     config = resolve(configuration(options["config"], options["data"]))

@@ -56,7 +56,7 @@ def peak_memory() -> float:
 def small_molecules(path: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return N, Z, R of the first molecules of an npz file, or of the embedded sample."""
     from dimenet_tf.data import sample
-    from dimenet_tf.data.inputs import read_molecules
+    from dimenet_tf.structures.inputs import read_molecules
 
     data = next(read_molecules(path, MOLECULES)) if path else sample().select(np.arange(MOLECULES))
     return data.N, data.Z, data.R

@@ -26,8 +26,8 @@ def ours(Z: np.ndarray, R: np.ndarray) -> tuple[list, int]:
     """Return functions without arguments for the tasks and the number of edges; Z (atoms,), R (frames, atoms, 3)."""
     from speed import training_step
 
-    from dimenet_tf.heads import scalar_head
     from dimenet_tf.predictor import Predictor
+    from dimenet_tf.properties.heads import scalar_head
 
     head = scalar_head(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
     predictor = Predictor("painn", {"cutoff": CUTOFF}, head, range(1, 95), energy="energy")

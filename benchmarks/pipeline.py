@@ -21,10 +21,10 @@ import numpy as np  # noqa: E402
 from speed import training_step  # noqa: E402
 
 from dimenet_tf.data import sample  # noqa: E402
-from dimenet_tf.data.batching import TrainingBatches  # noqa: E402
-from dimenet_tf.data.pipeline import make_dataset  # noqa: E402
-from dimenet_tf.heads import scalar_head  # noqa: E402
+from dimenet_tf.graph.batching import TrainingBatches  # noqa: E402
+from dimenet_tf.graph.pipeline import make_dataset  # noqa: E402
 from dimenet_tf.predictor import Predictor  # noqa: E402
+from dimenet_tf.properties.heads import scalar_head  # noqa: E402
 
 data = sample()
 head = scalar_head(["U0"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])

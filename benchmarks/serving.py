@@ -26,7 +26,7 @@ os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TF_NUM_INTRAOP_THREADS=str(args.thre
 EXPORT = """
 import sys
 import numpy as np
-from dimenet_tf.heads import scalar_head
+from dimenet_tf.properties.heads import scalar_head
 from dimenet_tf.predictor import Predictor
 head = scalar_head(["energy"], ["eV"], np.zeros((1, 95)), [0.0], [1.0])
 Predictor("dimenet_pp", {}, head, [1, 8], energy="energy").export(sys.argv[1])

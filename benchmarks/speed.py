@@ -34,8 +34,8 @@ def measure(options: dict) -> dict:
     start = time.perf_counter()
     import numpy as np
 
-    from dimenet_tf.heads import scalar_head
     from dimenet_tf.predictor import Predictor
+    from dimenet_tf.properties.heads import scalar_head
 
     result["import dimenet_tf / s"] = time.perf_counter() - start
     start = time.perf_counter()
@@ -67,9 +67,9 @@ def training_step(predictor):
     """Return a function of a graph: loss, gradients, clipping, AMSGrad and moving average."""
     import tensorflow as tf
 
-    from dimenet_tf.data.pipeline import Batch
     from dimenet_tf.graph import graph_signature
-    from dimenet_tf.training.losses import Loss
+    from dimenet_tf.graph.pipeline import Batch
+    from dimenet_tf.properties.losses import Loss
     from dimenet_tf.training.optimizer import create_optimizer_weights, make_optimizer
     from dimenet_tf.training.schedules import WarmupDecay
     from dimenet_tf.training.step import TrainingModel
@@ -97,7 +97,7 @@ def floor(predictor, graph, repeats: int) -> dict:
     import numpy as np
     import tensorflow as tf
 
-    from dimenet_tf.weights import named_variables
+    from dimenet_tf.predictor.weights import named_variables
 
     edges, atoms = len(graph.edge_source), len(graph.atomic_numbers)
     products = []

@@ -19,8 +19,8 @@ from speed import against
 def measure(options: dict) -> dict:
     import numpy as np
 
-    from dimenet_tf.heads import scalar_head
     from dimenet_tf.predictor import Predictor
+    from dimenet_tf.properties.heads import scalar_head
 
     N, Z, R = water_box(options["atoms"])
     if options["way"] == "pyg":

@@ -13,7 +13,7 @@ from ase.build import molecule
 
 from dimenet_tf.graph import Graph, GraphStore
 from dimenet_tf.models import build_model
-from dimenet_tf.weights import assign_weights, named_variables
+from dimenet_tf.predictor.weights import assign_weights, named_variables
 
 # two of them let one process test what happens on two devices
 tf.config.set_logical_device_configuration(

@@ -8,7 +8,6 @@ import tensorflow as tf
 from conftest import SMALL, randomize
 
 from dimenet_tf.basis.radial import BesselBasis
-from dimenet_tf.heads import HEADS, Head
 from dimenet_tf.layers.dense import dense, linear
 from dimenet_tf.layers.gathers import segment_sum
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm, unit_vectors
@@ -17,6 +16,7 @@ from dimenet_tf.layers.output import atom_outputs
 from dimenet_tf.models import MODELS
 from dimenet_tf.models.hyperparameters import Hyperparameters
 from dimenet_tf.predictor import Predictor
+from dimenet_tf.properties.heads import HEADS, Head
 
 UNITS = {"energy": "eV", "mu": "D", "dipole": "e*Ang", "polarizability": "a0^3", "r2": "a0^2"}
 ALL_HEADS = {

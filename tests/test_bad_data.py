@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from dimenet_tf.config import resolve
+from dimenet_tf.config.schema import resolve
 from dimenet_tf.data import Checks, DataConfig, DataContainer, Split, ethanol_xtb, from_atoms, load_dataset, read_file
 from dimenet_tf.data.dataset import describe, load_container
 from dimenet_tf.data.embedded import FOLDER, sample

@@ -22,8 +22,8 @@ from test_predictor import make
 
 from dimenet_tf.bulk import predict_file, run
 from dimenet_tf.bulk.job import Job
-from dimenet_tf.data.streams import count_molecules, open_stream
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.streams import count_molecules, open_stream
 
 NAMES = ("CH3CH2OH", "H2O", "CO2", "H2")
 SOME = 30
@@ -497,7 +497,7 @@ GROWTH = """
     import json, sys
     from pathlib import Path
     from dimenet_tf.bulk import predict_file, run
-    from dimenet_tf.data.streams import count_molecules
+    from dimenet_tf.structures.streams import count_molecules
     from dimenet_tf.predictor import load
 
     def most():  # memory at most so far, MB; the figure of `resource` would include the parent's

@@ -9,11 +9,11 @@ import tensorflow as tf
 from test_training import assert_equal_weights, configuration, dataset, trainer_of
 
 from dimenet_tf.errors import UserError
+from dimenet_tf.runs.events import forget_events_after
+from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.training.callbacks import WatchLoss
 from dimenet_tf.training.checkpoints import Checkpoints
 from dimenet_tf.training.diagnosis import first_not_finite
-from dimenet_tf.training.events import forget_events_after
-from dimenet_tf.training.folder import RunFolder
 
 
 @pytest.fixture

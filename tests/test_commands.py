@@ -23,12 +23,12 @@ from dimenet_tf.commands.console import DOMAIN
 from dimenet_tf.commands.data import NAMED
 from dimenet_tf.commands.recipes import find_recipe, recipe_files
 from dimenet_tf.data import ethanol_xtb, sample
-from dimenet_tf.domain import ACTIONS
 from dimenet_tf.errors import UserError
 from dimenet_tf.md import ipi_spectra, spectra
 from dimenet_tf.md.certify import certify_model
 from dimenet_tf.md.trajectories import Settings
 from dimenet_tf.plots.pictures import KINDS
+from dimenet_tf.predictor.domain import ACTIONS
 
 ROOT = Path(__file__).parents[1]
 CASES = ROOT / "tests/data/cases"

@@ -3,13 +3,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dimenet_tf.config import build_predictor, data_config, defaults, resolve, training_config
+from dimenet_tf.config.build import build_predictor, data_config, training_config
+from dimenet_tf.config.schema import defaults, resolve
 from dimenet_tf.data import load_dataset
 from dimenet_tf.data.embedded import FOLDER
 from dimenet_tf.errors import UserError
 from dimenet_tf.layers.aggregation import AGGREGATIONS
 from dimenet_tf.models import MODELS
-from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.runs.folder import RunFolder
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
 

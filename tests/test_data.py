@@ -16,13 +16,13 @@ from dimenet_tf.data import (
     read_file,
     sample,
 )
-from dimenet_tf.data.batching import TrainingBatches, check_budget, fill_batches
 from dimenet_tf.data.embedded import FOLDER
-from dimenet_tf.data.pipeline import make_dataset
-from dimenet_tf.data.properties import conversion, find_property
-from dimenet_tf.data.references import fit_reference
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import GraphStore
+from dimenet_tf.graph.batching import TrainingBatches, check_budget, fill_batches
+from dimenet_tf.graph.pipeline import make_dataset
+from dimenet_tf.properties.references import fit_reference
+from dimenet_tf.structures.quantities import conversion, find_property
 
 SAMPLE = str(FOLDER / "sample.npz")
 N, Z, R = [3, 2], [8, 1, 1, 6, 8], np.arange(15.0).reshape(5, 3)

@@ -11,13 +11,14 @@ from ase.build import molecule
 from conftest import SMALL
 
 import dimenet_tf
-from dimenet_tf.config import build_predictor, resolve
+from dimenet_tf.config.build import build_predictor
+from dimenet_tf.config.schema import resolve
 from dimenet_tf.data import DataConfig, DataContainer, ethanol_xtb, from_atoms, load_dataset
 from dimenet_tf.data.embedded import sample
-from dimenet_tf.domain import Domain, DomainWatch
-from dimenet_tf.elements import composition_of
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import GraphStore
+from dimenet_tf.predictor.domain import Domain, DomainWatch
+from dimenet_tf.structures.elements import composition_of
 
 CUTOFF = 5.0
 ETHANOL = "dimenet_pp-ethanol_xtb-forces"

@@ -8,7 +8,6 @@ from conftest import SMALL, energies, graph_of, molecules, randomize, tensors
 from test_gemnet import real_harmonic
 from test_spherenet import place
 
-from dimenet_tf.heads import scalar_head
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.nonlocal_blocks import PBlock
 from dimenet_tf.layers.torsions import SphericalSums
@@ -17,7 +16,8 @@ from dimenet_tf.models import build_model
 from dimenet_tf.models.dpgn import DPGN
 from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.predictor import Predictor
-from dimenet_tf.weights import named_variables
+from dimenet_tf.predictor.weights import named_variables
+from dimenet_tf.properties.heads import scalar_head
 
 
 def make(dtype: str = "float64", **options) -> tf.keras.Model:

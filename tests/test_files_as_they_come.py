@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from dimenet_tf.data import DataConfig, load_dataset, read_file
 from dimenet_tf.data.dataset import load_container
-from dimenet_tf.data.frames import read_label, repair_comment, repair_number
-from dimenet_tf.data.streams import count_molecules, open_stream
 from dimenet_tf.errors import UserError
 from dimenet_tf.structures.charges import state_of
+from dimenet_tf.structures.frames import read_label, repair_comment, repair_number
+from dimenet_tf.structures.streams import count_molecules, open_stream
 
 CASES = DATA / "cases"
 WATER = "O 0 0 0.1\nH 0 0.8 -0.5\nH 0 -0.8 -0.5\n"

@@ -10,10 +10,10 @@ from conftest import SMALL, closed_shell, graph_of, molecules, randomize
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import GraphStore, SkinList
-from dimenet_tf.heads import Dipole, Head, Polarizability, Sum, scalar_head
 from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.predictor import Prediction, Predictor, load
-from dimenet_tf.training.losses import Loss
+from dimenet_tf.properties.heads import Dipole, Head, Polarizability, Sum, scalar_head
+from dimenet_tf.properties.losses import Loss
 
 
 def force_field(

@@ -13,17 +13,17 @@ from ase import Atoms
 from conftest import SMALL, graph_of, molecules
 
 import dimenet_tf
-from dimenet_tf.config import resolve
+from dimenet_tf.config.schema import resolve
 from dimenet_tf.data import DataConfig, DataContainer, ethanol_xtb, from_atoms, load_dataset, read_file, sample
 from dimenet_tf.data.dataset import DATASETS
 from dimenet_tf.errors import UserError, unknown_name
-from dimenet_tf.folders import pretrained_folders
 from dimenet_tf.graph import SkinList, graph_signature
-from dimenet_tf.heads import Head, Mean, Polarizability
 from dimenet_tf.md import Committee, DimeNetCalculator
 from dimenet_tf.models import MODELS, build_model, find_model
 from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.predictor import Predictor
+from dimenet_tf.properties.heads import Head, Mean, Polarizability
+from dimenet_tf.runs.catalog import pretrained_folders
 
 FORCES = "dimenet_pp-ethanol_xtb-forces"
 

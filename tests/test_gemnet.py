@@ -23,7 +23,7 @@ from dimenet_tf.layers.quadruplets import STRAIGHT, Quadruplets
 from dimenet_tf.layers.scaled import ScaleFactor, fit_scale_factors
 from dimenet_tf.models import build_model
 from dimenet_tf.predictor import load
-from dimenet_tf.weights import assign_weights, named_variables
+from dimenet_tf.predictor.weights import assign_weights, named_variables
 
 FILES = [(f"gemnet_{variant}", "small") for variant in ("q", "t", "dq", "dt")] + [("gemnet_q", "basis76")]
 

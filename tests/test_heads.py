@@ -20,16 +20,17 @@ from test_forces import force_field, slope
 from test_training import configuration, trainer_of
 
 from dimenet_tf.bulk import predict_file
-from dimenet_tf.columns import Columns
-from dimenet_tf.config import build_head, build_predictor, resolve
+from dimenet_tf.config.build import build_head, build_predictor
+from dimenet_tf.config.schema import resolve
 from dimenet_tf.data import DataContainer, ethanol_xtb, from_atoms, load_dataset, read_file
 from dimenet_tf.data.dataset import DataConfig
-from dimenet_tf.data.splits import Split
 from dimenet_tf.errors import UserError
-from dimenet_tf.heads import Head, choose_heads, scalar_head
 from dimenet_tf.md import Committee, DimeNetCalculator
 from dimenet_tf.predictor import load
-from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.properties.columns import Columns
+from dimenet_tf.properties.heads import Head, choose_heads, scalar_head
+from dimenet_tf.runs.folder import RunFolder
+from dimenet_tf.structures.splits import Split
 from dimenet_tf.training.report import report
 
 pytestmark = pytest.mark.usefixtures("equivariant")

@@ -1,69 +1,50 @@
 """Imports run one way, and importing costs little."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+from import_graph import circles, module_graph, modules_of, rooms
+
 PACKAGE = Path(__file__).parents[1] / "dimenet_tf"
-# what each part may import of the others
-ALLOWED = {
-    "stack": set(),
-    "errors": set(),
-    "columns": set(),
-    "elements": {"errors"},
-    "structures": {"elements", "errors"},
-    "weights": {"errors"},
-    "graph": {"errors", "structures"},
-    "basis": set(),
-    "layers": {"graph", "basis"},
-    "models": {"errors", "graph", "basis", "layers"},
-    "heads": {"columns", "errors", "graph", "layers"},
-    "data": {"columns", "graph", "errors", "elements", "structures"},
-    "domain": {"data", "elements", "errors", "graph", "layers", "structures"},
-    "admission": {"data", "domain", "elements", "errors", "structures"},
-    "files": set(),
-    "folders": {"elements", "errors"},
-    "predictor": {"admission", "domain", "folders", "data", "graph", "models", "heads", "weights", "errors", "serving"},
-    "serving": {"domain", "elements", "errors", "folders", "graph", "predictor"},
-    "bulk": {"admission", "data", "domain", "errors", "files", "folders", "predictor", "structures"},
-    "interop": {"basis", "data", "heads", "predictor", "weights", "errors"},
-    "plots": {"errors", "predictor", "training"},
-    "md": {"data", "errors", "files", "folders", "graph", "predictor", "training", "weights"}
-    | {"admission", "domain", "structures"},
-    "training": {"data", "files", "graph", "heads", "layers", "models", "predictor", "weights"}
-    | {"errors", "plots", "config"},
-    "config": {"data", "domain", "graph", "models", "heads", "predictor", "training", "errors"},
-    "commands": {"bulk", "config", "data", "domain", "elements", "errors", "folders", "md", "plots", "predictor"}
-    | {"structures", "training"},
-    "__main__": {"commands"},
-}
+# rooms of the package from the ground up; each imports only from floors before its own
+FLOORS = (
+    {"basis", "errors", "stack", "version"},
+    {"structures"},
+    {"graph", "runs"},
+    {"layers"},
+    {"models", "properties"},
+    {"data", "predictor"},
+    {"bulk", "config", "interop", "plots"},
+    {"training"},
+    {"md"},
+    {"commands"},
+    {"__main__"},
+)
 
 
-def imports(path: Path) -> set[str]:
-    """Return the rooms that a file imports; not what it calls as a program, `python -m dimenet_tf.md.certify`."""
-    found = set()
-    tree = ast.parse(path.read_text())
-    tree.body = [node for node in tree.body if not ast.unparse(node).startswith("if __name__ == '__main__'")]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dimenet_tf":
-            names = [node.module] if "." in node.module else [f"dimenet_tf.{alias.name}" for alias in node.names]
-            found |= {name.split(".")[1] for name in names} - {"__version__"}
-        if isinstance(node, ast.Import):
-            found |= {a.name.split(".")[0] for a in node.names if a.name.split(".")[0] == "sacred"}
-    return found
+def test_imports_run_from_floor_to_floor():
+    below: set[str] = set()
+    arrows = rooms(module_graph(PACKAGE))
+    for floor in FLOORS:
+        for room in floor:
+            assert arrows[room] <= below, f"{room} imports {arrows[room] - below}"
+        below |= floor
+    assert below == set(arrows)
 
 
-def test_imports_run_one_way():
-    seen = set()
-    for path in PACKAGE.rglob("*.py"):
-        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if part == "__init__":
-            continue
-        seen.add(part)
-        wrong = imports(path) - ALLOWED[part] - {part}
-        assert not wrong, f"{path.relative_to(PACKAGE)} imports {wrong}"
-    assert seen == set(ALLOWED)
+def test_there_are_no_circles():
+    assert circles(module_graph(PACKAGE)) == []
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_the_library_never_imports_sacred():
+    for path in modules_of(PACKAGE).values():
+        assert "import sacred" not in path.read_text() and "from sacred" not in path.read_text(), path
 
 
 def test_models_do_not_import_each_other():

@@ -13,17 +13,17 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from scipy.optimize import linprog
 from test_training import configuration, trainer_of
 
-from dimenet_tf.config import resolve
+from dimenet_tf.config.schema import resolve
 from dimenet_tf.data import Checks, DataConfig, DataContainer, Split, ethanol_xtb, load_dataset
 from dimenet_tf.data.dataset import describe, load_container
 from dimenet_tf.data.embedded import sample
-from dimenet_tf.data.outliers import find_outliers, robust_fit
-from dimenet_tf.data.splits import random_split
 from dimenet_tf.errors import UserError
-from dimenet_tf.heads import Dipole, Head, Sum
 from dimenet_tf.predictor import Prediction, load
-from dimenet_tf.training.folder import RunFolder
-from dimenet_tf.training.losses import RHO_FORCE, Loss
+from dimenet_tf.properties.heads import Dipole, Head, Sum
+from dimenet_tf.properties.losses import RHO_FORCE, Loss
+from dimenet_tf.runs.folder import RunFolder
+from dimenet_tf.structures.outliers import find_outliers, robust_fit
+from dimenet_tf.structures.splits import random_split
 from dimenet_tf.training.report import report
 from dimenet_tf.training.session import check_continuation, introduction
 

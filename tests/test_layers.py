@@ -10,7 +10,7 @@ from dimenet_tf.layers.gathers import NeighborSlots, gather, reverse_edges, segm
 from dimenet_tf.layers.geometry import ANGLES, cos_angle, edge_vectors, safe_norm
 from dimenet_tf.layers.initializers import GlorotOrthogonal, output_initializer, seed_stream
 from dimenet_tf.models import build_model
-from dimenet_tf.weights import named_variables
+from dimenet_tf.predictor.weights import named_variables
 
 
 @pytest.mark.parametrize("shape", [(128, 128), (42, 8), (8, 64), (5, 1), (1, 1)])

@@ -9,12 +9,13 @@ import yaml
 from test_training import assert_equal_weights, configuration, trainer_of, weights_of
 
 from dimenet_tf.commands.configuration import given
-from dimenet_tf.config import resolve, training_config
+from dimenet_tf.config.build import training_config
+from dimenet_tf.config.schema import resolve
+from dimenet_tf.config.settings import LENGTHS, SHARES, Length, TrainingConfig, with_one_length
 from dimenet_tf.errors import UserError
-from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.training.optimizer import learning_rate
 from dimenet_tf.training.schedules import WarmupDecay
-from dimenet_tf.training.settings import LENGTHS, SHARES, Length, TrainingConfig, with_one_length
 from dimenet_tf.training.trainer import Trainer
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))

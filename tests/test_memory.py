@@ -20,7 +20,7 @@ STEP = """
     import json, sys
     import numpy as np, tensorflow as tf
     from dimenet_tf.data import sample
-    from dimenet_tf.heads import scalar_head
+    from dimenet_tf.properties.heads import scalar_head
     from dimenet_tf.predictor import Predictor
     from dimenet_tf.training import memory
 

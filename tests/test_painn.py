@@ -8,7 +8,6 @@ from conftest import DATA, SMALL, Reference, error, graph_of, molecules, randomi
 from test_training import configuration, trainer_of
 from test_training_forces import force_dataset
 
-from dimenet_tf.data.properties import conversion
 from dimenet_tf.errors import UserError
 from dimenet_tf.interop import load_schnetpack_painn
 from dimenet_tf.interop.painn import from_schnetpack
@@ -17,7 +16,8 @@ from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.models import build_model
 from dimenet_tf.models.painn import Neighborhood
 from dimenet_tf.predictor import load
-from dimenet_tf.weights import assign_weights, named_variables
+from dimenet_tf.predictor.weights import assign_weights, named_variables
+from dimenet_tf.structures.quantities import conversion
 
 
 class PaiNNReference(Reference):

@@ -4,9 +4,9 @@ import sys
 import pytest
 from conftest import DIMENETS, SMALL, randomize
 
-from dimenet_tf.heads import scalar_head
 from dimenet_tf.plots.pictures import draw
 from dimenet_tf.predictor import Predictor
+from dimenet_tf.properties.heads import scalar_head
 
 
 @pytest.fixture(params=[*DIMENETS, "dpgn", "painn", "spherenet"])

@@ -8,9 +8,9 @@ from conftest import SMALL, closed_shell, randomize
 
 import dimenet_tf
 from dimenet_tf.errors import UserError
-from dimenet_tf.heads import scalar_head
 from dimenet_tf.predictor import Predictor
-from dimenet_tf.weights import assign_weights, named_variables
+from dimenet_tf.predictor.weights import assign_weights, named_variables
+from dimenet_tf.properties.heads import scalar_head
 
 NAMES = ["CH3CH2OH", "H2O", "CO2", "H2"]
 

@@ -5,12 +5,12 @@ import pytest
 import yaml
 
 import dimenet_tf
-from dimenet_tf.config import data_config
+from dimenet_tf.config.build import data_config
 from dimenet_tf.data import Split
 from dimenet_tf.data.dataset import load_container
-from dimenet_tf.domain import Domain
 from dimenet_tf.errors import UserError
-from dimenet_tf.folders import pretrained_folders
+from dimenet_tf.predictor.domain import Domain
+from dimenet_tf.runs.catalog import pretrained_folders
 
 FOLDERS = pretrained_folders()
 

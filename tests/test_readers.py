@@ -10,8 +10,8 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from dimenet_tf.data import DataConfig, DataContainer, ethanol_xtb, from_atoms, load_dataset, read_file
-from dimenet_tf.data.properties import conversion
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.quantities import conversion
 
 KCAL = {"energy": "kcal/mol", "forces": "kcal/mol/Ang"}
 EV = units.kcal / units.mol

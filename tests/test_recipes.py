@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from dimenet_tf.config import resolve
+from dimenet_tf.config.schema import resolve
 from dimenet_tf.models import MODELS, build_model
 from dimenet_tf.models.hyperparameters import hyperparameters
 

@@ -6,8 +6,8 @@ import tensorflow as tf
 from conftest import Reference, graph_of
 
 from dimenet_tf.basis import SphericalBasis
-from dimenet_tf.heads import scalar_head
 from dimenet_tf.layers.geometry import cos_angle, edge_vectors, safe_norm
+from dimenet_tf.properties.heads import scalar_head
 
 FILES = [("dimenet", "small"), ("dimenet", "basis76"), ("dimenet_pp", "small"), ("dimenet_pp", "basis76")]
 

@@ -17,13 +17,13 @@ from scipy.integrate import trapezoid
 from scipy.spatial.transform import Rotation
 
 from dimenet_tf.commands import main
-from dimenet_tf.data.inputs import read_molecule
 from dimenet_tf.errors import UserError
-from dimenet_tf.heads import Dipole, Head, Polarizability, Sum
 from dimenet_tf.md import correlation, harmonic, intensities, spectra, spectrum, trajectories
 from dimenet_tf.md.calculator import DimeNetCalculator
 from dimenet_tf.md.trajectories import Replicas, Settings, copies, run
 from dimenet_tf.predictor import Predictor, load
+from dimenet_tf.properties.heads import Dipole, Head, Polarizability, Sum
+from dimenet_tf.structures.inputs import read_molecule
 
 FORCES = "dimenet_pp-ethanol_xtb-forces"
 CM_PER_FS = correlation.CM_PER_FS

@@ -10,7 +10,6 @@ from test_gemnet import real_harmonic
 
 from dimenet_tf.basis import SphericalBasis
 from dimenet_tf.basis.formulas import official_order
-from dimenet_tf.data.properties import conversion
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
 from dimenet_tf.interop import load_dig_spherenet
@@ -19,7 +18,8 @@ from dimenet_tf.layers.aggregation import SumFirst
 from dimenet_tf.layers.geometry import edge_vectors, perpendicular_frame, safe_norm
 from dimenet_tf.layers.torsions import SphericalSums
 from dimenet_tf.models import build_model
-from dimenet_tf.weights import assign_weights, named_variables
+from dimenet_tf.predictor.weights import assign_weights, named_variables
+from dimenet_tf.structures.quantities import conversion
 
 
 class SphereNetReference(Reference):

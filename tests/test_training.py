@@ -7,13 +7,15 @@ import pytest
 import tensorflow as tf
 from conftest import DIMENETS, SMALL
 
-from dimenet_tf.config import build_predictor, resolve, training_config
+from dimenet_tf.config.build import build_predictor, training_config
+from dimenet_tf.config.schema import resolve
 from dimenet_tf.data import Split, load_dataset
 from dimenet_tf.data.dataset import DataConfig
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import load
+from dimenet_tf.predictor.weights import named_variables
+from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.training.distribution import make_strategy
-from dimenet_tf.training.folder import RunFolder
 from dimenet_tf.training.metrics import error_table, format_table
 from dimenet_tf.training.optimizer import averaged_values, create_optimizer_weights, make_optimizer
 from dimenet_tf.training.report import report
@@ -21,7 +23,6 @@ from dimenet_tf.training.schedules import WarmupDecay
 from dimenet_tf.training.state import RunState
 from dimenet_tf.training.step import clip_by_weights
 from dimenet_tf.training.trainer import Trainer
-from dimenet_tf.weights import named_variables
 
 
 def configuration(name="dimenet_pp", **training) -> dict:

@@ -7,11 +7,11 @@ import pytest
 from conftest import SMALL
 from test_training import assert_equal_weights, configuration, dataset, trainer_of
 
-from dimenet_tf.config import resolve
+from dimenet_tf.config.schema import resolve
 from dimenet_tf.data import DataContainer, Split, ethanol_xtb, load_dataset
 from dimenet_tf.data.dataset import DataConfig
 from dimenet_tf.predictor import load
-from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.training.report import report
 from dimenet_tf.training.session import introduction
 

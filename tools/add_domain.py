@@ -13,15 +13,16 @@ from dimenet_tf.commands.console import import_tensorflow, one_line_errors
 
 import_tensorflow()
 
-from dimenet_tf.config import data_config, resolve
+from dimenet_tf.config.build import data_config
+from dimenet_tf.config.schema import resolve
 from dimenet_tf.data.dataset import load_container, load_dataset
-from dimenet_tf.data.splits import Split
-from dimenet_tf.domain import Domain
 from dimenet_tf.errors import UserError
-from dimenet_tf.files import replace_text
-from dimenet_tf.folders import DESCRIPTION, find_folder, find_predictor
 from dimenet_tf.predictor import load
-from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.predictor.domain import Domain
+from dimenet_tf.runs.catalog import DESCRIPTION, find_folder, find_predictor
+from dimenet_tf.runs.files import replace_text
+from dimenet_tf.runs.folder import RunFolder
+from dimenet_tf.structures.splits import Split
 
 
 @one_line_errors()

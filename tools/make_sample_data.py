@@ -257,7 +257,7 @@ Atoms per molecule: {smallest} to {largest}, mean {mean:.1f}. Molecules that con
 
 def describe(args: argparse.Namespace, sample: list[dict], rejected: Counter) -> str:
     """Return the README of the sample."""
-    from dimenet_tf.data.properties import PROPERTIES
+    from dimenet_tf.structures.quantities import PROPERTIES
 
     packages = ("rdkit", "tblite", "ase", "numpy")
     lines = ["| key | unit | mean | std | min | max | |", "| --- | --- | --- | --- | --- | --- | --- |"]

@@ -18,9 +18,10 @@ sys.path.insert(0, str(ROOT))
 import tensorflow as tf
 
 import dimenet_tf
-from dimenet_tf.config import data_config, resolve
+from dimenet_tf.config.build import data_config
+from dimenet_tf.config.schema import resolve
 from dimenet_tf.data.dataset import load_container
-from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.training.session import run_session
 
 CONFIG = {

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import yaml
 
-from dimenet_tf.domain import Domain
-from dimenet_tf.elements import symbols
 from dimenet_tf.md.certify import fingerprint, format_certificate
 from dimenet_tf.predictor import load
-from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.predictor.domain import Domain
+from dimenet_tf.runs.folder import RunFolder
+from dimenet_tf.structures.elements import symbols
 
 ADVICE = "Neutral closed-shell molecules near their equilibrium geometries"
 CARD = """# {name}

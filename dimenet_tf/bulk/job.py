@@ -16,13 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-import dimenet_tf
 from dimenet_tf.bulk import formats
-from dimenet_tf.data.streams import count_molecules
 from dimenet_tf.errors import UserError
-from dimenet_tf.files import folder_to_disk
-from dimenet_tf.folders import DESCRIPTION, WEIGHTS, find_predictor
 from dimenet_tf.predictor import Predictor
+from dimenet_tf.runs.catalog import DESCRIPTION, WEIGHTS, find_predictor
+from dimenet_tf.runs.files import folder_to_disk
+from dimenet_tf.structures.streams import count_molecules
+from dimenet_tf.version import __version__
 
 FORMAT = 1
 JOB, DONE = "job.json", "done.json"
@@ -61,7 +61,7 @@ class Job:
         self._target_before = _version(target)
         self._description = {
             "format": FORMAT,
-            "dimenet_tf": dimenet_tf.__version__,
+            "dimenet_tf": __version__,
             "model": self.checksum_of_model(),
             **_describe_input(source),
             "batch size": batch_size,

@@ -9,17 +9,17 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
-from dimenet_tf.admission import WrongUnit, in_angstrom
 from dimenet_tf.bulk.formats import FORMATS, Result
 from dimenet_tf.bulk.job import Job, JobGone
 from dimenet_tf.bulk.workers import print_notes, print_progress, run_workers, stop_with_parent
-from dimenet_tf.data.inputs import Molecules, join_atoms
-from dimenet_tf.data.readers import PERIODIC
-from dimenet_tf.data.streams import open_stream
-from dimenet_tf.domain import DomainWatch
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import Predictor, load
+from dimenet_tf.predictor.admission import WrongUnit, in_angstrom
+from dimenet_tf.predictor.domain import DomainWatch
 from dimenet_tf.structures.charges import state_of
+from dimenet_tf.structures.inputs import Molecules, join_atoms
+from dimenet_tf.structures.readers import PERIODIC
+from dimenet_tf.structures.streams import open_stream
 
 LOOKED_AT = 100  # molecules, for the unit of a file's positions
 
@@ -44,7 +44,7 @@ def predict_file(
     Parameters
     ----------
     model : as `dimenet_tf.load`
-    source : see `dimenet_tf.data.streams.open_stream`
+    source : see `dimenet_tf.structures.streams.open_stream`
     target : extended XYZ or npz (see `dimenet_tf.bulk.formats`)
     batch_size : molecules computed at once
     piece : molecules of a piece

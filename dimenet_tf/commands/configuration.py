@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from dimenet_tf.commands.recipes import describe_recipes, find_recipe, read_recipe
+from dimenet_tf.config.settings import LENGTHS
 from dimenet_tf.errors import UserError
-from dimenet_tf.training.settings import LENGTHS
 
 LENGTH_KEYS = tuple(f"training.{key}" for key in LENGTHS)
 
@@ -112,9 +112,9 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     UserError
         For unknown keys, wrong values and runs that do not exist.
     """
-    from dimenet_tf.config import resolve
-    from dimenet_tf.training.folder import RunFolder
-    from dimenet_tf.training.settings import with_one_length
+    from dimenet_tf.config.schema import resolve
+    from dimenet_tf.config.settings import with_one_length
+    from dimenet_tf.runs.folder import RunFolder
 
     run = given.get("run")
     if isinstance(run, str):

@@ -13,7 +13,7 @@ from typing import IO, Any
 import click
 
 from dimenet_tf.errors import UserError, unknown_name
-from dimenet_tf.folders import pretrained_folders
+from dimenet_tf.runs.catalog import pretrained_folders
 
 # 75 is EX_TEMPFAIL: a queue may start the command again
 EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 75}

@@ -12,12 +12,12 @@ import yaml
 
 from dimenet_tf.commands.console import SETTINGS, ModelCommand, completing, key_option, pairs, unit_option
 from dimenet_tf.commands.recipes import read_recipe, recipe_files
+from dimenet_tf.config.settings import LENGTHS
 from dimenet_tf.errors import UserError
-from dimenet_tf.training.settings import LENGTHS
 
 if TYPE_CHECKING:
-    from dimenet_tf.data.container import DataContainer
-    from dimenet_tf.data.survey import Survey
+    from dimenet_tf.structures.container import DataContainer
+    from dimenet_tf.structures.survey import Survey
 
 FEWEST = 3  # molecules: one to train on, one to validate on, one to test on
 HOURS = 1.0
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
 def _read(file: str, keys: Mapping[str, str], units: Mapping[str, str]) -> DataContainer:
     """Read a file without checks, or a data set by its name; what errors call `data.keys` are options here."""
     from dimenet_tf.data.dataset import DATASETS, DataConfig, load_container
-    from dimenet_tf.data.readers import read_file
+    from dimenet_tf.structures.readers import read_file
 
     try:
         if file in DATASETS and not Path(file).exists():
@@ -64,7 +64,7 @@ def _as_options(message: str) -> str:
 
 def _plan(found: Survey, keys: Mapping[str, str]) -> Plan:
     """Choose what to learn from a file, and the recipe for it."""
-    from dimenet_tf.data.properties import PROPERTIES, find_property
+    from dimenet_tf.structures.quantities import PROPERTIES, find_property
 
     guessed = {name: names[0] for name, names in found.other_names.items()}
     if any(name in PROPERTIES and name != "forces" for name in found.names):
@@ -87,7 +87,7 @@ def _propose(
     file: str, container: DataContainer, found: Survey, keys: Mapping[str, str], units: Mapping[str, str]
 ) -> tuple[Plan, Survey]:
     """Return the plan for a file and its survey, in which molecules are judged by what is to be learned."""
-    from dimenet_tf.data.survey import survey
+    from dimenet_tf.structures.survey import survey
 
     plan = _plan(found, keys)
     if plan.keys != keys:
@@ -186,7 +186,7 @@ def data(file: str, keys: tuple[str, ...], units: tuple[str, ...]) -> None:
       dimenet-tf data my.extxyz
       dimenet-tf data my.extxyz --key energy=REF_energy --unit energy=Hartree
     """
-    from dimenet_tf.data.survey import format_survey, survey
+    from dimenet_tf.structures.survey import format_survey, survey
 
     names, their_units = pairs(keys, "--key"), pairs(units, "--unit")
     container = _read(file, names, their_units)
@@ -220,7 +220,7 @@ def new(file: str, output: Path | None, keys: tuple[str, ...], units: tuple[str,
       dimenet-tf new my.extxyz
       dimenet-tf train my.yaml run=runs/my
     """
-    from dimenet_tf.data.survey import survey
+    from dimenet_tf.structures.survey import survey
 
     names, their_units = pairs(keys, "--key"), pairs(units, "--unit")
     output = output or Path(Path(file).name.split(".")[0] + ".yaml")

@@ -15,7 +15,7 @@ PARTS = ("train", "valid", "test")
 def evaluate_run(run: str, part: str = "test") -> None:
     """Print the table of errors of a run; write JSON, parity plots and residual histograms into its folder."""
     from dimenet_tf.predictor import load
-    from dimenet_tf.training.folder import RunFolder
+    from dimenet_tf.runs.folder import RunFolder
     from dimenet_tf.training.report import report
     from dimenet_tf.training.session import open_dataset
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dimenet_tf.commands.console import DOMAIN, SETTINGS, ModelCommand, model_argument
-from dimenet_tf.folders import pretrained_models
+from dimenet_tf.runs.catalog import pretrained_models
 
 if TYPE_CHECKING:
     from dimenet_tf.predictor import Predictor
@@ -48,8 +48,8 @@ def info(model: str) -> None:
 
 def describe(predictor: Predictor) -> dict:
     """Return what `info` prints of a model."""
-    from dimenet_tf.domain import NOT_RECORDED
-    from dimenet_tf.elements import symbols
+    from dimenet_tf.predictor.domain import NOT_RECORDED
+    from dimenet_tf.structures.elements import symbols
 
     return {
         "model": predictor.model_name,

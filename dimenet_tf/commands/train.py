@@ -15,12 +15,12 @@ from dimenet_tf.commands.recipes import recipe_files
 from dimenet_tf.errors import UserError
 
 if TYPE_CHECKING:
-    from dimenet_tf.training.folder import RunFolder
+    from dimenet_tf.runs.folder import RunFolder
 
 
 def open_folder(config: dict) -> RunFolder:
     """Return the folder of a complete configuration's run; a run without a name gets a new one."""
-    from dimenet_tf.training.folder import RunFolder
+    from dimenet_tf.runs.folder import RunFolder
 
     if config["training"]["strategy"] == "multi_worker" and not config["run"]:
         raise UserError("training.strategy: multi_worker needs the name of the run that all share: run=runs/NAME")
@@ -37,8 +37,8 @@ def train_run(config: dict, on_validation: Callable[[dict], None] | None = None)
     config : complete, with a run
     on_validation : called with each line of metrics.csv
     """
-    from dimenet_tf.config import resolve
-    from dimenet_tf.training.folder import RunFolder
+    from dimenet_tf.config.schema import resolve
+    from dimenet_tf.runs.folder import RunFolder
     from dimenet_tf.training.session import run_session
 
     stopped = run_session(resolve(config), RunFolder(config["run"]), on_validation)
@@ -48,8 +48,8 @@ def train_run(config: dict, on_validation: Callable[[dict], None] | None = None)
 
 def fit_run(config: dict) -> None:
     """Fit the scaling factors of a new run to batches of its data, and print them; training continues from there."""
-    from dimenet_tf.config import resolve
-    from dimenet_tf.training.folder import RunFolder
+    from dimenet_tf.config.schema import resolve
+    from dimenet_tf.runs.folder import RunFolder
     from dimenet_tf.training.session import fit_session
 
     fit_session(resolve(config), RunFolder(config["run"]))

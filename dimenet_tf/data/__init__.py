@@ -1,11 +1,11 @@
 """Containers, the embedded sample and trajectory, readers, splits and batches."""
 
-from dimenet_tf.data.checks import Checks
-from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.dataset import DataConfig, Dataset, datasets, load_dataset
 from dimenet_tf.data.embedded import ethanol_xtb, sample
-from dimenet_tf.data.readers import from_atoms, read_file
-from dimenet_tf.data.splits import Split, random_split
+from dimenet_tf.structures.checks import Checks
+from dimenet_tf.structures.container import DataContainer
+from dimenet_tf.structures.readers import from_atoms, read_file
+from dimenet_tf.structures.splits import Split, random_split
 
 __all__ = [
     "Checks",

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from dimenet_tf.columns import Columns
 from dimenet_tf.data import trajectories
-from dimenet_tf.data.checks import ON_BAD, OUTLIERS, Checks, summary
-from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.embedded import ethanol_xtb, sample
-from dimenet_tf.data.properties import PROPERTIES, Property, find_property
 from dimenet_tf.data.qm9 import FILTERS, qm9
-from dimenet_tf.data.readers import read_file
-from dimenet_tf.data.references import Reference, check_energies, fit_reference
-from dimenet_tf.data.splits import Split, given_split, random_split
-from dimenet_tf.elements import symbols
 from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.properties.columns import Columns
+from dimenet_tf.properties.references import Reference, check_energies, fit_reference
+from dimenet_tf.structures.checks import ON_BAD, OUTLIERS, Checks, summary
+from dimenet_tf.structures.container import DataContainer
+from dimenet_tf.structures.elements import symbols
+from dimenet_tf.structures.quantities import PROPERTIES, Property, find_property
+from dimenet_tf.structures.readers import read_file
+from dimenet_tf.structures.splits import Split, given_split, random_split
 
 DATASETS = {
     "sample": lambda config, checks: sample(checks),
@@ -68,7 +68,7 @@ class DataConfig:
     split : "random", "given" (the one that comes with the data), or "auto": that if there is one
     split_seed : of the random split
     heads : how targets are made of what the model says of the atoms, where it is not the usual way:
-        {"mu": "dipole_magnitude"}; see `dimenet_tf.heads.choose_heads`
+        {"mu": "dipole_magnitude"}; see `dimenet_tf.properties.heads.choose_heads`
     references : "auto", "fit", "isolated_atoms", "mean", "none" or values per element; see `fit_reference`
     standardize : divide the targets by their spread; an energy with forces by the forces' spread times 1 Angstrom
     keys : names that a file has for the library's: {"energy": "REF_energy"}; {"weight": "config_weight"} is the weight
@@ -79,11 +79,11 @@ class DataConfig:
     filter : for qm9, "correct" or "release"; see `dimenet_tf.data.qm9`
     cache : folder of downloaded data; the user's cache folder where left out
     on_bad : what becomes of molecules that nothing can be learned from: "error" or "drop"; see
-        `dimenet_tf.data.checks`, which finds them: NaN, atomic numbers that are none, atoms on top of each other,
+        `dimenet_tf.structures.checks`, which finds them: NaN, atomic numbers that are none, atoms on top of each other,
         single atoms without an energy, ids twice, more than `max_atoms` atoms, no value of any `target`, outliers
     max_atoms : of a molecule; None for no limit
     outliers : molecules with a value of `target` far from all others: "bad", or "keep" to train on them; see
-        `dimenet_tf.data.outliers`
+        `dimenet_tf.structures.outliers`
     """
 
     name: str | None = "sample"

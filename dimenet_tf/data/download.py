@@ -16,9 +16,9 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from dimenet_tf.data.container import DataContainer
-from dimenet_tf.data.readers import SPLIT
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.container import DataContainer
+from dimenet_tf.structures.readers import SPLIT
 
 PINS = "checksums.json"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dimenet_tf.data.checks import STRICT, Checks
-from dimenet_tf.data.container import DataContainer
-from dimenet_tf.data.readers import read_file
+from dimenet_tf.structures.checks import STRICT, Checks
+from dimenet_tf.structures.container import DataContainer
+from dimenet_tf.structures.readers import read_file
 
 FOLDER = Path(__file__).parent / "sample"
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from dimenet_tf.data import download
-from dimenet_tf.data.checks import STRICT, Checks
-from dimenet_tf.data.container import DataContainer
-from dimenet_tf.data.qm9_raw import PROPERTIES, parse_xyz
-from dimenet_tf.data.readers import read_file
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.checks import STRICT, Checks
+from dimenet_tf.structures.container import DataContainer
+from dimenet_tf.structures.qm9_raw import PROPERTIES, parse_xyz
+from dimenet_tf.structures.readers import read_file
 
 ARCHIVE, UNCHARACTERIZED = "dsgdb9nsd.xyz.tar.bz2", "uncharacterized.txt"
 MIRRORS = ("https://ndownloader.figshare.com/files/{}", "https://figshare.com/ndownloader/files/{}")

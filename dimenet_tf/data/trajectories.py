@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from dimenet_tf.data.checks import STRICT, Checks
-from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.download import cache_folder, fetch, keep, pin, reading
-from dimenet_tf.data.readers import SPLIT, from_arrays, load_npz, read_file
-from dimenet_tf.data.splits import Split
 from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.structures.checks import STRICT, Checks
+from dimenet_tf.structures.container import DataContainer
+from dimenet_tf.structures.readers import SPLIT, from_arrays, load_npz, read_file
+from dimenet_tf.structures.splits import Split
 
 KCAL = {"energy": "kcal/mol", "forces": "kcal/mol/Ang", "R": "Ang"}
 SGDML = ("http://www.quantum-machine.org/gdml/data/npz/{}", "http://sgdml.org/secure_proxy.php?file=data/npz/{}")

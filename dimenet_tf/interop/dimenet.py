@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dimenet_tf.data.properties import find_property
 from dimenet_tf.errors import UserError
-from dimenet_tf.heads import scalar_head
 from dimenet_tf.predictor import Predictor
-from dimenet_tf.weights import assign_weights
+from dimenet_tf.predictor.weights import assign_weights
+from dimenet_tf.properties.heads import scalar_head
+from dimenet_tf.structures.quantities import find_property
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 NO_WEIGHTS = ("_CHECKPOINTABLE_OBJECT_GRAPH", "save_counter" + SUFFIX)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from dimenet_tf.basis.formulas import official_order
-from dimenet_tf.data.readers import load_npz
-from dimenet_tf.heads import scalar_head
 from dimenet_tf.interop.dimenet import read_checkpoint
 from dimenet_tf.predictor import Predictor
-from dimenet_tf.weights import assign_weights
+from dimenet_tf.predictor.weights import assign_weights
+from dimenet_tf.properties.heads import scalar_head
+from dimenet_tf.structures.readers import load_npz
 
 NAMES = (
     (r"dense_mlp/layer_with_weights-0", "dense_1"),

@@ -30,12 +30,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dimenet_tf.data.properties import conversion
-from dimenet_tf.data.readers import load_npz
 from dimenet_tf.errors import UserError
-from dimenet_tf.heads import scalar_head
 from dimenet_tf.predictor import Predictor
-from dimenet_tf.weights import assign_weights
+from dimenet_tf.predictor.weights import assign_weights
+from dimenet_tf.properties.heads import scalar_head
+from dimenet_tf.structures.quantities import conversion
+from dimenet_tf.structures.readers import load_npz
 
 EMBEDDINGS = "atom_emb/embeddings"
 DENSE = (

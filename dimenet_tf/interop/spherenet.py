@@ -26,13 +26,13 @@ from pathlib import Path
 import numpy as np
 
 from dimenet_tf.basis.formulas import official_order, orders
-from dimenet_tf.data.properties import PROPERTIES, conversion
 from dimenet_tf.errors import UserError, unknown_name
-from dimenet_tf.heads import scalar_head
 from dimenet_tf.interop.dimenet import QM9_ELEMENTS
 from dimenet_tf.interop.painn import read_arrays
 from dimenet_tf.predictor import Predictor
-from dimenet_tf.weights import assign_weights
+from dimenet_tf.predictor.weights import assign_weights
+from dimenet_tf.properties.heads import scalar_head
+from dimenet_tf.structures.quantities import PROPERTIES, conversion
 
 BLOCK = r"update_es\.(\d+)\."
 LAYERS = (

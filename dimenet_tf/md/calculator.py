@@ -12,15 +12,15 @@ import tensorflow as tf
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from dimenet_tf.admission import WrongUnit
-from dimenet_tf.data.inputs import Molecules, join_atoms
-from dimenet_tf.domain import DomainWatch
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph, SkinList
 from dimenet_tf.md.committee import DESCRIPTION as COMMITTEE
 from dimenet_tf.md.committee import Committee
 from dimenet_tf.predictor import Predictor, load
+from dimenet_tf.predictor.admission import WrongUnit
+from dimenet_tf.predictor.domain import DomainWatch
 from dimenet_tf.structures.charges import State, state_of
+from dimenet_tf.structures.inputs import Molecules, join_atoms
 from dimenet_tf.structures.limits import CLOSEST, FARTHEST
 
 
@@ -42,8 +42,8 @@ class DimeNetCalculator(Calculator):
     skin : Angstrom; neighbors are searched for anew when an atom has moved by half of it
     label, directory : of ASE's `Calculator`
     domain : "flag" to warn once of each reason why a structure lies outside of the model's domain (see
-        `dimenet_tf.domain.Domain`), "error" to refuse it. The attribute `in_domain` tells whether the last structure
-        lies inside; it is None for models that do not record their domain.
+        `dimenet_tf.Domain`), "error" to refuse it. The attribute `in_domain` tells whether the last structure lies
+        inside; it is None for models that do not record their domain.
 
     Raises
     ------

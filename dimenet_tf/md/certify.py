@@ -20,11 +20,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-import dimenet_tf
-from dimenet_tf.data.container import DataContainer
-from dimenet_tf.data.readers import read_file
 from dimenet_tf.errors import UserError
-from dimenet_tf.folders import find_folder
 from dimenet_tf.md.measurements import (
     cutoff,
     exported,
@@ -35,9 +31,13 @@ from dimenet_tf.md.measurements import (
     work,
 )
 from dimenet_tf.predictor import Predictor, load
-from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.predictor.weights import named_variables
+from dimenet_tf.runs.catalog import find_folder
+from dimenet_tf.runs.folder import RunFolder
+from dimenet_tf.structures.container import DataContainer
+from dimenet_tf.structures.readers import read_file
 from dimenet_tf.training.session import open_dataset
-from dimenet_tf.weights import named_variables
+from dimenet_tf.version import __version__
 
 CERTIFICATE = "certificate.json"
 FULL_LENGTH = 10.0  # ps of dynamics
@@ -167,7 +167,7 @@ def certify_model(
     certificate = {
         "weights": fingerprint(predictor),
         "frames": data.source,
-        "dimenet_tf": dimenet_tf.__version__,
+        "dimenet_tf": __version__,
         "measured": result,
     }
     try:

@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from dimenet_tf.admission import Admission
-from dimenet_tf.data.container import DataContainer
-from dimenet_tf.data.inputs import Molecules
-from dimenet_tf.domain import Domain
 from dimenet_tf.errors import UserError
-from dimenet_tf.folders import read_description
 from dimenet_tf.graph import Graph, graph_signature
 from dimenet_tf.predictor import Prediction, Predictor, load
+from dimenet_tf.predictor.admission import Admission
+from dimenet_tf.predictor.domain import Domain
+from dimenet_tf.runs.catalog import read_description
+from dimenet_tf.structures.container import DataContainer
+from dimenet_tf.structures.inputs import Molecules
 
 DESCRIPTION = "committee.json"
 FORMAT = 1

@@ -29,10 +29,10 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.socketio import IPIProtocol, SocketClosed, actualunixsocketname
 
-from dimenet_tf.data.inputs import read_molecule
-from dimenet_tf.domain import DomainWatch
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import Predictor, load
+from dimenet_tf.predictor.domain import DomainWatch
+from dimenet_tf.structures.inputs import read_molecule
 
 GATHER = 0.005  # s without another structure until a batch that is not full is computed
 

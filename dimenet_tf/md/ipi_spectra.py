@@ -25,11 +25,11 @@ import ase.io
 import numpy as np
 from ase import units
 
-from dimenet_tf.data.formats import reading_with_ase
 from dimenet_tf.errors import UserError
 from dimenet_tf.md import spectrum
 from dimenet_tf.md.intensities import LASER
 from dimenet_tf.md.spectra import RESOLUTION, write
+from dimenet_tf.structures.formats import reading_with_ase
 
 FEMTOSECONDS = {"femtosecond": 1.0, "picosecond": 1e3, "atomic_unit": 0.02418884326586}
 KELVIN = {"kelvin": 1.0, "atomic_unit": units.Ha / units.kB}

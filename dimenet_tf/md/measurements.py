@@ -17,12 +17,12 @@ from ase.optimize import FIRE
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from dimenet_tf.data.container import DataContainer
-from dimenet_tf.data.inputs import Molecules
 from dimenet_tf.errors import UserError
 from dimenet_tf.md.calculator import DimeNetCalculator
 from dimenet_tf.md.velocities import count_vibrations, temperature_of, thermalize
 from dimenet_tf.predictor import Predictor
+from dimenet_tf.structures.container import DataContainer
+from dimenet_tf.structures.inputs import Molecules
 
 
 def predict(predictor: Predictor, frames: list[Atoms]) -> tuple[np.ndarray, np.ndarray]:

@@ -20,10 +20,7 @@ from pathlib import Path
 import numpy as np
 from ase import units
 
-import dimenet_tf
-from dimenet_tf.data.inputs import read_molecule
 from dimenet_tf.errors import UserError
-from dimenet_tf.files import replace_text
 from dimenet_tf.md import harmonic as normal_modes
 from dimenet_tf.md import spectrum
 from dimenet_tf.md.certify import fingerprint
@@ -31,6 +28,9 @@ from dimenet_tf.md.intensities import LASER
 from dimenet_tf.md.trajectories import Recording, Settings, drift, run
 from dimenet_tf.md.velocities import count_vibrations
 from dimenet_tf.predictor import load
+from dimenet_tf.runs.files import replace_text
+from dimenet_tf.structures.inputs import read_molecule
+from dimenet_tf.version import __version__
 
 RESOLUTION = 10.0  # cm^-1
 
@@ -41,7 +41,7 @@ def write(
     """Write table, picture and description."""
     normal_modes.write_csv(table, folder / "spectrum.csv")
     spectrum.draw(table, modes, temperature, folder / "spectrum.png")
-    replace_text(folder / "spectra.json", json.dumps({"dimenet_tf": dimenet_tf.__version__, **about}, indent=1))
+    replace_text(folder / "spectra.json", json.dumps({"dimenet_tf": __version__, **about}, indent=1))
     print(f"spectrum.csv, spectrum.png, spectra.json: {folder}")
 
 

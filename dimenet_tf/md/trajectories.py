@@ -15,12 +15,12 @@ from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 from tqdm import tqdm
 
-from dimenet_tf.domain import DomainWatch
 from dimenet_tf.errors import UserError
-from dimenet_tf.files import file_to_disk, replace_text
 from dimenet_tf.md.harmonic import rigid_motions
 from dimenet_tf.md.velocities import at, count_vibrations, thermalize
 from dimenet_tf.predictor import Predictor
+from dimenet_tf.predictor.domain import DomainWatch
+from dimenet_tf.runs.files import file_to_disk, replace_text
 
 FRICTION = 0.01  # 1/fs
 PIECE = 500  # records between two checkpoints

@@ -11,7 +11,7 @@ from dimenet_tf.plots.architecture import architecture, painn_architecture
 from dimenet_tf.plots.models import basis, filters, painn_basis, painn_filters, torsion_filters
 from dimenet_tf.plots.runs import learning_curve
 from dimenet_tf.predictor import load
-from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.runs.folder import RunFolder
 
 KINDS = ("basis", "filters", "architecture", "curves")
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dimenet_tf.elements import MAX_Z
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.elements import MAX_Z
 from dimenet_tf.structures.units import LENGTH
 
 CLOSEST = 0.3

@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from dimenet_tf.errors import UserError
-from dimenet_tf.files import file_to_disk, folder_to_disk
+from dimenet_tf.runs.files import file_to_disk, folder_to_disk
 
 CHECKSUMS = "sha256.json"
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from dimenet_tf.graph import Graph
 from dimenet_tf.predictor import Predictor
-from dimenet_tf.weights import named_variables
+from dimenet_tf.predictor.weights import named_variables
 
 FINITE = "predictions and their gradients are finite: look at the labels of these molecules"
 

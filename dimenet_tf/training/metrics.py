@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dimenet_tf.data.container import DataContainer
 from dimenet_tf.data.dataset import Dataset
-from dimenet_tf.data.properties import conversion
-from dimenet_tf.predictor import Prediction
+from dimenet_tf.properties.prediction import Prediction
+from dimenet_tf.structures.container import DataContainer
+from dimenet_tf.structures.quantities import conversion
 
 MAX_TYPES = 50
 """Errors of each molecule type are listed for no more types than this."""

@@ -9,7 +9,7 @@ import numpy as np
 from dimenet_tf.data.dataset import Dataset
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import Predictor
-from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.training.metrics import evaluate, evaluate_baseline, format_table
 
 

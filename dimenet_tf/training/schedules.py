@@ -6,9 +6,8 @@ import math
 
 import tensorflow as tf
 
+from dimenet_tf.config.settings import DECAYS
 from dimenet_tf.errors import UserError
-
-DECAYS = ("exponential", "cosine")
 
 
 class WarmupDecay(tf.keras.optimizers.schedules.LearningRateSchedule):

@@ -7,18 +7,19 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from dimenet_tf.config import build_predictor, data_config, resolve, training_config
-from dimenet_tf.data.checks import summary
+from dimenet_tf.config.build import build_predictor, data_config, training_config
+from dimenet_tf.config.schema import resolve
 from dimenet_tf.data.dataset import Dataset, describe, load_container, load_dataset
-from dimenet_tf.data.splits import Split
 from dimenet_tf.errors import UserError
 from dimenet_tf.models import MODELS
 from dimenet_tf.predictor import load
+from dimenet_tf.predictor.weights import named_variables
+from dimenet_tf.runs.folder import RunFolder
+from dimenet_tf.structures.checks import summary
+from dimenet_tf.structures.splits import Split
 from dimenet_tf.training.distribution import Workers, make_strategy
-from dimenet_tf.training.folder import RunFolder
 from dimenet_tf.training.report import report
 from dimenet_tf.training.trainer import Trainer
-from dimenet_tf.weights import named_variables
 
 
 def open_dataset(config: dict, folder: RunFolder) -> Dataset:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from dimenet_tf.data.pipeline import Batch
 from dimenet_tf.graph import Graph
+from dimenet_tf.graph.pipeline import Batch
 from dimenet_tf.predictor import Prediction, Predictor
-from dimenet_tf.training.losses import Loss
+from dimenet_tf.properties.losses import Loss
 
 SMALLEST_NORM = 1e-3  # weights of a smaller norm are clipped as if they had it: new ones are zero
 

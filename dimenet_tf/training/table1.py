@@ -10,7 +10,7 @@ import numpy as np
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import load
-from dimenet_tf.training.folder import RunFolder
+from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.training.session import open_dataset
 
 UNITS = {"mu": "D", "alpha": "a0^3", "r2": "a0^2", "Cv": "cal/mol/K"}  # all others: meV

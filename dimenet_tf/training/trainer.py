@@ -11,12 +11,17 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from dimenet_tf.data.batching import TrainingBatches, check_budget
+from dimenet_tf.config.settings import LENGTHS, SHARES, Length, TrainingConfig, check_length
 from dimenet_tf.data.dataset import Dataset
-from dimenet_tf.data.pipeline import make_dataset
 from dimenet_tf.errors import UserError
+from dimenet_tf.graph.batching import TrainingBatches, check_budget
+from dimenet_tf.graph.pipeline import make_dataset
 from dimenet_tf.layers.scaled import fit_scale_factors
 from dimenet_tf.predictor import Predictor, load
+from dimenet_tf.predictor.weights import assign_weights, named_variables
+from dimenet_tf.properties.losses import Loss
+from dimenet_tf.runs.events import forget_events_after
+from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.training.callbacks import (
     Diverged,
     Interrupted,
@@ -31,9 +36,6 @@ from dimenet_tf.training.callbacks import (
 from dimenet_tf.training.checkpoints import Checkpoints
 from dimenet_tf.training.diagnosis import FINITE, first_not_finite
 from dimenet_tf.training.distribution import Workers, make_strategy
-from dimenet_tf.training.events import forget_events_after
-from dimenet_tf.training.folder import RunFolder
-from dimenet_tf.training.losses import Loss
 from dimenet_tf.training.memory import largest_batch, memory_line
 from dimenet_tf.training.optimizer import (
     create_optimizer_weights,
@@ -42,11 +44,9 @@ from dimenet_tf.training.optimizer import (
     steps_made,
 )
 from dimenet_tf.training.schedules import WarmupDecay
-from dimenet_tf.training.settings import LENGTHS, SHARES, Length, TrainingConfig, check_length
 from dimenet_tf.training.state import RunState
 from dimenet_tf.training.step import TrainingModel
 from dimenet_tf.training.validation import Errors, Validation
-from dimenet_tf.weights import assign_weights, named_variables
 
 ON_NAN = ("stop", "rollback")
 MAX_ROLLBACKS = 10

@@ -12,7 +12,7 @@ import tensorflow as tf
 from dimenet_tf.data.dataset import Dataset
 from dimenet_tf.graph import GraphStore
 from dimenet_tf.predictor import Predictor
-from dimenet_tf.training.losses import Loss
+from dimenet_tf.properties.losses import Loss
 from dimenet_tf.training.metrics import evaluate, evaluate_baseline
 from dimenet_tf.training.optimizer import averaged_values
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from dimenet_tf.errors import UserError, unknown_name
-from dimenet_tf.heads import Head
 from dimenet_tf.layers.geometry import safe_norm
-from dimenet_tf.predictor import Prediction
+from dimenet_tf.properties.heads import Head
+from dimenet_tf.properties.prediction import Prediction
 
 RHO_FORCE = {"dimenet": 100.0, "gemnet": 0.999, "mse": 0.95}
 """The papers' weights of the forces; they mean different things in the losses."""

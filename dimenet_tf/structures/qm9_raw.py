@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dimenet_tf.elements import atomic_number
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.elements import atomic_number
 
 HARTREE = 27.211386246  # eV
 

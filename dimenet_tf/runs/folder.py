@@ -8,19 +8,22 @@ import importlib.metadata
 import json
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 from pathlib import Path
 
 import filelock
 import yaml
 
-from dimenet_tf import __version__
-from dimenet_tf.data.checks import Bad
+from dimenet_tf.version import __version__
+from dimenet_tf.structures.checks import Bad
 from dimenet_tf.errors import UserError
-from dimenet_tf.files import file_to_disk, replace_text
-from dimenet_tf.training.settings import upgraded
+from dimenet_tf.runs.files import file_to_disk, replace_text
 
 PACKAGES = ("tensorflow", "tensorflow-addons", "keras", "tf-keras", "numpy", "scipy", "sympy", "sacred", "h5py", "ase")
+
+
+FIRST_RATE = 1e-3  # training.learning_rate of a run of version 0.1 that does not name one
 
 
 class RunFolder:
@@ -143,3 +146,23 @@ class RunFolder:
                 yield
         except filelock.Timeout:
             raise UserError(f"another process is training in {self.path}") from None
+
+
+def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration in the meaning of this version, without the key `version` that says in whose it was.
+
+    Before 0.2 `training.weight_decay` was the share that each step takes from a weight; since then it is multiplied by
+    the learning rate, as in PyTorch and Keras.
+
+    Examples
+    --------
+    >>> upgraded({"version": "0.1.0", "training": {"weight_decay": 2e-6, "learning_rate": 1e-3}})
+    {'training': {'weight_decay': 0.002, 'learning_rate': 0.001}}
+    """
+    version = str(config.get("version", __version__))
+    config = {key: value for key, value in config.items() if key != "version"}
+    training = config.get("training")
+    if version.startswith("0.1.") and isinstance(training, Mapping) and training.get("weight_decay"):
+        rate = float(training.get("learning_rate", FIRST_RATE))
+        config["training"] = {**training, "weight_decay": float(f"{float(training['weight_decay']) / rate:.12g}")}
+    return config

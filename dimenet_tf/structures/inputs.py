@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from dimenet_tf.data.readers import PERIODIC
-from dimenet_tf.data.streams import open_stream
 from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.structures.charges import CHARGE_KEYS, SPIN_KEYS, state_of, states_of_arrays
+from dimenet_tf.structures.readers import PERIODIC
+from dimenet_tf.structures.streams import open_stream
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from dimenet_tf.columns import Columns
 from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.gathers import gather, segment_sum
 from dimenet_tf.layers.geometry import unit_vectors
 from dimenet_tf.layers.output import AtomOutputs
+from dimenet_tf.properties.columns import Columns
 
 
 def molecule_sum(x: tf.Tensor, graph: Graph) -> tf.Tensor:

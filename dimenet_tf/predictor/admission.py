@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from dimenet_tf.data.inputs import Molecules
-from dimenet_tf.data.properties import conversion
-from dimenet_tf.domain import Domain
-from dimenet_tf.elements import MAX_Z, symbols
 from dimenet_tf.errors import UserError
+from dimenet_tf.predictor.domain import Domain
 from dimenet_tf.structures.charges import why_refused
+from dimenet_tf.structures.elements import MAX_Z, symbols
+from dimenet_tf.structures.inputs import Molecules
 from dimenet_tf.structures.limits import (
     CLOSEST,
     REACH,
@@ -27,6 +26,7 @@ from dimenet_tf.structures.limits import (
     too_far,
     unit_of_bonds,
 )
+from dimenet_tf.structures.quantities import conversion
 
 
 class WrongUnit(UserError):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, NamedTuple
 
-from dimenet_tf.elements import SYMBOLS
+from dimenet_tf.structures.elements import SYMBOLS
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from dimenet_tf.data.properties import Property, find_property
-
-if TYPE_CHECKING:
-    from dimenet_tf.data.container import DataContainer
+from dimenet_tf.structures.flat import FlatMolecules
+from dimenet_tf.structures.quantities import Property, find_property
 
 LIMIT = 20.0  # median absolute deviations (MADs)
 FEWEST = 10  # molecules; with fewer there is no "rest" to be far from
@@ -19,7 +15,7 @@ ITERATIONS = 50  # of reweighting at most
 CONVERGED = 0.01  # change of the fitted values in one iteration, in typical deviations from them
 
 
-def find_outliers(data: DataContainer, name: str, judged: np.ndarray) -> dict[int, str]:
+def find_outliers(data: FlatMolecules, name: str, judged: np.ndarray) -> dict[int, str]:
     """Find molecules with a label more than `LIMIT` MADs from the others.
 
     Scalars are compared after removing a robust reference: a sum over elements for extensive ones, else the median.
@@ -30,7 +26,7 @@ def find_outliers(data: DataContainer, name: str, judged: np.ndarray) -> dict[in
 
     Parameters
     ----------
-    data : DataContainer
+    data : FlatMolecules
     name : property of `data`
     judged : (molecules,) bool, molecules to look at; those without the label are passed over
 
@@ -69,7 +65,7 @@ def find_outliers(data: DataContainer, name: str, judged: np.ndarray) -> dict[in
     return found
 
 
-def _rest(data: DataContainer, kind: Property, has: np.ndarray, values: np.ndarray) -> np.ndarray | None:
+def _rest(data: FlatMolecules, kind: Property, has: np.ndarray, values: np.ndarray) -> np.ndarray | None:
     """Return what a robust reference leaves of labels, (molecules, components); None if there are too few for it."""
     if kind.shape not in ((), (3, 3)):
         return values
@@ -89,7 +85,7 @@ def _rest(data: DataContainer, kind: Property, has: np.ndarray, values: np.ndarr
     return rest / root[:, None]
 
 
-def _composition(data: DataContainer, has: np.ndarray) -> np.ndarray:
+def _composition(data: FlatMolecules, has: np.ndarray) -> np.ndarray:
     """Return how many atoms of each element that occurs the given molecules have, (molecules, elements)."""
     Z = data.Z[np.repeat(has, data.N)]
     molecule = np.repeat(np.arange(np.count_nonzero(has)), data.N[has])

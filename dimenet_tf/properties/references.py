@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dimenet_tf.data.container import DataContainer
-from dimenet_tf.data.properties import Property
-from dimenet_tf.elements import MAX_Z, SYMBOLS, atomic_number, symbols
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.container import DataContainer
+from dimenet_tf.structures.elements import MAX_Z, SYMBOLS, atomic_number, symbols
+from dimenet_tf.structures.quantities import Property
 
 REFERENCES = ("auto", "fit", "isolated_atoms", "mean", "none")
 MOST_BY_FIT, MOST_BY_ATOMS = 5.0, 15.0  # eV per atom; energies of molecules leave less, those in another unit more

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dimenet_tf.elements import symbols
+from dimenet_tf.structures.elements import symbols
 from dimenet_tf.errors import UserError
 
 DESCRIPTION, WEIGHTS = "predictor.json", "weights.h5"

@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dimenet_tf.data.checks import Bad, Checks, check_length_unit, find_bad, isolated_atoms, summary
-from dimenet_tf.data.container import DataContainer
-from dimenet_tf.data.formats import find_layout
-from dimenet_tf.data.lookup import likely_names
-from dimenet_tf.data.properties import PROPERTIES, find_property
-from dimenet_tf.data.readers import NO_TARGETS, SPLIT
-from dimenet_tf.elements import MAX_Z, symbols
 from dimenet_tf.errors import UserError
 from dimenet_tf.structures.charges import CHARGE_KEYS, SPIN_KEYS
+from dimenet_tf.structures.checks import Bad, Checks, check_length_unit, find_bad, isolated_atoms, summary
+from dimenet_tf.structures.container import DataContainer
+from dimenet_tf.structures.elements import MAX_Z, symbols
+from dimenet_tf.structures.formats import find_layout
 from dimenet_tf.structures.limits import REACH, nearest
+from dimenet_tf.structures.lookup import likely_names
+from dimenet_tf.structures.quantities import PROPERTIES, find_property
+from dimenet_tf.structures.readers import NO_TARGETS, SPLIT
 
 SHOWN = 5  # formulas
 MAX_ATOMS = 1000  # as `DataConfig.max_atoms`

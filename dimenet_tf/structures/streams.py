@@ -12,12 +12,12 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from dimenet_tf.data import qm9_raw
-from dimenet_tf.data.formats import find_layout, reading_npz, reading_with_ase
-from dimenet_tf.data.frames import FrameError, Notes, parse_frame
-from dimenet_tf.data.properties import conversion
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures import qm9_raw
 from dimenet_tf.structures.charges import CHARGE_KEYS, SPIN_KEYS
+from dimenet_tf.structures.formats import find_layout, reading_npz, reading_with_ase
+from dimenet_tf.structures.frames import FrameError, Notes, parse_frame
+from dimenet_tf.structures.quantities import conversion
 
 if TYPE_CHECKING:
     from ase import Atoms

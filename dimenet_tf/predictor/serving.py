@@ -29,13 +29,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-import dimenet_tf
-from dimenet_tf.domain import NOT_RECORDED, DomainWatch
-from dimenet_tf.elements import SYMBOLS
 from dimenet_tf.errors import UserError, import_optional
-from dimenet_tf.folders import DESCRIPTION, WEIGHTS
 from dimenet_tf.graph import find_edges, ingraph
-from dimenet_tf.predictor import Predictor
+from dimenet_tf.predictor.domain import NOT_RECORDED, DomainWatch
+from dimenet_tf.predictor.property_model import PropertyModel
+from dimenet_tf.runs.catalog import DESCRIPTION, WEIGHTS
+from dimenet_tf.structures.elements import SYMBOLS
+from dimenet_tf.version import __version__
 
 METADATA = "metadata.json"
 WARMUP = "assets.extra/tf_serving_warmup_requests"
@@ -50,7 +50,7 @@ class ServedModel(tf.Module):
 
     Parameters
     ----------
-    predictor : Predictor
+    predictor : PropertyModel
     max_atoms : int
         Of a molecule; larger ones are refused by `serving_default` and `flat`, so that no single request takes a
         server's memory. The `edges` signature has no limit.
@@ -58,7 +58,7 @@ class ServedModel(tf.Module):
         "flag" or "error"; see `export`
     """
 
-    def __init__(self, predictor: Predictor, max_atoms: int, domain: str = "flag") -> None:
+    def __init__(self, predictor: PropertyModel, max_atoms: int, domain: str = "flag") -> None:
         super().__init__()
         self.max_atoms, self.domain = max_atoms, domain
         self.get_predictor = lambda: predictor  # as an attribute Keras would write it a second time, with its layers
@@ -117,7 +117,7 @@ class ServedModel(tf.Module):
         }
 
 
-def export(predictor: Predictor, path: str | Path, max_atoms: int = 1000, domain: str = "flag") -> None:
+def export(predictor: PropertyModel, path: str | Path, max_atoms: int = 1000, domain: str = "flag") -> None:
     """Write a SavedModel with all that belongs to it; see the table at the top of this module.
 
     Assets: `metadata.json` (properties, units, elements, cutoff, limits, versions), `predictor.json` and `weights.h5`
@@ -126,7 +126,7 @@ def export(predictor: Predictor, path: str | Path, max_atoms: int = 1000, domain
 
     Parameters
     ----------
-    predictor : Predictor
+    predictor : PropertyModel
     path : folder to write; TensorFlow Serving wants a number for its name: served/1
     max_atoms : of a molecule
     domain : "flag" for an output `in_domain`, "error" to refuse molecules outside of the model's domain
@@ -175,7 +175,7 @@ def _forget_custom_gradients(path: Path) -> None:
     path.with_name("fingerprint.pb").unlink()  # of the file as it was
 
 
-def _metadata(predictor: Predictor, module: ServedModel) -> dict:
+def _metadata(predictor: PropertyModel, module: ServedModel) -> dict:
     def describe(spec: tf.TensorSpec) -> dict:
         return {"shape": spec.shape.as_list(), "dtype": spec.dtype.name}
 
@@ -197,11 +197,11 @@ def _metadata(predictor: Predictor, module: ServedModel) -> dict:
             }
             for name, function in module.served.items()
         },
-        "versions": {"dimenet_tf": dimenet_tf.__version__, "tensorflow": tf.__version__},
+        "versions": {"dimenet_tf": __version__, "tensorflow": tf.__version__},
     }
 
 
-def _write_warmup(predictor: Predictor, path: Path) -> None:
+def _write_warmup(predictor: PropertyModel, path: Path) -> None:
     """Write a request for each signature, with a molecule in the domain; servers run them before they are ready."""
     prediction_log_pb2 = import_optional("tensorflow_serving.apis.prediction_log_pb2", "serving")
     if predictor.domain is not None:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from dimenet_tf.data import qm9_raw
-from dimenet_tf.data.checks import STRICT, Checks, check_length_unit
-from dimenet_tf.data.container import DataContainer
-from dimenet_tf.data.formats import find_layout, reading_npz, reading_with_ase
-from dimenet_tf.data.lookup import not_a_target
-from dimenet_tf.data.properties import PROPERTIES, conversion, find_property
-from dimenet_tf.data.splits import Split
-from dimenet_tf.data.streams import XyzStream, open_stream
 from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.structures import qm9_raw
 from dimenet_tf.structures.charges import State, state_of, states_of_arrays
+from dimenet_tf.structures.checks import STRICT, Checks, check_length_unit
+from dimenet_tf.structures.container import DataContainer
+from dimenet_tf.structures.formats import find_layout, reading_npz, reading_with_ase
+from dimenet_tf.structures.lookup import not_a_target
+from dimenet_tf.structures.quantities import PROPERTIES, conversion, find_property
+from dimenet_tf.structures.splits import Split
+from dimenet_tf.structures.streams import XyzStream, open_stream
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -42,7 +42,8 @@ def read_file(
     Parameters
     ----------
     path : npz (flat arrays, or the layouts of MD17, rMD17 and COLL), XYZ, extended XYZ or QM9's raw xyz (compressed
-        too), an ASE database or another format that ASE reads; see `dimenet_tf.data.frames` for what is repaired in XYZ
+        too), an ASE database or another format that ASE reads; see `dimenet_tf.structures.frames` for what is repaired
+        in XYZ
     keys : where the file has other names than the library: {"energy": "REF_energy"}; {"weight": "config_weight"} reads
         each molecule's weight in the loss
     units : of properties in the file: {"energy": "kcal/mol", "forces": "kcal/mol/Ang", "R": "a0"}. Without them known

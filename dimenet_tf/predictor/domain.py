@@ -12,13 +12,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from dimenet_tf.data.container import DataContainer
-from dimenet_tf.data.properties import find_property
-from dimenet_tf.elements import MAX_Z, SYMBOLS, atomic_number, composition_of, hill
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph, GraphStore, find_edges
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
+from dimenet_tf.structures.container import DataContainer
+from dimenet_tf.structures.elements import MAX_Z, SYMBOLS, atomic_number, composition_of, hill
 from dimenet_tf.structures.limits import centered, molecules_of
+from dimenet_tf.structures.quantities import find_property
 
 ACTIONS = ("flag", "error")
 MARGIN = 0.95  # of the smallest distance seen

@@ -6,8 +6,8 @@ import difflib
 import re
 from collections.abc import Collection, Mapping
 
-from dimenet_tf.data.properties import PROPERTIES, find_property
 from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.structures.quantities import PROPERTIES, find_property
 
 # parts of the names that files give to properties, and whole names
 STEMS = {"energy": "energ", "forces": "force", "dipole": "dipol", "polarizability": "polari", "alpha": "polari"}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
-from dimenet_tf import __version__
 from dimenet_tf.errors import UserError
 
 LENGTHS = ("num_steps", "epochs", "hours")  # of which one is set
 AUTO = "auto"
+DECAYS = ("exponential", "cosine")
 SHARES = ("warmup_steps", "decay_steps", "evaluation_interval")  # shares of the length where they are `AUTO`
 
 
@@ -108,26 +107,6 @@ def with_one_length(training: Mapping[str, object], chosen: Mapping[str, object]
     """
     named = {key for key in LENGTHS if chosen.get(key) is not None}
     return {k: None if named and k in LENGTHS and k not in named else value for k, value in training.items()}
-
-
-def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration in the meaning of this version, without the key `version` that says in whose it was.
-
-    Before 0.2 `training.weight_decay` was the share that each step takes from a weight; since then it is multiplied by
-    the learning rate, as in PyTorch and Keras.
-
-    Examples
-    --------
-    >>> upgraded({"version": "0.1.0", "training": {"weight_decay": 2e-6, "learning_rate": 1e-3}})
-    {'training': {'weight_decay': 0.002, 'learning_rate': 0.001}}
-    """
-    version = str(config.get("version", __version__))
-    config = {key: value for key, value in config.items() if key != "version"}
-    training = config.get("training")
-    if version.startswith("0.1.") and isinstance(training, Mapping) and training.get("weight_decay"):
-        rate = float(training.get("learning_rate", TrainingConfig.learning_rate))
-        config["training"] = {**training, "weight_decay": float(f"{float(training['weight_decay']) / rate:.12g}")}
-    return config
 
 
 @dataclasses.dataclass(frozen=True)

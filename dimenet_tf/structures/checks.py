@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from dimenet_tf.data.outliers import find_outliers
-from dimenet_tf.data.properties import PROPERTIES, find_property
-from dimenet_tf.elements import MAX_Z, symbols
 from dimenet_tf.errors import UserError
 from dimenet_tf.structures.charges import why_refused
+from dimenet_tf.structures.elements import MAX_Z, symbols
+from dimenet_tf.structures.flat import FlatMolecules
 from dimenet_tf.structures.limits import CLOSEST, MOST, REACH, describe_unit, nearest, too_far, unit_of_bonds
-
-if TYPE_CHECKING:
-    from dimenet_tf.data.container import DataContainer
+from dimenet_tf.structures.outliers import find_outliers
+from dimenet_tf.structures.quantities import PROPERTIES, find_property
 
 ON_BAD = ("error", "drop")
 SAME_ATOM = 1e-3  # eV, or the unit of another property; between values of single atoms of one element
@@ -63,12 +61,12 @@ class Bad(NamedTuple):
         return f"{self.fault} ({self.detail})" if self.detail else self.fault
 
 
-def find_bad(data: DataContainer, checks: Checks, isolated: np.ndarray | None = None) -> list[Bad]:
+def find_bad(data: FlatMolecules, checks: Checks, isolated: np.ndarray | None = None) -> list[Bad]:
     """Return the bad molecules in ascending order, each with its first fault.
 
     Parameters
     ----------
-    data : DataContainer
+    data : FlatMolecules
     checks : Checks
     isolated : (molecules,) bool, single atoms that are set aside and not judged; see `isolated_atoms`
     """
@@ -117,19 +115,19 @@ def find_bad(data: DataContainer, checks: Checks, isolated: np.ndarray | None = 
     return _first_faults(data, faults)
 
 
-def find_kept(data: DataContainer, checks: Checks) -> list[Bad]:
+def find_kept(data: FlatMolecules, checks: Checks) -> list[Bad]:
     """Return the outliers among molecules that are not bad, with `checks.outliers` "keep"; none without."""
     if checks.outliers != "keep":
         return []
     return _first_faults(data, _outliers(data, checks, np.ones(len(data), bool)))
 
 
-def _outliers(data: DataContainer, checks: Checks, judged: np.ndarray) -> dict[str, dict[int, str]]:
+def _outliers(data: FlatMolecules, checks: Checks, judged: np.ndarray) -> dict[str, dict[int, str]]:
     known = [name for name in checks.targets if name in data.targets]
     return {f"{OUTLIER}'{name}'": find_outliers(data, name, judged) for name in known}
 
 
-def _faulty_labels(data: DataContainer, checks: Checks, judged: np.ndarray) -> dict[str, dict[int, str]]:
+def _faulty_labels(data: FlatMolecules, checks: Checks, judged: np.ndarray) -> dict[str, dict[int, str]]:
     """Return molecules with an infinite label, and those without any of the wanted ones.
 
     A molecule that has some of them is used for these.
@@ -149,7 +147,7 @@ def _faulty_labels(data: DataContainer, checks: Checks, judged: np.ndarray) -> d
     return {**faults, fault: dict.fromkeys(np.flatnonzero(none).tolist(), "")}
 
 
-def _first_faults(data: DataContainer, faults: dict[str, dict[int, str]]) -> list[Bad]:
+def _first_faults(data: FlatMolecules, faults: dict[str, dict[int, str]]) -> list[Bad]:
     found: dict[int, Bad] = {}
     for fault, where in faults.items():
         for m, detail in where.items():
@@ -157,7 +155,7 @@ def _first_faults(data: DataContainer, faults: dict[str, dict[int, str]]) -> lis
     return [found[m] for m in sorted(found)]
 
 
-def isolated_atoms(data: DataContainer, checks: Checks) -> tuple[np.ndarray, dict[str, dict[int, float]]]:
+def isolated_atoms(data: FlatMolecules, checks: Checks) -> tuple[np.ndarray, dict[str, dict[int, float]]]:
     """Find neutral single atoms whose values can be reference energies.
 
     These are single atoms with a finite value of an extensive scalar property, one that the library knows or a wanted
@@ -217,7 +215,7 @@ def _close(molecule: np.ndarray, R: np.ndarray, searched: np.ndarray) -> dict[in
     return {m: f"{d:.3g} Ang" for m, d in zip(molecule[atoms[close]].tolist(), distance[close].tolist())}
 
 
-def check_length_unit(data: DataContainer) -> None:
+def check_length_unit(data: FlatMolecules) -> None:
     """Raise a UserError if most atoms have bonds of the length that they would have in Bohr, nanometers or picometers.
 
     Only bonds between H, C, N, O and F are looked at.

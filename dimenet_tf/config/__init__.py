@@ -1,0 +1,1 @@
+"""Configurations: defaults and checks (schema), and the objects that they describe (build)."""

@@ -1,0 +1,229 @@
+"""Trained models: prediction of molecules in any form, second derivatives, folders and exports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from dimenet_tf.errors import UserError
+from dimenet_tf.graph import GraphStore
+from dimenet_tf.models import MODELS
+from dimenet_tf.models.hyperparameters import hyperparameters
+from dimenet_tf.predictor import serving
+from dimenet_tf.predictor.domain import DomainWatch
+from dimenet_tf.predictor.property_model import FORMAT, PropertyModel
+from dimenet_tf.predictor.weights import load_weights
+from dimenet_tf.properties.prediction import Prediction
+from dimenet_tf.runs.catalog import DESCRIPTION, WEIGHTS, find_predictor, read_description
+from dimenet_tf.structures.inputs import read_molecules
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+OPTIONS = ("aggregation", "recompute")  # hyperparameters that change no number
+MEMORY = 4e9  # bytes that a batch may keep for its gradient before it is made smaller than it was asked for
+
+
+@tf.keras.utils.register_keras_serializable("dimenet_tf")
+class Predictor(PropertyModel):
+    """A trained model: predicts molecules in any form, is saved, loaded and exported.
+
+    `predict` takes molecules in any form and finds their neighbors on the host. `PropertyModel` documents the
+    parameters and `predictor({"Z": Z, "R": R})`, which is TensorFlow from atoms to named properties.
+    """
+
+    def predict_store(
+        self,
+        store: GraphStore,
+        molecules: np.ndarray,
+        batch_size: int = 32,
+        before_batch: Callable[[], None] | None = None,
+    ) -> Prediction:
+        """Predict some molecules of a store; NumPy arrays in the order of `molecules`.
+
+        `before_batch` is called before every batch and may end the prediction by an exception.
+        """
+        parts = []
+        for batch in self._batches(store, np.asarray(molecules), batch_size):
+            if before_batch is not None:
+                before_batch()
+            parts.append(self.predict_graph(store.batch(batch)))
+        return self._join(parts)
+
+    def _batches(self, store: GraphStore, molecules: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+        """Yield batches of `batch_size` molecules, or of fewer where these would take more than `MEMORY`."""
+        edges, atoms = (store.sizes(of)[molecules] for of in ("edges", "atoms"))
+        kept = self._kept_per_edge(math.ceil((edges / atoms).max(initial=0)))
+        most = MEMORY / (tf.as_dtype(self.dtype).size * kept)  # edges
+        start = total = 0
+        for i, more in enumerate(edges):
+            if i - start == batch_size or (i > start and total + more > most):
+                yield molecules[start:i]
+                start, total = i, 0
+            total += more
+        if start < len(molecules):
+            yield molecules[start:]
+
+    def _join(self, parts: Sequence[Prediction]) -> Prediction:
+        """Return predictions behind each other, as NumPy arrays."""
+        nothing = np.empty((0, self.head.columns.width))
+        inside = () if self.domain is None else np.empty(0, bool)
+        parts = [Prediction(nothing, nothing, np.empty((0, 3), self.dtype), inside), *parts]
+        *columns, insides = zip(*parts)
+        values, shares, forces = (np.concatenate([np.asarray(array) for array in arrays]) for arrays in columns)
+        in_domain = () if self.domain is None else np.concatenate([np.asarray(i) for i in insides])
+        return Prediction(values, shares, forces, in_domain)
+
+    def predict(
+        self,
+        inputs: Any,
+        batch_size: int = 32,
+        verbose: int = 0,
+        domain: str = "flag",
+        length_unit: str | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Predict the properties of molecules.
+
+        Parameters
+        ----------
+        inputs : {"Z": (B, A) int, "R": (B, A, 3) float, Angstrom}, padded with Z = 0 after each molecule's atoms, or
+            ragged, with charge and spin (B,) where they are known;
+            or a `tf.data.Dataset` of such batches, or `ase.Atoms` in a list (or generator), or the name of a file:
+            extended XYZ, npz with N, Z and R, or what else ASE reads
+        batch_size : molecules computed at once; fewer where they are so large that they would need some gigabytes
+        verbose : 1 for a progress bar
+        domain : "flag" marks molecules outside of the model's domain in the result, "error" refuses them
+        length_unit : of the positions: "Ang", "a0", "nm" or "pm". Without it they are taken as Angstrom, unless their
+            bonds have the length that they would have in another unit.
+
+        Returns
+        -------
+        dict from each property's name to (B,) float64, (B, 3) of vectors and (B, 3, 3) of tensors, and "forces"
+        (B, A, 3) where the predictor has them, zero for padding; in `units`. "in_domain", (B,) bool, says which
+        molecules lie inside of the model's domain, where that is recorded (see `dimenet_tf.predictor.domain.Domain`).
+
+        Raises
+        ------
+        UserError
+            For coordinates that are not finite or too far from the origin for their dtype, atoms closer than 0.3
+            Angstrom, positions in another unit, elements that the training data did not contain, compositions whose
+            reference energies they do not determine, charges or spins other than theirs, molecules without atoms, or
+            arrays that do not fit each other; names the molecule.
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> from ase.build import molecule
+        >>> predictor = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
+        >>> predicted = predictor.predict([molecule("CH3CH2OH")])
+        >>> predicted["energy"].round(1), predicted["in_domain"]
+        (array([-310.]), array([ True]))
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size = {batch_size} must be at least 1")
+        watch = DomainWatch(self.domain, self.model.cutoff, domain)
+        sizes, width, parts = [np.empty(0, int)], 0, []
+        with tqdm(unit="molecule", disable=not verbose, dynamic_ncols=True) as bar:
+            for some in read_molecules(inputs, batch_size):
+                first = sum(map(len, sizes))
+                width = max(width, some.width)
+                if len(some.N) == 0:
+                    continue
+                some = self.admission.admit(some, first, length_unit)
+                part = self.predict_store(self.graph_store(some.N, some.Z, some.R), np.arange(len(some.N)), batch_size)
+                if domain == "error":
+                    watch.look(part.in_domain, some.N, some.Z, some.R, first)
+                parts.append(part._replace(shares=part.shares[:0]))  # not asked for
+                sizes.append(some.N)
+                bar.update(len(some.N))
+        prediction, N = self._join(parts), np.concatenate(sizes)
+        named = self.named(prediction)
+        if self.energy is not None:
+            named["forces"] = np.zeros((len(N), width, 3), self.dtype)
+            named["forces"][np.arange(width) < N[:, None]] = prediction.forces
+        if self.domain is not None:
+            named["in_domain"] = prediction.in_domain
+        return named
+
+    def hessian(self, atoms: Atoms) -> np.ndarray:
+        """Return the second derivatives of the energy of one molecule, (3 atoms, 3 atoms) float64, eV/Angstrom^2.
+
+        Analytic, at any geometry. Frequencies: `ase.vibrations.VibrationsData.from_2d(atoms, hessian)`.
+
+        Raises
+        ------
+        UserError
+            Where the predictor has no forces (see `with_forces`), and as `predict`.
+        """
+        if self.energy is None:
+            raise UserError("this model has no forces: with_forces(target) makes them of one of its energies")
+        if self.model.direct_forces:
+            raise UserError("this model's forces are no gradient of an energy (direct_forces): it has no Hessian")
+        (molecule,) = read_molecules([atoms], 1)
+        molecule = self.admission.admit(molecule)
+        store, size = self.graph_store(*molecule[:3]), 3 * len(molecule.R)
+        directions = np.eye(size, dtype=self.dtype).reshape(size, -1, 3)
+        columns = []
+        for start in range(0, size, 32):  # copies of the molecule in one batch, a direction each
+            part = directions[start : start + 32]
+            product = self._curvature(store.batch([0] * len(part)), part.reshape(-1, 3))
+            columns.append(product.numpy().reshape(len(part), size))
+        hessian = np.concatenate(columns).astype(np.float64)
+        return (hessian + hessian.T) / 2
+
+    def export(self, path: str | Path, max_atoms: int = 1000, domain: str = "flag") -> None:
+        """Write a SavedModel; see `dimenet_tf.predictor.serving.export`."""
+        serving.export(self, path, max_atoms, domain)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, **options: Any) -> Predictor:
+        """Read what `to_folder` wrote; options as `load`."""
+        folder = Path(folder)
+        description = read_description(folder / DESCRIPTION, FORMAT)
+        for key in options:
+            known = [option for option in OPTIONS if option in hyperparameters(MODELS[description["model"]["name"]])]
+            if key not in known:
+                name, options_are = description["model"]["name"], f"; options are {', '.join(known)}" if known else ""
+                raise UserError(f"'{key}' is no option of a trained {name}{options_are}")
+        description["model"].update(options)
+        try:
+            predictor = cls.from_config(description)
+        except ValueError as error:
+            raise UserError(f"{folder}: {error}") from None  # an option that does not fit this model
+        load_weights(predictor.model, folder / WEIGHTS)
+        return predictor
+
+    def clone(self, dtype: str | None = None) -> Predictor:
+        """Return a predictor with the same configuration and weights in variables of its own, in another dtype too."""
+        return self._twin(dtype or self.precision, self.energy)
+
+    def with_forces(self, energy: str) -> Predictor:
+        """Return a predictor whose forces are the negative gradient of a target, which was not trained for them."""
+        return self._twin(self.precision, energy)
+
+    def _twin(self, dtype: str, energy: str | None) -> Predictor:
+        twin = self.from_config({**self.get_config(), "dtype": dtype, "energy": energy})
+        twin.set_weights(self.get_weights())
+        return twin
+
+
+def load(path: str | Path, **options: Any) -> Predictor:
+    """Load a predictor from a run's or a predictor's folder, or a pretrained model by its name.
+
+    Parameters
+    ----------
+    path : str or Path
+    **options : `aggregation` and `recompute` of the model: how it computes, not what
+
+    Raises
+    ------
+    UserError
+        For a path that holds no model, damaged files, options that are none or do not fit the model.
+    """
+    return Predictor.from_folder(find_predictor(path), **options)

@@ -1,0 +1,1 @@
+"""Properties of molecules: heads, reference values, terms of the loss, columns."""
