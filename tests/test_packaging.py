@@ -53,6 +53,12 @@ def test_version(declared):
     assert declared["version"] == dimenet_tf.__version__
 
 
+def test_citation_has_the_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == dimenet_tf.__version__
+    assert f"## {citation['version']} ({citation['date-released']})" in (ROOT / "CHANGELOG.md").read_text()
+
+
 @pytest.mark.parametrize("python", ["3.9", "3.10", "3.11", "3.12", "3.13"])
 def test_each_python_gets_one_tensorflow(declared, python):
     newer = python in ("3.12", "3.13")
