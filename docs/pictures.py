@@ -1,4 +1,4 @@
-"""Draw the pictures of the README: `python docs/pictures.py RUN`, RUN a finished run of configs/dimenet.yaml."""
+"""Draw the pictures of the documentation from a finished run of configs/dimenet.yaml: `python docs/pictures.py RUN`."""
 
 import shutil
 import sys

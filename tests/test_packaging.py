@@ -12,10 +12,10 @@ from packaging.specifiers import SpecifierSet
 from test_forces import force_field
 
 import dimenet_tf
-from dimenet_tf import predictor
 from dimenet_tf.bulk import job
 from dimenet_tf.errors import UserError, import_optional
 from dimenet_tf.md import committee
+from dimenet_tf.predictor import property_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,6 +53,12 @@ def test_version(declared):
     assert declared["version"] == dimenet_tf.__version__
 
 
+def test_citation_has_the_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == dimenet_tf.__version__
+    assert f"## {citation['version']} ({citation['date-released']})" in (ROOT / "CHANGELOG.md").read_text()
+
+
 @pytest.mark.parametrize("python", ["3.9", "3.10", "3.11", "3.12", "3.13"])
 def test_each_python_gets_one_tensorflow(declared, python):
     newer = python in ("3.12", "3.13")
@@ -88,7 +94,7 @@ def test_documented_formats_are_those_of_the_code():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("| `"):
             rows[cells[0].strip("`")] = cells[1]
-    assert rows["predictor.json"] == str(predictor.FORMAT)
+    assert rows["predictor.json"] == str(property_model.FORMAT)
     assert rows["committee.json"] == str(committee.FORMAT)
     assert rows[".OUTPUT.parts/job.json"] == str(job.FORMAT)
 

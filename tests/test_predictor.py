@@ -155,11 +155,11 @@ def test_batches_are_smaller_where_molecules_are_large(monkeypatch):
     assert counted(32)[0] == 1 and counted(3)[0] == 3
     edges = store.sizes("edges")
     room = 4 * (edges[2] + 10) * predictor.model.kept_per_edge((edges / N).max())
-    monkeypatch.setattr("dimenet_tf.predictor.MEMORY", room)  # for one benzene and the two smallest before it
+    monkeypatch.setattr("dimenet_tf.predictor.predictor.MEMORY", room)  # for one benzene and the two smallest before it
     batches, values = counted(32)
     assert batches == 3
     np.testing.assert_allclose(values, expected, rtol=1e-6)
-    monkeypatch.setattr("dimenet_tf.predictor.MEMORY", 1.0)  # one molecule is computed in any case
+    monkeypatch.setattr("dimenet_tf.predictor.predictor.MEMORY", 1.0)  # one molecule is computed in any case
     assert counted(32)[0] == len(N)
 
 

@@ -11,7 +11,7 @@ api = pytest.importorskip("mypy.api", reason="mypy is not installed")
 ROOT = Path(__file__).parents[1]
 PROGRAM = {
     'predictor = dimenet_tf.load("dimenet-sample-U0")': None,
-    "reveal_type(predictor)": "dimenet_tf.predictor.Predictor",
+    "reveal_type(predictor)": "dimenet_tf.predictor.predictor.Predictor",
     "reveal_type(predictor.predict([]))": "dict[str, numpy.ndarray[...]]",
     "reveal_type(predictor.domain)": "dimenet_tf.predictor.domain.Domain | None",
     'reveal_type(dimenet_tf.Calculator("runs/3"))': "dimenet_tf.md.calculator.DimeNetCalculator",

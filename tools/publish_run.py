@@ -19,7 +19,8 @@ from dimenet_tf.predictor.domain import Domain
 from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.structures.elements import symbols
 
-ADVICE = "Neutral closed-shell molecules near their equilibrium geometries"
+NEAR_EQUILIBRIUM = "neutral closed-shell molecules near their equilibrium geometries"
+LIKE_TRAINING = "geometries like those of its training data"
 CARD = """# {name}
 
 {sentence}
@@ -30,7 +31,7 @@ CARD = """# {name}
 | predicts | {targets} |
 | elements | {elements} |
 | domain | {domain} |
-| data | {source} (SHA-256 {sha}), {split} molecules; which ones: `split.npz` |
+| data | {source} (SHA-256 {sha}), {split} molecules, listed in `split.npz` |
 | recipe | `config.yaml`: {steps} steps of {batch} molecules, learning rate {rate}, seed {seed} |
 | TensorFlow | {tensorflow} |
 
@@ -43,7 +44,7 @@ predictor = dimenet_tf.load("{name}")
 predictor.predict({{"Z": Z, "R": R}})  # R in Angstrom
 ```
 
-{advice}; a model for trying, not for science.
+Use this model for {scope}. It is a demonstration, not a research model.
 """
 
 
@@ -80,7 +81,7 @@ def main() -> None:
     training = config["training"]
     forces = "forces" in test["targets"]
     card = CARD.format(
-        advice="Geometries like those it was trained on" if forces else ADVICE,
+        scope=LIKE_TRAINING if forces else NEAR_EQUILIBRIUM,
         name=name,
         sentence=sentence,
         model=model["name"],
@@ -111,8 +112,8 @@ def main() -> None:
         (target / "spectra.json").write_text(json.dumps(about, indent=1))
         options = " ".join(f"--{key} {value:g}" for key, value in about["settings"].items())
         card += (
-            f"\n## Spectra\n\n`dimenet-tf spectra {name} relaxed.xyz {options}`; "
-            f"largest drift of the energy {about['largest drift / meV/atom/ps']:.2g} meV/atom/ps.\n\n"
+            f"\n## Spectra\n\n`dimenet-tf spectra {name} relaxed.xyz {options}` computed these spectra. "
+            f"The largest drift of the energy was {about['largest drift / meV/atom/ps']:.2g} meV/atom/ps.\n\n"
             "![Spectra](spectrum.png)\n"
         )
     (target / "README.md").write_text(card)

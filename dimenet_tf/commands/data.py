@@ -23,7 +23,7 @@ FEWEST = 3  # molecules: one to train on, one to validate on, one to test on
 HOURS = 1.0
 NAMED = ("sample", "ethanol_xtb", "qm9", "coll")  # data sets that need no other key than their name
 COMMENTS = {
-    "model.name": "README, 'Which model', compares them",
+    "model.name": "docs/models.md compares them",
     "model.emb_size": "width: 64 is faster, 128 more accurate where there are many molecules",
     "model.extensive": "false: a property that does not grow with the molecule",
     "data.on_bad": "error: stop at molecules that cannot be used; drop: leave them out",

@@ -68,7 +68,7 @@ def train(arguments: tuple[str, ...], print_config: bool, fit_only: bool) -> Non
     """Train a model by a recipe or your own YAML file.
 
     RECIPE is a name from `dimenet-tf recipes` or a path, KEY=VALUE sets any key. run=FOLDER names the run, or
-    continues it. --print-config shows all keys; README, "Configuration", explains them.
+    continues it. --print-config shows all keys; docs/configuration.md explains them.
 
     \b
     Example:

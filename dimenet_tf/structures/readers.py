@@ -130,7 +130,7 @@ def from_arrays(
     missing = [key for key in ("N", "Z", "R") if key not in named and (flat or key != "N")]
     if missing or not (flat or layout):
         array = missing[0] if missing else "N"
-        raise UserError(f"{source}: missing array '{array}'; needed are N, Z, R and targets (see README)")
+        raise UserError(f"{source}: missing array '{array}'; needed are N, Z, R and targets (see docs/data.md)")
     if not flat:
         named = _flattened(named, source)
     named = _converted(named, units)

@@ -240,7 +240,7 @@ class NpzStream:
         missing = [name for name in ("N", "Z", "R") if layout.get(name, name) not in arrays]
         repeated = "N" not in arrays and missing == ["N"] and bool(layout)  # many geometries of one molecule
         if missing and not repeated:
-            raise UserError(f"{source}: missing array '{missing[0]}'; needed are N, Z and R (see README)")
+            raise UserError(f"{source}: missing array '{missing[0]}'; needed are N, Z and R (see docs/data.md)")
         self.Z, self.R = (Rows(archive, arrays[layout.get(name, name)], source) for name in ("Z", "R"))
         self.N = None if repeated else Rows(archive, arrays["N"], source)
         self.id = Rows(archive, arrays["id"], source) if "id" in arrays and not repeated else None
@@ -258,7 +258,7 @@ class NpzStream:
                 found = (self.R.length, *self.R.shape)
                 raise UserError(f"{self.source}: R has shape {found}, expected (molecules, {len(self.numbers)}, 3)")
         elif self.R.shape != (3,) or self.Z.shape or self.N.shape:
-            raise UserError(f"{self.source}: N and Z must be lists and R (atoms, 3) (see README)")
+            raise UserError(f"{self.source}: N and Z must be lists and R (atoms, 3) (see docs/data.md)")
         for name, rows in (("N", self.N), ("Z", self.Z)):
             if rows and rows.dtype.kind not in "iu":
                 raise UserError(f"{self.source}: {name} must be integers, not {rows.dtype}")

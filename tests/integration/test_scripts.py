@@ -1,4 +1,4 @@
-"""The commands of the README, as real processes."""
+"""The documented commands, as real processes."""
 
 import csv
 import importlib.util
