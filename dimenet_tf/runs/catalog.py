@@ -26,7 +26,7 @@ def read_description(path: Path, newest: int) -> dict:
 
 def pretrained_folders() -> dict[str, Path]:
     """Return the models that come with the library, by name."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     # installed inside the package, beside it in a source tree
     roots = [root for root in (package / "pretrained", package.parent / "pretrained") if root.is_dir()]
     return {path.parent.name: path.parent for root in roots for path in sorted(root.glob(f"*/{DESCRIPTION}"))}
