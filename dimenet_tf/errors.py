@@ -11,8 +11,47 @@ from types import ModuleType
 class UserError(ValueError):
     """Something in a command, a configuration or a file is wrong; the message is one line that says what to do.
 
-    The run scripts print it without a traceback.
+    Commands print it without a traceback.
+
+    Parameters
+    ----------
+    message : str
+    key : str, optional
+        The option, hyperparameter or key of a configuration that it is about
     """
+
+    def __init__(self, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def check_choice(key: str, value: object, choices: Iterable[str], more: str = "") -> None:
+    """Raise a UserError unless a value is one of its choices.
+
+    Parameters
+    ----------
+    key : str
+        Name of the option in the message
+    value : object
+    choices : iterable of str
+    more : str, optional
+        What else would be taken, for the message
+
+    Examples
+    --------
+    >>> check_choice("data.on_bad", "ignore", ("error", "drop"))
+    Traceback (most recent call last):
+    dimenet_tf.errors.UserError: data.on_bad must be one of error, drop; got 'ignore'
+    >>> check_choice("conventions", "offical", ("official", "corrected"))
+    Traceback (most recent call last):
+    dimenet_tf.errors.UserError: conventions must be one of official, corrected; got 'offical'. Did you mean 'official'?
+    """
+    choices = list(choices)
+    if value in choices:
+        return
+    close = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f". Did you mean '{close[0]}'?" if close else ""
+    raise UserError(f"{key} must be one of {', '.join(choices)}{more}; got {value!r}{hint}", key)
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:

@@ -239,5 +239,5 @@ def test_rollback_gives_up(tmp_path, monkeypatch):
 
 
 def test_choices_of_on_nan(tmp_path):
-    with pytest.raises(UserError, match="training.on_nan: 'ignore' is none of stop, rollback"):
+    with pytest.raises(UserError, match="training.on_nan must be one of stop, rollback; got 'ignore'"):
         trainer_of(configuration(on_nan="ignore"), tmp_path)

@@ -59,7 +59,7 @@ WRONG = [
     ({"training": {"num_steps": None}}, "the length of training is missing: expected training.num_steps or training.e"),
     ({"training": {"epochs": 0}}, "training.epochs = 0.0 must be greater than 0"),
     ({"training": {"hours": "many"}}, "training.hours = 'many' must be a number or None"),
-    ({"precision": "double"}, "precision: 'double' is none of"),
+    ({"precision": "double"}, "precision must be one of"),
 ]
 
 
@@ -72,8 +72,8 @@ def test_mistakes_are_one_line_that_says_what_to_do(given, message):
 
 def test_a_wrong_choice_of_a_hyperparameter_names_its_key():
     for model, message in (
-        ({"conventions": "offical"}, "model.conventions: 'offical' is none of official, corrected"),
-        ({"embeddings": "nodes", "separate_output_blocks": True}, "model.separate_output_blocks: not there for"),
+        ({"conventions": "offical"}, "model.conventions must be one of official, corrected; got 'offical'"),
+        ({"embeddings": "nodes", "separate_output_blocks": True}, "model.separate_output_blocks is not available with"),
         ({"radial_basis": "gaussian", "num_radial": 1}, "model.num_radial: Gaussians need at least 2"),
     ):
         config = resolve({"model": model})

@@ -166,7 +166,7 @@ class TestReferences:
     @pytest.mark.parametrize(
         "references, message",
         [
-            ("fitt", "'fitt' is none of"),
+            ("fitt", "data.references must be one of"),
             ({"H": 1.0}, "no value for C, N, O, F"),
             ({"H": "a", "C": 1.0, "N": 1.0, "O": 1.0, "F": 1.0}, "the values must be numbers"),
             ({"Hh": 1.0}, "unknown element in data.references 'Hh'"),
@@ -287,7 +287,7 @@ def test_a_target_that_is_not_finite_is_refused_when_it_is_used():
         ({"target": "mu", "units": {"mv": "D"}, "path": SAMPLE}, "target in data.units 'mv'; did you mean 'mu'"),
         ({"target": "U0,mu", "references": {"H": 1.0}}, "for a single target"),
         ({"target": [1]}, "targets are names"),
-        ({"filter": "releese"}, "data.filter: 'releese' is none of"),
+        ({"filter": "releese"}, "data.filter must be one of correct, release; got 'releese'"),
     ],
 )
 def test_options_that_belong_to_nothing(options, message):

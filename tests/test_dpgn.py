@@ -8,6 +8,7 @@ from conftest import SMALL, energies, graph_of, molecules, randomize, tensors
 from test_gemnet import real_harmonic
 from test_spherenet import place
 
+from dimenet_tf.errors import UserError
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.nonlocal_blocks import PBlock
 from dimenet_tf.layers.torsions import SphericalSums
@@ -221,7 +222,7 @@ def test_table_3():
 
 
 def test_impossible_combinations_are_refused():
-    with pytest.raises(ValueError, match="bilinear: without torsion there is nothing"):
+    with pytest.raises(UserError, match="bilinear has no use without torsion"):
         build_model("dpgn", torsion="none")
-    with pytest.raises(ValueError, match=r"global_cutoff: 4\.0 is less than the cutoff 5\.0"):
+    with pytest.raises(UserError, match=r"global_cutoff = 4\.0 must be at least the cutoff, 5\.0"):
         build_model("dpgn", global_cutoff=4.0)

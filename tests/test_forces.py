@@ -134,7 +134,7 @@ def test_forces_of_a_model_that_was_trained_without():
     assert "forces" not in predictor.predict([molecule("H2O")])
     with pytest.raises(UserError, match="no forces: with_forces"):
         predictor.hessian(molecule("H2O"))
-    with pytest.raises(UserError, match="'mu' is none of U0, H"):
+    with pytest.raises(UserError, match="forces need an energy, one of U0, H; got 'mu'"):
         predictor.with_forces("mu")
     forces = predictor.with_forces("H").predict([molecule("H2O")])["forces"]
     assert np.isfinite(forces).all() and forces.any()
@@ -254,7 +254,7 @@ def test_losses_without_forces():
     squared = Loss("mse", None, head, None, {"mu": 0.5})(values, np.zeros((1, 2)), None, np.zeros(9), [9])
     assert squared.numpy().tolist() == [(1.0 + 0.5 * 4.0) / 2]
     for arguments, message in (
-        (("dimnet", None, head, "U0"), "training.loss: 'dimnet' is none of dimenet, gemnet, mse"),
+        (("dimnet", None, head, "U0"), "training.loss must be one of dimenet, gemnet, mse; got 'dimnet'"),
         (("dimenet", 3.0, head, None), "are for forces"),
         (("gemnet", None, head, None), "are for forces"),
         (("gemnet", 100.0, head, "U0"), "must be at most 1"),

@@ -10,7 +10,8 @@ from import_graph import circles, module_graph, modules_of, rooms
 PACKAGE = Path(__file__).parents[1] / "dimenet_tf"
 # rooms of the package from the ground up; each imports only from floors before its own
 FLOORS = (
-    {"basis", "errors", "stack", "version"},
+    {"errors", "stack", "version"},
+    {"basis"},
     {"structures"},
     {"graph", "runs"},
     {"layers"},

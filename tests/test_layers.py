@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 from conftest import DIMENETS, SMALL, graph_of, molecules, randomize
 
+from dimenet_tf.errors import UserError
 from dimenet_tf.layers import aggregation
 from dimenet_tf.layers.activation import swish
 from dimenet_tf.layers.dense import BasisProjection, ResidualLayer
@@ -46,7 +47,7 @@ def test_the_seed_decides_the_weights(model_name):
 def test_output_init_zeros_gives_zero_output(model_name):
     model = build_model(model_name, output_init="zeros", **SMALL[model_name])
     assert not model(graph_of(*molecules("CH3CH2OH"), model)).scalars.numpy().any()
-    with pytest.raises(ValueError, match="neither"):
+    with pytest.raises(UserError, match="output_init must be one of zeros"):
         output_initializer("ones", 0)
 
 
@@ -191,5 +192,5 @@ def test_harmonics_need_the_angle_at_the_shared_atom():
 
 
 def test_unknown_aggregation():
-    with pytest.raises(ValueError, match="aggregation: 'pairs' is none of"):
+    with pytest.raises(UserError, match="aggregation must be one of auto"):
         aggregation.choose_aggregation("pairs", "interior", "sum_first")

@@ -349,7 +349,7 @@ def test_wrong_arguments(predictor):
     with pytest.raises(TypeError, match="presicion"):
         DimeNetCalculator(predictor, presicion="float64")
     for arguments, message in (
-        ({"model": predictor, "precision": "float16"}, "precision: 'float16' is none of"),
+        ({"model": predictor, "precision": "float16"}, "precision must be one of"),
         ({"model": predictor, "skin": 0}, "skin = 0 must be greater"),
         ({"model": predictor, "energy": "U0"}, "trained with the forces of energy"),
         ({"model": 3}, "needs a predictor, a committee, a path or a list"),

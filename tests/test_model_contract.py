@@ -254,7 +254,7 @@ def test_float32_is_close_to_float64(variant):
 
 def test_mixed_precision_stays_finite_and_close(variant):
     if variant[1].get("embeddings") == "nodes":
-        with pytest.raises(ValueError, match="embeddings: nodes have no mixed_bfloat16"):
+        with pytest.raises(UserError, match="embeddings = 'nodes' is not available in mixed_bfloat16"):
             make(variant, "mixed_bfloat16")
         return
     single, mixed = model_of(variant, "float32"), make(variant, "mixed_bfloat16")

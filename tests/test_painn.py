@@ -217,9 +217,9 @@ def test_scalars_and_vectors_of_the_same_number_belong_together():
 
 
 def test_wrong_numbers_of_vectors_are_named():
-    with pytest.raises(ValueError, match="vectors: a model without them cannot return 1"):
+    with pytest.raises(UserError, match="vectors = False leaves no vectors, but num_vectors = 1"):
         build_model("painn", vectors=False, num_vectors=1)
-    with pytest.raises(ValueError, match="num_vectors: 2 is not within"):
+    with pytest.raises(UserError, match="num_vectors must be between 0 and"):
         build_model("painn", num_vectors=2)
 
 

@@ -175,7 +175,7 @@ def test_options_of_loading_change_how_not_what(tmp_path):
         UserError, match="'cutoff' is no option of a trained dimenet_pp; options are aggregation, recompute"
     ):
         dimenet_tf.load(tmp_path, cutoff=3.0)
-    with pytest.raises(UserError, match="aggregation: 'fast' is none of auto"):
+    with pytest.raises(UserError, match="aggregation must be one of auto"):
         dimenet_tf.load(tmp_path, aggregation="fast")
     make("spherenet").to_folder(tmp_path / "other")
     with pytest.raises(UserError, match="'recompute' is no option of a trained spherenet$"):

@@ -92,7 +92,7 @@ def test_the_whole_way_from_raw_files_to_a_dataset(cache):
     (cache / qm9.ARCHIVE).unlink()  # parsed once, it is not needed any more
     assert load_dataset(config).container.checksum() == dataset.container.checksum()
     assert sorted(p.name for p in cache.iterdir()) == ["checksums.json", "qm9_correct.npz", qm9.UNCHARACTERIZED]
-    with pytest.raises(UserError, match="data.filter: 'wrong' is none of correct, release"):
+    with pytest.raises(UserError, match="data.filter must be one of correct, release; got 'wrong'"):
         qm9.qm9("wrong", cache)
 
 

@@ -276,7 +276,7 @@ class TestEmbeddedTrajectory:
         ({"path": "x.npz", "molecule": "ethanol"}, "data.molecule belongs to data.name"),
         ({"path": "x.npz", "filter": "release"}, "data.filter belongs to data.name"),
         ({"name": "sample", "split": "given"}, "embedded sample comes with no split"),
-        ({"name": "sample", "split": "rnd"}, "data.split: 'rnd' is none of auto, given, random"),
+        ({"name": "sample", "split": "rnd"}, "data.split must be one of auto, given, random; got 'rnd'"),
         ({"name": "md17", "molecule": "etanol"}, "unknown data.molecule 'etanol'; did you mean 'ethanol'"),
         ({"name": "md17"}, "unknown data.molecule 'None'"),
     ],

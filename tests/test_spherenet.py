@@ -255,7 +255,7 @@ def test_the_published_torsion_jumps_and_the_smooth_one_does_not(path, start, st
 def test_a_torsion_needs_angles():
     for name in ("spherenet", "dpgn"):
         for torsion in ("published", "smooth"):
-            with pytest.raises(ValueError, match="num_spherical: 1 leaves no angles, and no torsions"):
+            with pytest.raises(UserError, match="num_spherical = 1 leaves no angles and no torsions"):
                 build_model(name, num_spherical=1, torsion=torsion)
 
 
@@ -344,7 +344,7 @@ def test_mistakes_in_files_name_the_array(tmp_path):
         ({"target": "u0"}, "unknown target 'u0'; did you mean 'U0'"),
         ({"unit": "kcal"}, "unit = kcal: U0 can be read in eV"),
         ({"cutoff": -1.0}, "cutoff = -1.0 must be greater than 0"),
-        ({"dtype": "float16"}, "precision: 'float16' is none of float32"),
+        ({"dtype": "float16"}, "precision must be one of float32"),
     ):
         with pytest.raises(UserError, match=message):
             load_dig_spherenet(file, **options)

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.basis.envelope import Envelope
+from dimenet_tf.errors import UserError
 
 
 class BesselBasis(tf.keras.layers.Layer):
@@ -65,7 +66,7 @@ class GaussianBasis(tf.keras.layers.Layer):
     def __init__(self, num_radial: int, cutoff: float, envelope_exponent: int = 5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if num_radial < 2:
-            raise ValueError(f"num_radial: Gaussians need at least 2, got {num_radial}")
+            raise UserError(f"num_radial must be at least 2 for Gaussians; got {num_radial}", "num_radial")
         self.num_radial = num_radial
         self.cutoff = cutoff
         self.envelope_exponent = envelope_exponent
@@ -133,7 +134,7 @@ class BareGaussians(tf.keras.layers.Layer):
     def __init__(self, num_radial: int, cutoff: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if num_radial < 2:
-            raise ValueError(f"num_radial: Gaussians need at least 2, got {num_radial}")
+            raise UserError(f"num_radial must be at least 2 for Gaussians; got {num_radial}", "num_radial")
         self.num_radial = num_radial
         self.cutoff = cutoff
 

@@ -82,7 +82,7 @@ def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
         labels = [name for name, kind in zip(dataset.names, dataset.kinds) if not kind.shape]
         domain = Domain.of(training, model["cutoff"], [*labels, *(["forces"] if dataset.has_forces else [])])
         return Predictor(config["model"]["name"], model, head, training.elements, config["precision"], energy, domain)
-    except ValueError as error:
-        if str(error).split(":")[0] not in config["model"]:
+    except UserError as error:
+        if error.key not in config["model"]:
             raise
-        raise UserError(f"model.{error}") from None  # a hyperparameter that is none of its choices
+        raise UserError(f"model.{error}", f"model.{error.key}") from None

@@ -9,7 +9,7 @@ from typing import Any
 
 from dimenet_tf.config.settings import AUTO, DECAYS, SHARES, TrainingConfig, check_length, with_one_length
 from dimenet_tf.data.dataset import DataConfig
-from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.errors import UserError, check_choice, unknown_name
 from dimenet_tf.models import MODELS, PRECISIONS, find_model, unknown_hyperparameter
 from dimenet_tf.models.hyperparameters import MAY_BE_ZERO, check_numbers, check_type, hyperparameters
 from dimenet_tf.properties.losses import RHO_FORCE
@@ -113,8 +113,7 @@ _MAY_BE_ZERO = "warmup_steps ema_decay histogram_interval weight_decay plateau_c
 
 
 def _check_values(config: dict) -> None:
-    if config["precision"] not in PRECISIONS:
-        raise UserError(f"precision: '{config['precision']}' is none of {', '.join(PRECISIONS)}")
+    check_choice("precision", config["precision"], PRECISIONS)
     check_numbers(config["model"], MAY_BE_ZERO, "model.")
     check_numbers(config["training"], _MAY_BE_ZERO, "training.")
     check_length(config["training"])
@@ -141,5 +140,4 @@ def _check_values(config: dict) -> None:
         if config["training"][key] > 1:
             raise UserError(f"training.{key} = {config['training'][key]} must be at most 1")
     for key, choices in (("loss", tuple(RHO_FORCE)), ("decay", DECAYS)):
-        if config["training"][key] not in choices:
-            raise UserError(f"training.{key}: '{config['training'][key]}' is none of {', '.join(choices)}")
+        check_choice(f"training.{key}", config["training"][key], choices)

@@ -12,7 +12,7 @@ import numpy as np
 from dimenet_tf.data import trajectories
 from dimenet_tf.data.embedded import ethanol_xtb, sample
 from dimenet_tf.data.qm9 import FILTERS, qm9
-from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.errors import UserError, check_choice, unknown_name
 from dimenet_tf.properties.columns import Columns
 from dimenet_tf.properties.references import Reference, check_energies, fit_reference
 from dimenet_tf.structures.checks import ON_BAD, OUTLIERS, Checks, summary
@@ -237,16 +237,12 @@ class Dataset:
 
 def load_container(config: DataConfig) -> DataContainer:
     """Open the file or the named data set, and refuse or drop its bad molecules."""
-    if config.filter not in FILTERS:
-        raise UserError(f"data.filter: '{config.filter}' is none of {', '.join(FILTERS)}")
-    if config.split not in SPLITS:
-        raise UserError(f"data.split: '{config.split}' is none of {', '.join(SPLITS)}")
-    if config.on_bad not in ON_BAD:
-        raise UserError(f"data.on_bad: '{config.on_bad}' is none of {', '.join(ON_BAD)}")
+    check_choice("data.filter", config.filter, FILTERS)
+    check_choice("data.split", config.split, SPLITS)
+    check_choice("data.on_bad", config.on_bad, ON_BAD)
+    check_choice("data.outliers", config.outliers, OUTLIERS)
     if config.max_atoms is not None and config.max_atoms < 1:
         raise UserError(f"data.max_atoms = {config.max_atoms} must be greater than 0, or None for no limit")
-    if config.outliers not in OUTLIERS:
-        raise UserError(f"data.outliers must be one of {', '.join(OUTLIERS)}; got '{config.outliers}'")
     checks = Checks(config.on_bad, config.max_atoms, config.target_names, config.outliers)
     if config.path is not None:
         for key in ("molecule", "fold", "filter", "cache"):

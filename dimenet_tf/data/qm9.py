@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from dimenet_tf.data import download
-from dimenet_tf.errors import UserError
+from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.structures.checks import STRICT, Checks
 from dimenet_tf.structures.container import DataContainer
 from dimenet_tf.structures.qm9_raw import PROPERTIES, parse_xyz
@@ -49,8 +49,7 @@ def qm9(filter: str = "correct", cache: str | Path | None = None, checks: Checks
     UserError
         Without a network, with the file's name and place; for a damaged archive or another checksum than before.
     """
-    if filter not in FILTERS:
-        raise UserError(f"data.filter: '{filter}' is none of {', '.join(FILTERS)}")
+    check_choice("data.filter", filter, FILTERS)
     cache = download.cache_folder(cache)
     parsed = cache / f"qm9_{filter}.npz"
     if not parsed.exists():

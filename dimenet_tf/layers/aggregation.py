@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.basis import SphericalBasis
+from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.gathers import NeighborSlots, gather, reverse_edges, segment_sum
 from dimenet_tf.layers.geometry import cos_angle, unit_vectors
@@ -178,11 +179,12 @@ AGGREGATIONS: dict[str, type[Aggregation]] = {"triplets": Triplets, "sum_first":
 
 def choose_aggregation(name: str, angle: str, best: str) -> type[Aggregation]:
     """Return the class of an `aggregation` option; `best` is the one that `auto` stands for."""
-    if name not in ("auto", *AGGREGATIONS):
-        raise ValueError(f"aggregation: '{name}' is none of {', '.join(['auto', *AGGREGATIONS])}")
+    check_choice("aggregation", name, ("auto", *AGGREGATIONS))
     name = best if name == "auto" else name
     if name == "harmonics" and angle == "at_target":
-        raise ValueError(
-            "aggregation: 'harmonics' needs the angle at the shared atom; DimeNet has it with conventions: corrected"
+        raise UserError(
+            "aggregation = 'harmonics' needs the angle at the shared atom; DimeNet has it with "
+            "conventions = 'corrected'",
+            "aggregation",
         )
     return AGGREGATIONS[name]

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from dimenet_tf.errors import check_choice
+
 
 def seed_stream(seed: int) -> Iterator[int]:
     """Yield independent seeds derived from one: a block draws one for each of its weights and sub-blocks.
@@ -77,6 +79,5 @@ def output_initializer(name: str, seed: int, orthogonal: type = GlorotOrthogonal
     """Initializer of an output block's last layer: "zeros" or the model's own."""
     if name == "zeros":
         return tf.keras.initializers.Zeros()
-    if name == orthogonal.__name__:
-        return orthogonal(seed)
-    raise ValueError(f"output_init: '{name}' is neither 'zeros' nor '{orthogonal.__name__}'")
+    check_choice("output_init", name, ("zeros", orthogonal.__name__))
+    return orthogonal(seed)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from dimenet_tf.errors import UserError
+from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.graph import Graph, SkinList
 from dimenet_tf.md.committee import DESCRIPTION as COMMITTEE
 from dimenet_tf.md.committee import Committee
@@ -70,8 +70,8 @@ class DimeNetCalculator(Calculator):
         super().__init__(label=label, directory=directory)
         if skin <= 0:
             raise UserError(f"skin = {skin} must be greater than 0")
-        if precision not in (None, "float32", "float64"):
-            raise UserError(f"precision: '{precision}' is none of float32, float64")
+        if precision is not None:
+            check_choice("precision", precision, ("float32", "float64"))
         force_field = _with_forces(_open(model), energy)
         if precision not in (None, force_field.precision):
             force_field = force_field.clone(precision)

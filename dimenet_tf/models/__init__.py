@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.errors import UserError, check_choice, unknown_name
 from dimenet_tf.models.dimenet import DimeNet
 from dimenet_tf.models.dimenet_pp import DimeNetPP
 from dimenet_tf.models.dpgn import DPGN
@@ -104,18 +104,12 @@ def build_model(name: str, dtype: str = "float32", **hyperparameters: Any) -> tf
     dimenet_tf.errors.UserError: unknown hyperparameter of painn 'embsize'; did you mean 'emb_size'?
     """
     name = find_model(name)
-    if dtype not in PRECISIONS:
-        raise UserError(f"dtype must be one of {', '.join(PRECISIONS)}; got {dtype!r}")
+    check_choice("dtype", dtype, PRECISIONS)
     known = defaults_of(MODELS[name])
     for key, value in hyperparameters.items():
         if key not in known:
             raise unknown_hyperparameter(name, key, known)
         hyperparameters[key] = check_type(key, value, (type(known[key]),))
-    try:
-        model = MODELS[name](dtype=dtype, **hyperparameters)
-        model.make_weights()
-    except ValueError as error:
-        if str(error).split(":")[0] not in known:
-            raise
-        raise UserError(str(error)) from None  # a hyperparameter that is none of its choices
+    model = MODELS[name](dtype=dtype, **hyperparameters)
+    model.make_weights()
     return model

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from dimenet_tf.basis import RADIAL_BASES, SphericalBasis
+from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.aggregation import Aggregation, choose_aggregation
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
@@ -18,7 +19,7 @@ from dimenet_tf.layers.kept import kept_by_directional_blocks
 from dimenet_tf.layers.nodes import NodeEmbeddingBlock, NodeInteractionBlock, NodeOutputBlock
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, SeparateOutputBlocks, atom_outputs
 from dimenet_tf.layers.recompute import run
-from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
+from dimenet_tf.models.hyperparameters import Hyperparameters
 
 
 class InteractionBlock(SkipUpdate):
@@ -180,11 +181,13 @@ class DimeNet(Hyperparameters, tf.keras.Model):
         official = conventions == "official"
         on_nodes = embeddings == "nodes"
         if on_nodes and separate_output_blocks:
-            raise ValueError("separate_output_blocks: not there for embeddings: nodes")
+            raise UserError(
+                "separate_output_blocks is not available with embeddings = 'nodes'", "separate_output_blocks"
+            )
         if on_nodes and self.compute_dtype == "bfloat16":
-            raise ValueError("embeddings: nodes have no mixed_bfloat16")
+            raise UserError("embeddings = 'nodes' is not available in mixed_bfloat16", "embeddings")
         if on_nodes and recompute:
-            raise ValueError("recompute: not there for embeddings: nodes")
+            raise UserError("recompute is not available with embeddings = 'nodes'", "recompute")
         self.angle = "at_target" if official else "interior"
         self.aggregation_class = choose_aggregation(aggregation, self.angle, best="sum_first")
         self.needs = frozenset() if on_nodes else self.aggregation_class.needs

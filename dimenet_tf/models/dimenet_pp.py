@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from dimenet_tf.basis import RADIAL_BASES, SphericalBasis
+from dimenet_tf.errors import check_choice
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.aggregation import Aggregation, choose_aggregation
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
@@ -17,7 +18,7 @@ from dimenet_tf.layers.interaction import SkipUpdate
 from dimenet_tf.layers.kept import kept_by_directional_blocks
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, SeparateOutputBlocks, atom_outputs
 from dimenet_tf.layers.recompute import run
-from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
+from dimenet_tf.models.hyperparameters import Hyperparameters
 
 
 class InteractionBlock(SkipUpdate):

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from dimenet_tf.basis import BesselBasis, SphericalBasis
 from dimenet_tf.basis.formulas import degrees
+from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.graph import Graph, ingraph
 from dimenet_tf.layers.activation import swish
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
@@ -22,7 +23,7 @@ from dimenet_tf.layers.nodes import NodeOutputBlock
 from dimenet_tf.layers.nonlocal_blocks import GlobalEdges, NonLocalBlock, PBlock, projections
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, atom_outputs
 from dimenet_tf.layers.torsions import JUMPS, SphericalSums, kept_harmonics
-from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
+from dimenet_tf.models.hyperparameters import Hyperparameters
 
 
 class Bases(NamedTuple):
@@ -213,11 +214,13 @@ class DPGN(Hyperparameters, tf.keras.Model):
         self.set_hyperparameters(locals())
         check_choice("torsion", torsion, ("published", "smooth", "none"))
         if num_spherical == 1 and torsion != "none":
-            raise ValueError("num_spherical: 1 leaves no angles, and no torsions; set torsion to 'none'")
+            raise UserError(
+                "num_spherical = 1 leaves no angles and no torsions; set torsion to 'none'", "num_spherical"
+            )
         if bilinear and torsion == "none":
-            raise ValueError("bilinear: without torsion there is nothing for it to do; set it to False")
+            raise UserError("bilinear has no use without torsion; set it to False", "bilinear")
         if global_cutoff < cutoff:
-            raise ValueError(f"global_cutoff: {global_cutoff} is less than the cutoff {cutoff}")
+            raise UserError(f"global_cutoff = {global_cutoff} must be at least the cutoff, {cutoff}", "global_cutoff")
         self.torsion_rule = "previous" if torsion == "published" else torsion
         self.needs = SphericalSums.needs
         dtype, policy, seeds = self.dtype, self.dtype_policy, seed_stream(seed)

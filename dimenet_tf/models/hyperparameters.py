@@ -15,13 +15,6 @@ from dimenet_tf.errors import UserError
 from dimenet_tf.graph import NEEDS, Graph, GraphStore
 from dimenet_tf.layers.output import AtomOutputs
 
-
-def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise a ValueError that names the key and its choices if `value` is none of them."""
-    if value not in choices:
-        raise ValueError(f"{key}: '{value}' is none of {', '.join(choices)}")
-
-
 MAY_BE_ZERO = ("envelope_exponent", "num_after_skip", "num_before_skip", "num_dense_output", "num_vectors", "seed")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from dimenet_tf.basis import BARE_BASES, CUTOFFS
+from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.activation import swish
 from dimenet_tf.layers.equivariant import GatedEquivariantBlock, output_dense, smooth_norm, xavier_dense
@@ -15,7 +16,7 @@ from dimenet_tf.layers.geometry import edge_vectors, safe_norm, unit_vectors
 from dimenet_tf.layers.initializers import seed_stream
 from dimenet_tf.layers.kept import dense_layers
 from dimenet_tf.layers.output import AtomOutputs, atom_outputs
-from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
+from dimenet_tf.models.hyperparameters import Hyperparameters
 
 NUM_EMBEDDINGS = 100  # rows of the published table of atoms
 
@@ -200,9 +201,11 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         check_choice("radial_basis", radial_basis, tuple(BARE_BASES))
         check_choice("envelope", envelope, tuple(CUTOFFS))
         if not vectors and num_vectors:
-            raise ValueError(f"vectors: a model without them cannot return {num_vectors}")
+            raise UserError(f"vectors = False leaves no vectors, but num_vectors = {num_vectors}", "vectors")
         if not 0 <= num_vectors <= num_targets:
-            raise ValueError(f"num_vectors: {num_vectors} is not within 0 ... num_targets = {num_targets}")
+            raise UserError(
+                f"num_vectors must be between 0 and num_targets = {num_targets}; got {num_vectors}", "num_vectors"
+            )
         self.needs = frozenset({"atom_edges"})
         dtype, policy, seeds = self.dtype, self.dtype_policy, seed_stream(seed)
         self.kinds = 1 if not vectors else 3 if vector_propagation else 2

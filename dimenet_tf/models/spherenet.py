@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from dimenet_tf.basis import BesselBasis, SphericalBasis
 from dimenet_tf.basis.formulas import degrees, official_order
+from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
 from dimenet_tf.layers.embedding import EmbeddingBlock
@@ -18,7 +19,7 @@ from dimenet_tf.layers.interaction import SkipUpdate
 from dimenet_tf.layers.kept import kept_by_dense
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, atom_outputs
 from dimenet_tf.layers.torsions import JUMPS, SphericalSums, kept_harmonics
-from dimenet_tf.models.hyperparameters import Hyperparameters, check_choice
+from dimenet_tf.models.hyperparameters import Hyperparameters
 
 
 class InteractionBlock(SkipUpdate):
@@ -154,7 +155,9 @@ class SphereNet(Hyperparameters, tf.keras.Model):
         check_choice("conventions", conventions, ("official", "corrected"))
         check_choice("torsion", torsion, ("published", "smooth", "none"))
         if num_spherical == 1 and torsion != "none":
-            raise ValueError("num_spherical: 1 leaves no angles, and no torsions; set torsion to 'none'")
+            raise UserError(
+                "num_spherical = 1 leaves no angles and no torsions; set torsion to 'none'", "num_spherical"
+            )
         official = conventions == "official"
         published = "next" if official else "previous"
         self.torsion_rule = published if torsion == "published" else torsion

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from dimenet_tf.errors import UserError
+from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.graph import Graph, GraphStore, graph_signature, ingraph
 from dimenet_tf.models import PRECISIONS, build_model, find_model
 from dimenet_tf.predictor.admission import Admission
@@ -63,8 +63,7 @@ class PropertyModel(tf.keras.Model):
         energy: str | None = None,
         domain: Domain | None = None,
     ) -> None:
-        if dtype not in PRECISIONS:
-            raise UserError(f"precision: '{dtype}' is none of {', '.join(PRECISIONS)}")
+        check_choice("precision", dtype, PRECISIONS)
         # of positions, forces and weights; dense layers may have another one. Keras must not cast positions before they
         # are relative to their centroid
         super().__init__(dtype=tf.keras.mixed_precision.Policy(dtype).variable_dtype, autocast=False)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.errors import UserError, check_choice, unknown_name
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.gathers import gather, segment_sum
 from dimenet_tf.layers.geometry import unit_vectors
@@ -301,8 +301,7 @@ def choose_heads(
     for target, shape in shapes.items():
         name = asked.get(target, automatic.get(target, "sum" if extensive else "mean"))
         fitting = [n for n, head in HEADS.items() if head.shape == shape]
-        if name not in fitting:
-            raise UserError(f"data.heads.{target} = {name} is none of {', '.join(fitting)}")
+        check_choice(f"data.heads.{target}", name, fitting)
         chosen[target] = HEADS[name]
     return chosen
 
@@ -310,7 +309,7 @@ def choose_heads(
 def check_energy(head: Head, energy: str) -> None:
     """Raise a UserError if a target is no energy, whose negative gradient would be forces in eV/Angstrom."""
     if energy not in head.targets:
-        raise UserError(f"forces need an energy: '{energy}' is none of {', '.join(head.targets)}")
+        raise UserError(f"forces need an energy, one of {', '.join(head.targets)}; got '{energy}'")
     part = head[energy]
     if part.name not in ("sum", "mean") or part.unit not in ("eV", ""):  # a target of the user's own may have no unit
         unit = f" in {part.unit}" if part.unit else ""

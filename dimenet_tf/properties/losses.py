@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.errors import UserError, check_choice, unknown_name
 from dimenet_tf.layers.geometry import safe_norm
 from dimenet_tf.properties.heads import Head
 from dimenet_tf.properties.prediction import Prediction
@@ -45,8 +45,7 @@ class Loss:
     def __init__(
         self, name: str, rho_force: float | None, head: Head, energy: str | None, weights: Mapping | None = None
     ) -> None:
-        if name not in RHO_FORCE:
-            raise UserError(f"training.loss: '{name}' is none of {', '.join(RHO_FORCE)}")
+        check_choice("training.loss", name, RHO_FORCE)
         if energy is None and (rho_force is not None or name == "gemnet"):
             raise UserError(
                 "training.rho_force and training.loss: gemnet are for forces (data.target: [energy, forces])"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dimenet_tf.errors import UserError
+from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.structures.container import DataContainer
 from dimenet_tf.structures.elements import MAX_Z, SYMBOLS, atomic_number, symbols
 from dimenet_tf.structures.quantities import Property
@@ -63,10 +63,8 @@ def fit_reference(
     values = np.trace(labels, axis1=1, axis2=2) / 3 if kind.shape == (3, 3) else labels
     composition = data.composition()[train]
     per_element, offset = np.zeros(MAX_Z + 1), 0.0
-    if not isinstance(references, Mapping) and references not in REFERENCES:
-        raise UserError(
-            f"data.references: '{references}' is none of {', '.join(REFERENCES)} or a mapping {{symbol: value}}"
-        )
+    if not isinstance(references, Mapping):
+        check_choice("data.references", references, REFERENCES, " or a mapping {symbol: value}")
     if not additive or kind.shape == (3,):
         references = "none"
     if references == "isolated_atoms" and kind.extensive and kind.shape == ():

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
-from dimenet_tf.errors import UserError
+from dimenet_tf.errors import UserError, check_choice
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker")
 
@@ -32,9 +32,8 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
         devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
         return tf.distribute.MirroredStrategy(devices)
-    if name in STRATEGIES:
-        return tf.distribute.get_strategy()
-    raise UserError(f"training.strategy: '{name}' is none of {', '.join(STRATEGIES)}")
+    check_choice("training.strategy", name, STRATEGIES)
+    return tf.distribute.get_strategy()
 
 
 def find_workers() -> tf.distribute.cluster_resolver.ClusterResolver:

@@ -7,7 +7,7 @@ import math
 import tensorflow as tf
 
 from dimenet_tf.config.settings import DECAYS
-from dimenet_tf.errors import UserError
+from dimenet_tf.errors import check_choice
 
 
 class WarmupDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
@@ -30,8 +30,7 @@ class WarmupDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
         factor: float | tf.Variable = 1.0,
         decay: str = "exponential",
     ) -> None:
-        if decay not in DECAYS:
-            raise UserError(f"training.decay: '{decay}' is none of {', '.join(DECAYS)}")
+        check_choice("training.decay", decay, DECAYS)
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
         self.decay_steps = decay_steps

@@ -53,7 +53,7 @@ def combine(runs: Sequence[str]) -> dict:
         predicted = predictor.named(predictor.predict_store(store, np.arange(len(test))))
         for t, name in enumerate(dataset.names):
             if name not in TARGETS:
-                raise UserError(f"{run} predicts {name}, which is none of QM9's 12 targets")
+                raise UserError(f"{run} predicts {name}, which is not one of QM9's 12 targets")
             if name in errors:
                 raise UserError(f"{run} predicts {name}, and so does another of the runs")
             errors[name] = (predicted[name] - data.labels(name))[data.labelled(name)]

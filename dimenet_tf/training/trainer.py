@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from dimenet_tf.config.settings import LENGTHS, SHARES, Length, TrainingConfig, check_length
 from dimenet_tf.data.dataset import Dataset
-from dimenet_tf.errors import UserError
+from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.graph.batching import TrainingBatches, check_budget
 from dimenet_tf.graph.pipeline import make_dataset
 from dimenet_tf.layers.scaled import fit_scale_factors
@@ -88,8 +88,7 @@ class Trainer:
     ) -> None:
         check_budget(config.batch_size, config.budget)
         check_length(vars(config))
-        if config.on_nan not in ON_NAN:
-            raise UserError(f"training.on_nan: '{config.on_nan}' is none of {', '.join(ON_NAN)}")
+        check_choice("training.on_nan", config.on_nan, ON_NAN)
         self.config, self.dataset, self.folder = config, dataset, folder
         self.on_validation = on_validation or (lambda row: None)
         self.strategy = strategy or make_strategy(config.strategy)

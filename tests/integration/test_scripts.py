@@ -154,7 +154,7 @@ MISTAKES = [
     ("run_train.py with configs/dimenett.yaml", "did you mean 'dimenet'?"),
     (
         "run_train.py with training.epochs=1 model.conventions=offical",
-        "model.conventions: 'offical' is none of official, corrected",
+        "model.conventions must be one of official, corrected; got 'offical'. Did you mean 'official'?",
     ),
     ("run_train.py with training.num_steps=1 training.init_from=nowhere", "no such run or model: nowhere"),
     ("run_train.py with run=runs/33", "no such run: runs/33"),
