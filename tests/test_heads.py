@@ -193,7 +193,7 @@ def test_which_head_a_target_has(shapes, asked, options, expected):
             "dimenet_pp",
             "energy",
             {"energy": "summ"},
-            "data.heads.energy must be one of sum, mean, dipole_magnitude, spatial_",
+            "data.heads.energy must be one of sum, mean, dipole_mag",
         ),
         ("dimenet_pp", "dipole", {"dipole": "sum"}, r"data.heads.dipole must be one of dipole; got 'sum'$"),
         ("dimenet_pp", "polarizability", {}, "needs a model with vectors, which dimenet_pp has not; .*equivariant"),

@@ -28,17 +28,10 @@ def training_config(config: Mapping) -> TrainingConfig:
     return TrainingConfig(**config["training"])
 
 
-FEW_NEIGHBORS = 12  # below, sum_first is faster than harmonics (benchmarks/RESULTS.md)
-
-
-def choose_by_neighbors(model: Mapping, container: DataContainer) -> str:
-    """Return what `aggregation: auto` of DimeNet++ means for these molecules.
-
-    What harmonics cost does not depend on the number of neighbors, what sum_first costs grows with it.
-    """
+def mean_neighbors(cutoff: float, container: DataContainer) -> float:
+    """Return how many neighbors an atom of a data set has on average, from at most 100 of its molecules."""
     some = container.select(np.linspace(0, len(container) - 1, min(len(container), 100)).astype(int))
-    edges = GraphStore(some.N, some.Z, some.R, model["cutoff"], ()).sizes("edges").sum()
-    return "sum_first" if edges < FEW_NEIGHBORS * some.N.sum() else "harmonics"
+    return float(GraphStore(some.N, some.Z, some.R, cutoff, ()).sizes("edges").sum() / some.N.sum())
 
 
 def has_vectors(model: Mapping) -> bool:
@@ -75,8 +68,7 @@ def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
     model |= {"num_targets": len(head.scalars), "seed": config["seed"]}
     if has_vectors(config["model"]):
         model["num_vectors"] = len(head.with_vector)
-    if config["model"]["name"] == "dimenet_pp" and model["aggregation"] == "auto":
-        model["aggregation"] = choose_by_neighbors(model, training)
+    model |= MODELS[config["model"]["name"]].suited_to(model, lambda: mean_neighbors(model["cutoff"], training))
     try:
         energy = "energy" if dataset.has_forces else None
         labels = [name for name, kind in zip(dataset.names, dataset.kinds) if not kind.shape]

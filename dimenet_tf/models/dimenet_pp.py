@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -19,6 +20,8 @@ from dimenet_tf.layers.kept import kept_by_directional_blocks
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, SeparateOutputBlocks, atom_outputs
 from dimenet_tf.layers.recompute import run
 from dimenet_tf.models.hyperparameters import Hyperparameters
+
+FEW_NEIGHBORS = 12  # below, sum_first is faster than harmonics (benchmarks/RESULTS.md)
 
 
 class InteractionBlock(SkipUpdate):
@@ -108,7 +111,7 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         As `DimeNet`.
     aggregation : "auto", "harmonics", "sum_first" or "triplets"
         How sums over neighbors are computed. The numbers are the same. "auto" is "harmonics"; a configuration's "auto"
-        is "sum_first" where atoms have few neighbors (see `dimenet_tf.config.choose_by_neighbors`).
+        is "sum_first" where atoms have few neighbors (see `suited_to`).
     num_dense_output, num_targets, output_init, extensive, recompute, radial_basis, separate_output_blocks, seed
         As `DimeNet`.
     conventions : "official" or "corrected"
@@ -201,6 +204,16 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
             m = interaction(m, rbf, radial, y, pairs)
             outputs += output(m, rbf, graph)
         return atom_outputs(outputs)
+
+    @classmethod
+    def suited_to(cls, hyperparameters: Mapping[str, Any], neighbors: Callable[[], float]) -> dict[str, Any]:
+        """Return the `aggregation` that `auto` stands for.
+
+        The cost of harmonics does not depend on the number of neighbors, that of sum_first grows with it.
+        """
+        if hyperparameters["aggregation"] != "auto":
+            return {}
+        return {"aggregation": "sum_first" if neighbors() < FEW_NEIGHBORS else "harmonics"}
 
     def kept_per_edge(self, neighbors: float) -> float:
         return kept_by_directional_blocks(self, neighbors)

@@ -184,6 +184,8 @@ class DPGN(Hyperparameters, tf.keras.Model):
     seed : int
     """
 
+    meaning = ("cutoff", "global_cutoff", "envelope_exponent", "torsion", "extensive")
+
     def __init__(
         self,
         emb_size: int = 128,

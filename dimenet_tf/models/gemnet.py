@@ -205,6 +205,8 @@ class GemNet(Hyperparameters, tf.keras.Model):
 
     has_scale_factors = True
 
+    meaning = ("cutoff", "int_cutoff", "envelope_exponent", "extensive", "forces_coupled")
+
     def __init__(
         self,
         triplets_only: bool = False,

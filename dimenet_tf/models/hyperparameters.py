@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,8 @@ class Hyperparameters:
     name: str
     dtype: str
     dtype_policy: tf.keras.mixed_precision.Policy
+    # hyperparameters that change what weights mean, but not their shapes
+    meaning: tuple[str, ...] = ("cutoff", "envelope_exponent", "radial_basis", "conventions", "extensive")
     direct_forces = False  # whether `AtomOutputs.forces` are there
     has_scale_factors = False  # whether there are `ScaleFactor` layers, which are fitted before training
 
@@ -97,6 +99,17 @@ class Hyperparameters:
     def shared_weights(self) -> list[tuple[tf.Variable, int]]:
         """Return weights that several blocks use, and how many do: their gradients are divided by it in training."""
         return []
+
+    @classmethod
+    def suited_to(cls, hyperparameters: Mapping[str, Any], neighbors: Callable[[], float]) -> dict[str, Any]:
+        """Return hyperparameters that are better than the defaults for some molecules, and change no number.
+
+        Parameters
+        ----------
+        hyperparameters : of the model
+        neighbors : returns the mean number of neighbors of an atom
+        """
+        return {}
 
     def kept_per_edge(self, neighbors: float) -> float:
         """Return about how many numbers a training step without forces keeps of each edge, for the memory forecast.

@@ -177,6 +177,8 @@ class PaiNN(Hyperparameters, tf.keras.Model):
     seed : int
     """
 
+    meaning = ("cutoff", "radial_basis", "envelope", "extensive")
+
     def __init__(
         self,
         emb_size: int = 128,

@@ -126,6 +126,8 @@ class SphereNet(Hyperparameters, tf.keras.Model):
     seed : int
     """
 
+    meaning = ("cutoff", "envelope_exponent", "conventions", "torsion", "extensive")
+
     def __init__(
         self,
         emb_size: int = 128,

@@ -50,11 +50,6 @@ from dimenet_tf.training.validation import Errors, Validation
 
 ON_NAN = ("stop", "rollback")
 MAX_ROLLBACKS = 10
-# hyperparameters that change what weights mean, but not their shapes
-MEANING = (
-    *("cutoff", "int_cutoff", "global_cutoff", "envelope_exponent", "envelope", "radial_basis"),
-    *("conventions", "torsion", "extensive", "forces_coupled"),
-)
 LENGTH_KEYS = (*LENGTHS, *SHARES, "batch_size", "budget")  # settings on which the length in steps depends
 MEASURED_STEPS, MEASURED_SHARE = 50, 0.02  # at most, by whose time `hours` become steps; and of the hours
 WASTED = 1e-5  # share of the learning rate below which steps hardly change a weight any more
@@ -480,7 +475,7 @@ def initialize_from(predictor: Predictor, source: str) -> None:
     if other.model_name != predictor.model_name:
         raise UserError(f"training.init_from = {source}: it is a {other.model_name}, here is a {predictor.model_name}")
     mine, theirs = predictor.model.get_config(), other.model.get_config()
-    for key in MEANING:
+    for key in predictor.model.meaning:
         if key in mine and key in theirs and mine[key] != theirs[key]:
             raise UserError(
                 f"training.init_from = {source}: its model.{key} is {theirs[key]}, here it is {mine[key]}; "
