@@ -119,5 +119,5 @@ def test_mistakes(cwd, environment, message):
 
 
 def test_workers_share_a_named_run(cwd):
-    text = finish(start(cwd, MULTI, "run=None"), cwd, code=2)
+    text = finish(start(cwd, MULTI, "run=None", "training.num_steps=4"), cwd, code=2)
     assert text == "error: training.strategy: multi_worker needs the name of the run that all share: run=runs/NAME\n"
