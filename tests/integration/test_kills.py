@@ -62,7 +62,7 @@ def undisturbed(tmp_path_factory) -> Path:
     return cwd / "runs/a"
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_killed_run_ends_as_if_it_had_not_been(cwd, undisturbed, kills):
     seed = random.randrange(10**6)
     print("seed", seed)  # pytest shows it where the test fails
