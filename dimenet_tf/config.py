@@ -219,4 +219,4 @@ def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
     except ValueError as error:
         if str(error).split(":")[0] not in config["model"]:
             raise
-        raise UserError(f"model.{error}") from None  # a hyperparameter that is none of its choices
+        raise UserError(f"model.{error}") from None  # a hyperparameter that does not take this value

@@ -117,5 +117,5 @@ def build_model(name: str, dtype: str = "float32", **hyperparameters: Any) -> tf
     except ValueError as error:
         if str(error).split(":")[0] not in known:
             raise
-        raise UserError(str(error)) from None  # a hyperparameter that is none of its choices
+        raise UserError(str(error)) from None  # a hyperparameter that does not take this value
     return model

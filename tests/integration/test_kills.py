@@ -138,7 +138,7 @@ def test_sigterm_saves_and_has_a_code_of_its_own(cwd, undisturbed):
     wait_for(process, cwd, r"[3-9]\d/300 .*loss")
     process.send_signal(signal.SIGTERM)
     text = finish(process, cwd, code=75)
-    step = int(re.search(r"stopped at step (\d+); go on with: dimenet-tf train run=runs/a", text).group(1))
+    step = int(re.search(r"stopped at step (\d+); continue with: dimenet-tf train run=runs/a", text).group(1))
     assert f"step-{step}" in sorted((cwd / "runs/a/checkpoints").glob("0*"))[-1].name
     again = start(cwd, "training.num_steps=300")
     assert f"going on from step {step}" in finish(again, cwd)
