@@ -83,7 +83,7 @@ def test_two_workers_are_one_and_go_on_after_one_is_killed(cwd):
     worker.send_signal(signal.SIGTERM)  # as a queue does, and not always to all
     text = finish(chief, cwd, code=75, log="log0")
     finish(worker, cwd, code=75, log="log1")
-    assert re.search(r"stopped at step \d+; go on with", text)
+    assert re.search(r"stopped at step \d+; continue with", text)
 
 
 def test_slurm_says_who_takes_part(cwd):
