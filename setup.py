@@ -29,7 +29,7 @@ TOOLS = [
     "pytest-xdist>=3.3",
     "hypothesis>=6.80",
     "ruff==0.17.5",
-    "mypy>=1.11",
+    "mypy==2.4.1; python_version >= '3.11'",
     "build>=1",
     "pre-commit>=3.5",
 ]

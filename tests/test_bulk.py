@@ -455,7 +455,7 @@ def test_stopped_in_three_ways_it_goes_on(there, models):
         if way == "a worker is killed":
             assert process.returncode == 2 and last.startswith("error: process") and "was ended by SIGKILL" in last
         elif way == "Ctrl-C":
-            assert process.returncode == 130 and "the same command goes on from here" in last
+            assert process.returncode == 130 and "the same command continues from here" in last
             assert f"{5 * before} of {count} molecules are there already" in said
         assert "Traceback" not in errors
         wait_for(lambda workers=workers: not any(map(is_alive, workers)), 10)

@@ -100,6 +100,8 @@ def test_documented_formats_are_those_of_the_code():
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("tensorflow_serving.")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
     with pytest.raises(UserError, match=r'tensorflow_serving is not installed; .* "dimenet-tf\[serving\]"'):
         import_optional("tensorflow_serving.apis.predict_pb2", "serving")

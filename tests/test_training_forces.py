@@ -153,7 +153,7 @@ def test_overfits_fifty_molecules(tmp_path, model_name):
 
 @pytest.mark.parametrize(("weight_decay", "warned"), [(100.0, True), (0.0, False)])
 def test_a_run_that_learns_nothing_is_reported(weight_decay, warned, tmp_path, monkeypatch, capsys):
-    """A weight decay in another meaning leaves forces at zero: the run says so after a tenth of its steps, once."""
+    """A weight decay in another meaning leaves forces at zero: the run warns once, after a tenth of its steps."""
     monkeypatch.setattr("dimenet_tf.training.trainer.JUDGED_STEPS", 40)
     config = force_configuration(
         weight_decay=weight_decay, num_steps=80, evaluation_interval=20, warmup_steps=5, learning_rate=5e-3

@@ -142,7 +142,7 @@ class Length:
 
     @classmethod
     def in_time(cls, seconds: float, per_step: float, per_validation: float, config: TrainingConfig) -> Length:
-        """Find the longest run whose steps and validations take at most so many seconds; it has at least one step."""
+        """Find the longest run whose steps and validations fit in this time; it has at least one step."""
         few, many = 1, int(seconds / per_step) + 1
         while many - few > 1:
             middle = (few + many) // 2

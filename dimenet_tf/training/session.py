@@ -73,7 +73,7 @@ def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict],
         if not workers.is_chief:
             return stopped
         if stopped is not None:
-            print(f"stopped at step {trainer.step}; go on with: dimenet-tf train run={folder.path}")
+            print(f"stopped at step {trainer.step}; continue with: dimenet-tf train run={folder.path}")
         else:
             print(report(load(folder.path), trainer.dataset, folder))
             print(f"best model, plots and metrics: {folder.path}")

@@ -149,7 +149,7 @@ class Trainer:
         )
 
     def _choose_length(self) -> None:
-        """Resolve the length of the run, or take the one that its checkpoint has, and note what is to be told of it."""
+        """Resolve the length of the run, or take that of its checkpoint, and collect the lines to print about it."""
         config, known = self.config, self.state.length or {}
         self.speed = known.get("speed")
         before = Length(**known["steps"]) if known.get("steps") else self._length_of_earlier_version()

@@ -226,7 +226,7 @@ def test_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
         code = process.wait(timeout=60)
     printed = (tmp_path / "log").read_text()
     assert code == 130 and "Traceback" not in printed, printed
-    step = int(re.search(r"stopped at step (\d+); go on with: dimenet-tf train run=runs/1", printed).group(1))
+    step = int(re.search(r"stopped at step (\d+); continue with: dimenet-tf train run=runs/1", printed).group(1))
     assert step > 0
     again = run("run_train.py", "with", "run=runs/1", f"training.num_steps={step + 2}", cwd=tmp_path)
     assert f"going on from step {step}" in again and "test molecules" in again

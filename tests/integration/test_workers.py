@@ -83,7 +83,7 @@ def test_two_workers_are_one_and_go_on_after_one_is_killed(cwd):
     worker.send_signal(signal.SIGTERM)  # as a queue does, and not always to all
     text = finish(chief, cwd, code=75, log="log0")
     finish(worker, cwd, code=75, log="log1")
-    assert re.search(r"stopped at step \d+; go on with", text)
+    assert re.search(r"stopped at step \d+; continue with", text)
 
 
 def test_slurm_says_who_takes_part(cwd):
@@ -119,5 +119,5 @@ def test_mistakes(cwd, environment, message):
 
 
 def test_workers_share_a_named_run(cwd):
-    text = finish(start(cwd, MULTI, "run=None"), cwd, code=2)
+    text = finish(start(cwd, MULTI, "run=None", "training.num_steps=4"), cwd, code=2)
     assert text == "error: training.strategy: multi_worker needs the name of the run that all share: run=runs/NAME\n"
