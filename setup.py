@@ -32,7 +32,9 @@ TOOLS = [
     "mypy==2.4.1; python_version >= '3.11'",
     "build>=1",
     "pre-commit>=3.5",
+    "sybil>=6",
 ]
+DOCS = ["sphinx>=7.4", "myst-parser>=3", "furo>=2024.8", "sphinx-copybutton>=0.5.2", "latex2mathml>=3.77"]
 
 setup(
     name="dimenet-tf",
@@ -87,6 +89,7 @@ setup(
         "mongo": MONGO,
         "all": ALL,
         "dev": [*ALL, *TOOLS],
+        "docs": DOCS,
         # makes dimenet_tf/data/sample; never needed to use it
         "sample": ["rdkit==2026.9.1", "tblite==0.8.0"],
     },

@@ -1,0 +1,120 @@
+"""The documentation: its Python runs and prints what it shows, its commands and keys exist, its pages are complete."""
+
+import contextlib
+import importlib.util
+import io
+import re
+import shlex
+from pathlib import Path
+from unittest import SkipTest
+
+import click
+import pytest
+from sybil import Example, Sybil
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser, SkipParser
+
+import dimenet_tf
+from dimenet_tf import config, data, interop, md
+from dimenet_tf.commands import program
+from dimenet_tf.models import MODELS
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
+FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def keys_of(model: str) -> set[str]:
+    """Return the keys of a configuration: `seed`, `model.emb_size`, ..."""
+    complete = config.defaults(model)
+    sections = [section for section, value in complete.items() if isinstance(value, dict)]
+    return {*complete} - {*sections} | {f"{section}.{key}" for section in sections for key in complete[section]}
+
+
+KEYS = set().union(*map(keys_of, MODELS))
+
+
+def run_python(example: Example) -> None:
+    """Run a block, and keep what it prints for the block of text that follows it."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        PythonEvaluator()(example)
+    example.namespace["printed"] = example.region.end, printed.getvalue()
+
+
+def compare_output(example: Example) -> None:
+    """Compare a block of text with what the Python block right before it printed."""
+    end, printed = example.namespace.get("printed", (None, ""))
+    if end is not None and not example.document.text[end : example.region.start].strip("`\n"):
+        assert printed == example.parsed
+
+
+SYBIL = Sybil(
+    parsers=[CodeBlockParser("python", run_python), CodeBlockParser("text", compare_output), SkipParser()],
+)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in (ROOT / page).read_text()])
+def test_python_runs(page, tmp_path, monkeypatch):
+    """All blocks of a page, in one namespace and an empty folder; `<!--- skip: next "why" -->` leaves one out."""
+    monkeypatch.chdir(tmp_path)
+    for example in SYBIL.parse(ROOT / page).examples():
+        with contextlib.suppress(SkipTest):
+            example.evaluate()
+
+
+def commands_in(text: str) -> list[str]:
+    """Return the lines of code blocks that call `dimenet-tf`."""
+    found = []
+    for language, code in FENCE.findall(text):
+        if language in ("", "bash"):
+            lines = code.replace("\\\n", " ").splitlines()
+            found += [line for line in lines if line.startswith("dimenet-tf ")]
+    return found
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands_in((ROOT / page).read_text())])
+def test_commands_and_their_options_exist(page):
+    for line in commands_in((ROOT / page).read_text()):
+        name, *arguments = shlex.split(line, comments=True)[1:]
+        if "[OPTIONS]" in arguments or name == "COMMAND":
+            continue
+        command = program.commands[name]
+        values, *_ = command.make_parser(click.Context(command)).parse_args(arguments)
+        for argument in values.get("arguments", ()):
+            path, is_key, _ = argument.partition("=")
+            assert not is_key or ".".join(path.split(".")[:2]) in KEYS, line
+
+
+def load(path: str):
+    """Import a file that is no module of the package."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["commands.md", "hyperparameters.md", "properties.md"])
+def test_generated_pages_are_up_to_date(page):
+    """After a change: python tools/make_reference.py."""
+    assert (ROOT / "docs/reference" / page).read_text() == load("tools/make_reference.py").PAGES[page]()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_key_is_described(model):
+    described = (ROOT / "docs/configuration.md").read_text() + (ROOT / "docs/reference/hyperparameters.md").read_text()
+    assert {key for key in keys_of(model) if f"`{key}`" not in described} == set()
+
+
+def test_every_public_object_is_in_the_reference():
+    pages = [path.read_text() for path in ROOT.glob("docs/reference/api/*.md")]
+    described = set(re.findall(r"^\.\. auto\w+:: (\S+)$", "\n".join(pages), re.MULTILINE))
+    public = {f"dimenet_tf.{name}" for name in dimenet_tf._EXPORTS}
+    elsewhere = {"dimenet_tf.MODELS", "dimenet_tf.Calculator"}  # described in the texts of these pages
+    names = {name.rpartition(".")[2] for name in described}
+    assert public - elsewhere <= described
+    for module in (data, md, interop):
+        assert set(module.__all__) <= names
+    assert {kind.__name__ for kind in MODELS.values()} <= names
+    for name in described:
+        assert eval(name, {"dimenet_tf": dimenet_tf})
