@@ -74,7 +74,7 @@ def test_a_wrong_choice_of_a_hyperparameter_names_its_key():
     for model, message in (
         ({"conventions": "offical"}, "model.conventions must be one of official, corrected; got 'offical'"),
         ({"embeddings": "nodes", "separate_output_blocks": True}, "model.separate_output_blocks is not available with"),
-        ({"radial_basis": "gaussian", "num_radial": 1}, "model.num_radial: Gaussians need at least 2"),
+        ({"radial_basis": "gaussian", "num_radial": 1}, "model.num_radial must be at least 2 for Gaussians; got 1"),
     ):
         config = resolve({"model": model})
         with pytest.raises(UserError, match=message):

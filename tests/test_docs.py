@@ -15,8 +15,9 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 import dimenet_tf
-from dimenet_tf import config, data, interop, md
+from dimenet_tf import data, interop, md
 from dimenet_tf.commands import program
+from dimenet_tf.config.schema import defaults
 from dimenet_tf.models import MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +27,7 @@ FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def keys_of(model: str) -> set[str]:
     """Return the keys of a configuration: `seed`, `model.emb_size`, ..."""
-    complete = config.defaults(model)
+    complete = defaults(model)
     sections = [section for section, value in complete.items() if isinstance(value, dict)]
     return {*complete} - {*sections} | {f"{section}.{key}" for section in sections for key in complete[section]}
 

@@ -54,7 +54,7 @@ def option(parameter: click.Option) -> list[str]:
 
 def hyperparameters_page() -> str:
     """List the keys of the section `model` for each architecture, from the docstrings and signatures."""
-    from dimenet_tf.config import defaults
+    from dimenet_tf.config.schema import defaults
     from dimenet_tf.models import MODELS
 
     lines = ["# Hyperparameters", "", GENERATED, ""]
@@ -101,7 +101,7 @@ def parameters(kind: type) -> dict[str, str]:
 
 def properties_page() -> str:
     """List the properties that the library knows by name."""
-    from dimenet_tf.data.properties import PROPERTIES
+    from dimenet_tf.structures.quantities import PROPERTIES
 
     lines = ["# Known properties", "", GENERATED, ""]
     lines += ["Targets that have a unit and a kind without further keys. [Properties and heads](../properties.md)"]
