@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from dimenet_tf.predictor.property_model import FORMAT, PropertyModel
 from dimenet_tf.predictor.weights import load_weights
 from dimenet_tf.properties.prediction import Prediction
 from dimenet_tf.runs.catalog import DESCRIPTION, WEIGHTS, find_predictor, read_description
-from dimenet_tf.structures.inputs import read_molecules
+from dimenet_tf.structures.inputs import is_one_molecule, read_molecules
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -82,9 +83,10 @@ class Predictor(PropertyModel):
 
     def predict(
         self,
-        inputs: Any,
-        batch_size: int = 32,
-        verbose: int = 0,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: int | str = 0,
+        steps: int | None = None,
         domain: str = "flag",
         length_unit: str | None = None,
     ) -> dict[str, np.ndarray]:
@@ -92,21 +94,24 @@ class Predictor(PropertyModel):
 
         Parameters
         ----------
-        inputs : {"Z": (B, A) int, "R": (B, A, 3) float, Angstrom}, padded with Z = 0 after each molecule's atoms, or
+        x : {"Z": (B, A) int, "R": (B, A, 3) float, Angstrom}, padded with Z = 0 after each molecule's atoms, or
             ragged, with charge and spin (B,) where they are known;
             or a `tf.data.Dataset` of such batches, or `ase.Atoms` in a list (or generator), or the name of a file:
-            extended XYZ, npz with N, Z and R, or what else ASE reads
-        batch_size : molecules computed at once; fewer where they are so large that they would need some gigabytes
-        verbose : 1 for a progress bar
+            extended XYZ, npz with N, Z and R, or what else ASE reads;
+            or one molecule: an `ase.Atoms` or {"Z": (A,), "R": (A, 3)}
+        batch_size : molecules computed at once, 32 by default; fewer if large molecules would need some gigabytes
+        verbose : 1 shows a progress bar, "auto" shows it in a terminal
+        steps : number of batches to predict, for a data set that repeats; all by default
         domain : "flag" marks molecules outside of the model's domain in the result, "error" refuses them
         length_unit : of the positions: "Ang", "a0", "nm" or "pm". Without it they are taken as Angstrom, unless their
             bonds have the length that they would have in another unit.
 
         Returns
         -------
-        dict from each property's name to (B,) float64, (B, 3) of vectors and (B, 3, 3) of tensors, and "forces"
-        (B, A, 3) where the predictor has them, zero for padding; in `units`. "in_domain", (B,) bool, says which
-        molecules lie inside of the model's domain, where that is recorded (see `dimenet_tf.predictor.domain.Domain`).
+        dict from each property's name to (B,) float64, (B, 3) for vectors and (B, 3, 3) for tensors, and "forces"
+        (B, A, 3) if the predictor has them, zero for padding; in `units`. "in_domain", (B,) bool, marks molecules
+        inside of the model's domain, if that is recorded (see `dimenet_tf.predictor.domain.Domain`). For one molecule
+        the arrays have no axis B.
 
         Raises
         ------
@@ -124,13 +129,24 @@ class Predictor(PropertyModel):
         >>> predicted = predictor.predict([molecule("CH3CH2OH")])
         >>> predicted["energy"].round(1), predicted["in_domain"]
         (array([-310.]), array([ True]))
+        >>> predictor.predict(molecule("CH3CH2OH"))["forces"].shape  # one molecule
+        (9, 3)
         """
-        if batch_size < 1:
-            raise UserError(f"batch_size = {batch_size} must be at least 1")
+        batch_size = 32 if batch_size is None else batch_size
+        for name, value in (("batch_size", batch_size), ("steps", steps)):
+            if value is not None and value < 1:
+                raise UserError(f"{name} = {value} must be at least 1")
+        if is_one_molecule(x):
+            x = {name: np.asarray(value)[None] for name, value in x.items()} if isinstance(x, Mapping) else [x]
+            predicted = self.predict(x, batch_size, verbose, domain=domain, length_unit=length_unit)
+            return {name: value[0] for name, value in predicted.items()}
+        if steps is not None and isinstance(x, tf.data.Dataset):
+            x, steps = x.take(steps), None  # its elements are the batches
         watch = DomainWatch(self.domain, self.model.cutoff, domain)
         sizes, width, parts = [np.empty(0, int)], 0, []
-        with tqdm(unit="molecule", disable=not verbose, dynamic_ncols=True) as bar:
-            for some in read_molecules(inputs, batch_size):
+        hidden = None if verbose == "auto" else not verbose  # tqdm: None hides the bar outside of a terminal
+        with tqdm(unit="molecule", disable=hidden, dynamic_ncols=True) as bar:
+            for some in itertools.islice(read_molecules(x, batch_size), steps):
                 first = sum(map(len, sizes))
                 width = max(width, some.width)
                 if len(some.N) == 0:
