@@ -50,7 +50,7 @@ class PropertyModel(tf.keras.Model):
     Raises
     ------
     UserError
-        For an energy that is none: no target, no sum or mean of scalars, or not in eV.
+        If `energy` is not a target, is not predicted by a sum or mean head, or is not in eV.
     """
 
     def __init__(
