@@ -244,10 +244,10 @@ class Predictor(PropertyModel):
         >>> import dimenet_tf
         >>> predictor = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
         >>> frame = dimenet_tf.data.ethanol_xtb().select([0])
-        >>> Z, R = frame.Z[None].astype("int32"), frame.R[None].astype("float32")
+        >>> Z, R = tf.constant(frame.Z[None], tf.int32), tf.constant(frame.R[None], tf.float32)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     predictor.export(f"{folder}/1")
-        ...     served = tf.saved_model.load(f"{folder}/1").signatures["serving_default"](Z=tf.constant(Z), R=tf.constant(R))
+        ...     served = tf.saved_model.load(f"{folder}/1").signatures["serving_default"](Z=Z, R=R)
         >>> bool(np.allclose(served["energy"], predictor.predict({"Z": Z, "R": R})["energy"]))
         True
         """
