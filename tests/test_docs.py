@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import inspect
 import io
 import re
 import shlex
@@ -120,22 +119,3 @@ def test_every_public_object_is_in_the_reference():
     assert {kind.__name__ for kind in MODELS.values()} <= names
     for name in described:
         assert eval(name, {"dimenet_tf": dimenet_tf})
-
-
-WITHOUT_EXAMPLE = {"UncertaintyExceeded"}  # raised by `StopOnUncertainty`, whose example shows it
-
-
-def test_every_public_object_has_an_example():
-    """Objects of the reference, and the methods that they define themselves."""
-    pages = "\n".join(path.read_text() for path in ROOT.glob("docs/reference/api/*.md"))
-    missing = []
-    for name in re.findall(r"^\.\. auto\w+:: (\S+)$", pages, re.MULTILINE):
-        described = eval(name, {"dimenet_tf": dimenet_tf})
-        parts = {name: described}
-        if inspect.isclass(described):
-            methods = (inspect.isfunction, inspect.ismethod)
-            for part, value in vars(described).items():
-                if not part.startswith("_") and any(kind(getattr(described, part)) for kind in methods):
-                    parts[f"{name}.{part}"] = value.__func__ if hasattr(value, "__func__") else value
-        missing += [part for part, value in parts.items() if ">>>" not in (value.__doc__ or "")]
-    assert [name for name in missing if name.rpartition(".")[2] not in WITHOUT_EXAMPLE] == []

@@ -242,6 +242,14 @@ class Domain:
         Returns
         -------
         (molecules,) bool
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> domain = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces").domain
+        >>> hydrogen = tf.constant([1, 1]), tf.constant([0, 0]), tf.constant(1)  # one molecule
+        >>> domain.undetermined(*hydrogen).numpy()
+        array([ True])
         """
         rows = tf.gather(tf.constant(self._undetermined), Z)  # (atoms, directions)
         rest = tf.reduce_max(tf.abs(tf.math.unsorted_segment_sum(rows, molecule, molecules)), axis=1)
@@ -249,7 +257,19 @@ class Domain:
         return rest > 1e-6 * tf.cast(size, tf.float64)
 
     def why_undetermined(self, composition: np.ndarray) -> str:
-        """Return why a molecule of a composition, (95,) int, is refused: "has the formula ..."."""
+        """Explain why a molecule is refused whose reference energy is not determined.
+
+        Parameters
+        ----------
+        composition : (95,) int, atoms of each element
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> domain = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces").domain
+        >>> domain.why_undetermined(np.eye(95, dtype=int)[1])
+        'has the formula H, but the training data (C2H6O) do not determine the reference energy of that composition'
+        """
         formulas = ", ".join(self.independent)
         return (
             f"has the formula {hill(composition)}, but the training data ({formulas}) do not determine the reference "
