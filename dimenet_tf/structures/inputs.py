@@ -82,6 +82,8 @@ def is_one_molecule(inputs: Any) -> bool:
     if not isinstance(inputs, Mapping):
         return hasattr(inputs, "numbers")
     Z = inputs.get("Z", ())
+    if isinstance(Z, tf.RaggedTensor):
+        return False
     return len(Z) > 0 and np.ndim(Z[0]) == 0
 
 
