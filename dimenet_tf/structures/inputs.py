@@ -82,9 +82,9 @@ def is_one_molecule(inputs: Any) -> bool:
     if not isinstance(inputs, Mapping):
         return hasattr(inputs, "numbers")
     Z = inputs.get("Z", ())
-    if isinstance(Z, tf.RaggedTensor):
-        return False
-    return len(Z) > 0 and np.ndim(Z[0]) == 0
+    if isinstance(Z, (list, tuple)):  # may be ragged
+        return len(Z) > 0 and np.ndim(Z[0]) == 0
+    return not isinstance(Z, tf.RaggedTensor) and np.ndim(Z) == 1 and len(Z) > 0
 
 
 def from_padded(arrays: Mapping, size: int) -> Iterator[Molecules]:
