@@ -19,8 +19,8 @@ from dimenet_tf.data.dataset import describe, load_container
 from dimenet_tf.data.embedded import FOLDER, sample
 from dimenet_tf.errors import UserError
 from dimenet_tf.structures.limits import ALL_PAIRS, nearest
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 GOOD = sample().select(range(40))
 MU = GOOD.target("mu")
 

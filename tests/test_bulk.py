@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
-from test_forces import force_field
-from test_predictor import make
 
 from dimenet_tf.bulk import predict_file, run
 from dimenet_tf.bulk.job import Job
 from dimenet_tf.errors import UserError
 from dimenet_tf.structures.streams import count_molecules, open_stream
+from helpers.models import force_field, two_targets
+from helpers.paths import ROOT
 
 NAMES = ("CH3CH2OH", "H2O", "CO2", "H2")
 SOME = 30
@@ -51,7 +51,7 @@ def flat(frames) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict:
-    predictors = {"forces": force_field(dtype="float32"), "two": make()}
+    predictors = {"forces": force_field(dtype="float32"), "two": two_targets()}
     folder = tmp_path_factory.mktemp("models")
     for name, predictor in predictors.items():
         predictor.to_folder(folder / name)
@@ -398,8 +398,7 @@ def test_mistakes(there, models, change, message):
 def start(*arguments) -> subprocess.Popen:
     """Start a prediction in a process group of its own, one thread each."""
     command = [sys.executable, "-m", "dimenet_tf", "predict", *map(str, arguments)]
-    package = str(Path(__file__).parents[1])
-    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "PYTHONPATH": package}
+    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
     return subprocess.Popen(command, text=True, env=environment, start_new_session=True, **pipes)
 
@@ -528,7 +527,7 @@ def test_memory_does_not_grow_with_the_input(there):
     arrays = {name: np.concatenate([array] * 200) for name, array in flat(many).items()}
     arrays["id"] = arrays["id"].astype("U2500")
     np.savez("many.npz", **arrays)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     code = textwrap.dedent(GROWTH)
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

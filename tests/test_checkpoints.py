@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_training import assert_equal_weights, configuration, dataset, trainer_of
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.runs.events import forget_events_after
@@ -14,6 +13,7 @@ from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.training.callbacks import WatchLoss
 from dimenet_tf.training.checkpoints import Checkpoints
 from dimenet_tf.training.diagnosis import first_not_finite
+from helpers.training import assert_equal_weights, configuration, dataset, trainer_of
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import tensorflow as tf
 from ase.build import molecule
 
 import dimenet_tf
+from helpers.pretrained import FORCES
 
-FORCES, U0 = "dimenet_pp-ethanol_xtb-forces", "dimenet_pp-sample-U0"
+U0 = "dimenet_pp-sample-U0"
 
 
 def run(*arguments, code=0) -> subprocess.CompletedProcess:

@@ -29,9 +29,9 @@ from dimenet_tf.md.certify import certify_model
 from dimenet_tf.md.trajectories import Settings
 from dimenet_tf.plots.pictures import KINDS
 from dimenet_tf.predictor.domain import ACTIONS
+from helpers.paths import FILES, ROOT
 
-ROOT = Path(__file__).parents[1]
-CASES = ROOT / "tests/data/cases"
+CASES = FILES / "cases"
 TINY = "model.emb_size=8 model.num_blocks=1 training.batch_size=4 training.warmup_steps=2".split()
 
 

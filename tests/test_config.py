@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import yaml
 
@@ -11,8 +9,7 @@ from dimenet_tf.errors import UserError
 from dimenet_tf.layers.aggregation import AGGREGATIONS
 from dimenet_tf.models import MODELS
 from dimenet_tf.runs.folder import RunFolder
-
-CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
+from helpers.paths import CONFIGS
 
 WRONG = [
     ({"modle": {}}, "unknown key 'modle'; did you mean 'model'"),

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SMALL, graph_of, molecules, randomize
 
 from dimenet_tf.basis import SphericalBasis
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.models import build_model
+from helpers.models import SMALL, graph_of, randomize
+from helpers.molecules import molecules
 
 
 def models(name):

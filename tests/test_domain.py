@@ -8,7 +8,6 @@ import pytest
 import tensorflow as tf
 from ase import Atoms
 from ase.build import molecule
-from conftest import SMALL
 
 import dimenet_tf
 from dimenet_tf.config.build import build_predictor
@@ -19,6 +18,7 @@ from dimenet_tf.errors import UserError
 from dimenet_tf.graph import GraphStore
 from dimenet_tf.predictor.domain import Domain, DomainWatch
 from dimenet_tf.structures.elements import composition_of
+from helpers.models import SMALL
 
 CUTOFF = 5.0
 ETHANOL = "dimenet_pp-ethanol_xtb-forces"

@@ -4,9 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ase.build import molecule
-from conftest import SMALL, energies, graph_of, molecules, randomize, tensors
-from test_gemnet import real_harmonic
-from test_spherenet import place
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
@@ -19,6 +16,9 @@ from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.predictor.weights import named_variables
 from dimenet_tf.properties.heads import scalar_head
+from helpers.models import SMALL, energies, graph_of, randomize
+from helpers.molecules import molecules
+from helpers.numbers import place, real_harmonic
 
 
 def make(dtype: str = "float64", **options) -> tf.keras.Model:
@@ -41,7 +41,7 @@ def test_sums_are_those_of_quadruplets(bilinear):
     model = make(bilinear=bilinear)
     N, Z, R = molecules("CH3CH2OH")
     R = R + 0.1 * np.random.default_rng(1).standard_normal(R.shape)
-    graph = tensors(graph_of(N, Z, R, model))
+    graph = graph_of(N, Z, R, model).to_tensors()
     vectors, block, L = edge_vectors(graph), model.int_blocks[0], model.num_spherical
     bases = model.bases(safe_norm(vectors))
     sums = SphericalSums(graph, vectors, model.sbf_layer, model.torsion_rule)
@@ -72,7 +72,7 @@ def test_sums_are_those_of_quadruplets(bilinear):
 def test_exchange_is_a_sum_over_all_pairs_up_to_the_global_cutoff():
     model = make()
     N, Z, R = molecules("CH3CH2OH", "H2", "H")
-    graph = tensors(graph_of(N, Z, R, model))
+    graph = graph_of(N, Z, R, model).to_tensors()
     block, far = model.nonlocal_blocks[0], model.global_edges(graph)
     rng = np.random.default_rng(0)
     v, m = (rng.standard_normal((len(rows), model.emb_size)) for rows in (Z, graph.edge_source))
@@ -117,7 +117,7 @@ def p_block(x: np.ndarray, block: PBlock) -> np.ndarray:
 def test_interaction_block(p_blocks):
     """Gates, what the atoms know, residual layers and P-block, one after the other."""
     model = make(p_blocks=p_blocks)
-    graph = tensors(graph_of(*molecules("CH3CH2OH"), model))
+    graph = graph_of(*molecules("CH3CH2OH"), model).to_tensors()
     vectors, block, rng = edge_vectors(graph), model.int_blocks[0], np.random.default_rng(0)
     bases = model.bases(safe_norm(vectors))
     sums = SphericalSums(graph, vectors, model.sbf_layer, model.torsion_rule)
@@ -145,7 +145,7 @@ def test_blocks_follow_each_other(global_embedding):
     """First messages (Eq. 8), then edges, atoms and molecule by turns (Eq. 7)."""
     model = make(global_embedding=global_embedding)
     N, Z, R = molecules("CH3CH2OH")
-    graph = tensors(graph_of(N, Z, R, model))
+    graph = graph_of(N, Z, R, model).to_tensors()
     vectors = edge_vectors(graph)
     distance = safe_norm(vectors)
     bases, far = model.bases(distance), model.global_edges(graph)

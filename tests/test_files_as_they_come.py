@@ -14,7 +14,6 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
-from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,8 +23,9 @@ from dimenet_tf.errors import UserError
 from dimenet_tf.structures.charges import state_of
 from dimenet_tf.structures.frames import read_label, repair_comment, repair_number
 from dimenet_tf.structures.streams import count_molecules, open_stream
+from helpers.paths import FILES
 
-CASES = DATA / "cases"
+CASES = FILES / "cases"
 WATER = "O 0 0 0.1\nH 0 0.8 -0.5\nH 0 -0.8 -0.5\n"
 
 

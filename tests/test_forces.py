@@ -6,40 +6,17 @@ import tensorflow as tf
 from ase.build import molecule
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations, VibrationsData
-from conftest import SMALL, closed_shell, graph_of, molecules, randomize
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import GraphStore, SkinList
 from dimenet_tf.md import DimeNetCalculator
-from dimenet_tf.predictor import Prediction, Predictor, load
+from dimenet_tf.predictor import Prediction, load
 from dimenet_tf.properties.heads import Dipole, Head, Polarizability, Sum, scalar_head
 from dimenet_tf.properties.losses import Loss
-
-
-def force_field(
-    name="dimenet_pp", dtype="float64", seed=0, energy="energy", targets=("energy",), randomized=True, **options
-) -> Predictor:
-    references = np.zeros((len(targets), 95))
-    references[0, [1, 6, 8]] = [-13.0, -1000.0, -2000.0]
-    head = scalar_head(targets, ["eV"] * len(targets), references, np.zeros(len(targets)), [0.5] * len(targets))
-    hyperparameters = {**SMALL[name], "num_blocks": 1, "num_targets": len(targets), "seed": seed, **options}
-    predictor = Predictor(name, hyperparameters, head, [1, 6, 8], dtype, energy)
-    if randomized:
-        randomize(predictor.model, seed)
-    return predictor
-
-
-def slope(predictor, atoms, of, step=1e-5) -> np.ndarray:
-    """Derivatives of a property with respect to every coordinate, (3 atoms, ...), differences of the fourth order."""
-    frames = []
-    for factor in (-2, -1, 1, 2):
-        for coordinate in range(3 * len(atoms)):
-            copy = atoms.copy()
-            copy.positions.ravel()[coordinate] += factor * step
-            frames.append(copy)
-    values = predictor.predict(frames)[of]
-    a, b, c, d = values.reshape(4, 3 * len(atoms), *values.shape[1:])
-    return (a - 8 * b + 8 * c - d) / (12 * step)
+from helpers.models import force_field, graph_of
+from helpers.molecules import closed_shell, molecules
+from helpers.numbers import slope
+from helpers.pretrained import FORCES
 
 
 def test_forces_are_minus_the_gradient_of_the_predicted_energy(model_name):
@@ -101,7 +78,7 @@ def test_hessian_is_the_slope_of_the_forces(model_name):
 
 def test_frequencies_are_those_of_differences_of_forces(tmp_path):
     atoms = molecule("CH3CH2OH")
-    predictor = load("dimenet_pp-ethanol_xtb-forces").clone("float64")
+    predictor = load(FORCES).clone("float64")
     atoms.calc = DimeNetCalculator(predictor)
     BFGS(atoms, logfile=None).run(fmax=1e-4, steps=500)
     numeric = Vibrations(atoms, name=str(tmp_path / "vibrations"), delta=1e-3)

@@ -1,16 +1,9 @@
 """GemNet: the published implementation's numbers, scaling factors, direct forces."""
 
-import math
-
 import numpy as np
 import pytest
 import tensorflow as tf
 from ase.build import molecule
-from conftest import SMALL, Reference, graph_of, molecules
-from scipy.special import lpmv
-from test_forces import force_field
-from test_training import configuration, trainer_of
-from test_training_forces import force_dataset
 
 from dimenet_tf.basis.formulas import official_order
 from dimenet_tf.errors import UserError
@@ -24,6 +17,11 @@ from dimenet_tf.layers.scaled import ScaleFactor, fit_scale_factors
 from dimenet_tf.models import build_model
 from dimenet_tf.predictor import load
 from dimenet_tf.predictor.weights import assign_weights, named_variables
+from helpers.models import SMALL, force_field, graph_of
+from helpers.molecules import molecules
+from helpers.numbers import real_harmonic
+from helpers.references import Reference
+from helpers.training import configuration, force_dataset, trainer_of
 
 FILES = [(f"gemnet_{variant}", "small") for variant in ("q", "t", "dq", "dt")] + [("gemnet_q", "basis76")]
 
@@ -105,14 +103,6 @@ def test_published_sizes():
         ({"direct_forces": True, "triplets_only": True}, 2_312_774 + 22),
     ):
         assert build_model("gemnet", **options).count_params() == parameters + 2 * 128
-
-
-def real_harmonic(degree: int, m: int, theta: float, phi: float) -> float:
-    """Without the Condon-Shortley sign, which SciPy's Legendre functions have."""
-    n = abs(m)
-    norm = np.sqrt((2 * degree + 1) / (4 * np.pi) * math.factorial(degree - n) / math.factorial(degree + n))
-    around = np.sqrt(2) * np.cos(n * phi) if m > 0 else np.sqrt(2) * np.sin(n * phi) if m < 0 else 1.0
-    return norm * (-1) ** n * lpmv(n, degree, np.cos(theta)) * around
 
 
 def test_quadruplets_are_all_and_no_others():

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import molecules
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import (
@@ -16,6 +15,7 @@ from dimenet_tf.graph import (
     neighbor_table,
     neighbors,
 )
+from helpers.molecules import molecules
 
 RNG = np.random.default_rng(0)
 

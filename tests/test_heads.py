@@ -13,11 +13,7 @@ import tensorflow as tf
 from ase import Atoms
 from ase.build import molecule
 from ase.data import atomic_masses
-from conftest import SMALL, graph_of, molecules, randomize
-from equivariant import ALL_HEADS, equivariant, predictor_with  # noqa: F401  (a fixture)
 from scipy.spatial.transform import Rotation
-from test_forces import force_field, slope
-from test_training import configuration, trainer_of
 
 from dimenet_tf.bulk import predict_file
 from dimenet_tf.config.build import build_head, build_predictor
@@ -32,6 +28,11 @@ from dimenet_tf.properties.heads import Head, choose_heads, scalar_head
 from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.structures.splits import Split
 from dimenet_tf.training.report import report
+from helpers.equivariant import ALL_HEADS, predictor_with
+from helpers.models import SMALL, force_field, graph_of, randomize
+from helpers.molecules import molecules
+from helpers.numbers import slope
+from helpers.training import configuration, trainer_of
 
 pytestmark = pytest.mark.usefixtures("equivariant")
 ATOMS = ["CH3CH2OH", "H2O", "HCN"]

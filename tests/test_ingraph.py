@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import molecules
 
 from dimenet_tf.graph import GraphStore, ingraph
+from helpers.molecules import molecules
 
 ALL = {"atom_edges", "triplets"}
 

@@ -4,14 +4,14 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import DATA
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.interop import load_dimenet_checkpoint
+from helpers.paths import FILES
 
 
 def settings(name: str) -> tuple[dict, str]:
-    description = json.loads((DATA / f"{name}_ckpt.json").read_text())
+    description = json.loads((FILES / f"{name}_ckpt.json").read_text())
     hyperparameters = {k: v for k, v in description["hyperparameters"].items() if k != "num_targets"}
     return hyperparameters, description["targets"][0]
 
@@ -20,8 +20,8 @@ def settings(name: str) -> tuple[dict, str]:
 @pytest.mark.parametrize("name", ["dimenet", "dimenet_pp"])
 def test_released_checkpoints_give_the_releases_numbers(name, dtype, tolerance):
     hyperparameters, target = settings(name)
-    predictor = load_dimenet_checkpoint(DATA / f"{name}_ckpt", name, target, dtype=dtype, **hyperparameters)
-    reference = np.load(DATA / f"{name}_ckpt.npz")
+    predictor = load_dimenet_checkpoint(FILES / f"{name}_ckpt", name, target, dtype=dtype, **hyperparameters)
+    reference = np.load(FILES / f"{name}_ckpt.npz")
     Z, R, N = reference["in/Z"], reference["in/R"], reference["in/N"]
     padded_Z, padded_R = np.zeros((len(N), N.max()), int), np.zeros((len(N), N.max(), 3), np.float32)
     for i, (end, n) in enumerate(zip(np.cumsum(N), N)):
@@ -34,7 +34,7 @@ def test_released_checkpoints_give_the_releases_numbers(name, dtype, tolerance):
 
 def test_mistakes_name_the_variable(tmp_path):
     hyperparameters, target = settings("dimenet_pp")
-    folder = DATA / "dimenet_pp_ckpt"
+    folder = FILES / "dimenet_pp_ckpt"
     with pytest.raises(UserError, match=r"unexpected weight 'int_blocks/1/dense_ji/bias'"):
         load_dimenet_checkpoint(folder, "dimenet_pp", target, **{**hyperparameters, "num_blocks": 1})
     with pytest.raises(UserError, match=r"no weight 'int_blocks/2/dense_ji/bias'"):

@@ -15,11 +15,13 @@ from ase import units
 from ase.build import molecule
 from ase.calculators.socketio import SocketIOCalculator
 from scipy.integrate import trapezoid
-from test_spectra import FORCES, load_once, painn, read_csv
 
 from dimenet_tf.commands import main
 from dimenet_tf.errors import UserError
 from dimenet_tf.md import DimeNetCalculator, ipi, ipi_spectra, spectrum
+from helpers.models import painn
+from helpers.numbers import read_csv
+from helpers.pretrained import FORCES, load_once
 
 needs_ipi = pytest.mark.skipif(shutil.which("i-pi") is None, reason="i-PI (extra pimd) is not installed")
 INPUT = """

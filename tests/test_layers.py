@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import DIMENETS, SMALL, graph_of, molecules, randomize
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.layers import aggregation
@@ -12,6 +11,8 @@ from dimenet_tf.layers.geometry import ANGLES, cos_angle, edge_vectors, safe_nor
 from dimenet_tf.layers.initializers import GlorotOrthogonal, output_initializer, seed_stream
 from dimenet_tf.models import build_model
 from dimenet_tf.predictor.weights import named_variables
+from helpers.models import DIMENETS, SMALL, graph_of, randomize
+from helpers.molecules import molecules
 
 
 @pytest.mark.parametrize("shape", [(128, 128), (42, 8), (8, 64), (5, 1), (1, 1)])

@@ -1,12 +1,10 @@
 """Lengths of training: steps, epochs and hours, what follows from them, and runs that are made longer."""
 
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from test_training import assert_equal_weights, configuration, trainer_of, weights_of
 
 from dimenet_tf.commands.configuration import given
 from dimenet_tf.config.build import training_config
@@ -17,8 +15,9 @@ from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.training.optimizer import learning_rate
 from dimenet_tf.training.schedules import WarmupDecay
 from dimenet_tf.training.trainer import Trainer
+from helpers.paths import CONFIGS
+from helpers.training import assert_equal_weights, configuration, trainer_of, weights_of
 
-CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
 AUTO = dict.fromkeys(SHARES, "auto")
 
 

@@ -14,7 +14,6 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
-from test_forces import force_field
 
 from dimenet_tf.data import ethanol_xtb, from_atoms
 from dimenet_tf.errors import UserError
@@ -23,6 +22,8 @@ from dimenet_tf.md.certify import certify, fingerprint, format_certificate
 from dimenet_tf.md.measurements import cutoff, finite_differences, nve, symmetries, work
 from dimenet_tf.md.velocities import count_vibrations, temperature_of, thermalize
 from dimenet_tf.predictor import load
+from helpers.models import force_field
+from helpers.pretrained import FORCES
 
 
 def gentle(seed=0, dtype="float64"):
@@ -291,7 +292,7 @@ def test_certificate_finds_a_hard_cutoff(predictor, monkeypatch):
 
 def test_the_drift_of_a_model_without_conservation_is_found(monkeypatch):
     """Forces that are not the gradient of any energy heat the molecule."""
-    predictor = load("dimenet_pp-ethanol_xtb-forces")
+    predictor = load(FORCES)
     one = ethanol_xtb().select([0])
     atoms = Atoms(one.Z, one.R)
     sound = nve(predictor, atoms, 0.5, 300, 0.5)
@@ -324,7 +325,7 @@ def test_molecules_that_fly_apart_fail_the_certificate(monkeypatch, predictor):
 
 def test_far_from_the_origin_float32_loses_nothing():
     atoms = molecule("CH3CH2OH")
-    atoms.calc = DimeNetCalculator("dimenet_pp-ethanol_xtb-forces")
+    atoms.calc = DimeNetCalculator(FORCES)
     here = atoms.get_forces()
     atoms.positions += [1000.0, 0, -500]
     np.testing.assert_allclose(atoms.get_forces(), here, atol=1e-4)

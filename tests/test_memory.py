@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DIMENETS, SMALL
-from test_forces import force_field
 
 from dimenet_tf.data import sample
 from dimenet_tf.graph import GraphStore
 from dimenet_tf.models import build_model
 from dimenet_tf.training import memory
+from helpers.models import DIMENETS, SMALL, force_field
 
 STEP = """
     import json, sys

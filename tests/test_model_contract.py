@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ase.build import molecule
-from conftest import DIMENETS, SMALL, energies, graph_of, molecules, randomize
 from scipy.spatial.transform import Rotation
-from test_forces import force_field
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import NEEDS, GraphStore, graph_signature
 from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.models import MODELS, build_model
 from dimenet_tf.models.hyperparameters import hyperparameters
+from helpers.models import DIMENETS, SMALL, energies, force_field, graph_of, randomize
+from helpers.molecules import molecules
 
 VARIANTS = [
     (name, options)

@@ -4,9 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ase.build import molecule
-from conftest import DATA, SMALL, Reference, error, graph_of, molecules, randomize, tensors
-from test_training import configuration, trainer_of
-from test_training_forces import force_dataset
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.interop import load_schnetpack_painn
@@ -18,6 +15,12 @@ from dimenet_tf.models.painn import Neighborhood
 from dimenet_tf.predictor import load
 from dimenet_tf.predictor.weights import assign_weights, named_variables
 from dimenet_tf.structures.quantities import conversion
+from helpers.models import SMALL, graph_of, randomize
+from helpers.molecules import molecules
+from helpers.numbers import error
+from helpers.paths import FILES
+from helpers.references import Reference
+from helpers.training import configuration, force_dataset, trainer_of
 
 
 class PaiNNReference(Reference):
@@ -47,7 +50,7 @@ def test_hyperparameters_follow_from_the_arrays(reference):
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-9), ("float32", 1e-5)])
 def test_energies_and_forces(reference, dtype, tolerance):
     model = reference.model(dtype)
-    graph = tensors(graph_of(*reference.molecules, model))
+    graph = graph_of(*reference.molecules, model).to_tensors()
     with tf.GradientTape() as tape:
         tape.watch(graph.positions)
         scalars = model(graph).scalars
@@ -59,7 +62,7 @@ def test_energies_and_forces(reference, dtype, tolerance):
 
 def test_intermediates(reference):
     model = reference.model("float64")
-    graph = tensors(graph_of(*reference.molecules, model))
+    graph = graph_of(*reference.molecules, model).to_tensors()
     np.testing.assert_array_equal(graph.edge_target, reference["idx/idx_i"])
     np.testing.assert_array_equal(graph.edge_source, reference["idx/idx_j"])
     vectors = edge_vectors(graph)
@@ -85,7 +88,7 @@ def test_intermediates(reference):
         assert error(ours, reference[f"mid64/{key}"]) < 1e-9, key
 
 
-ETHANOL = DATA / "painn_ethanol.npz"
+ETHANOL = FILES / "painn_ethanol.npz"
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-9)])
@@ -243,7 +246,7 @@ def test_curvature_at_the_cutoff(envelope, jump):
     model = randomize(build_model("painn", dtype="float64", envelope=envelope, **SMALL["painn"]))
 
     def derivatives(distance):
-        graph = tensors(graph_of([2], np.array([6, 8]), np.array([[0, 0, 0], [0, 0, model.cutoff - 0.1]]), model))
+        graph = graph_of([2], np.array([6, 8]), np.array([[0, 0, 0], [0, 0, model.cutoff - 0.1]]), model).to_tensors()
         d = tf.constant(distance, tf.float64)
         with tf.GradientTape() as second, tf.GradientTape() as first:
             first.watch(d)

@@ -2,11 +2,11 @@ import subprocess
 import sys
 
 import pytest
-from conftest import DIMENETS, SMALL, randomize
 
 from dimenet_tf.plots.pictures import draw
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.properties.heads import scalar_head
+from helpers.models import DIMENETS, SMALL, randomize
 
 
 @pytest.fixture(params=[*DIMENETS, "dpgn", "painn", "spherenet"])

@@ -4,25 +4,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ase.build import molecule
-from conftest import SMALL, closed_shell, randomize
 
 import dimenet_tf
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.predictor.weights import assign_weights, named_variables
-from dimenet_tf.properties.heads import scalar_head
+from helpers.models import two_targets
+from helpers.molecules import closed_shell
 
 NAMES = ["CH3CH2OH", "H2O", "CO2", "H2"]
-
-
-def make(name="dimenet_pp", extensive=True, dtype="float32", offset=0.0) -> Predictor:
-    per_element = np.zeros((2, 95))
-    per_element[0, [1, 6, 8]] = [-13.0, -1000.0, -2000.0]
-    head = scalar_head(["U0", "mu"], ["eV", "D"], per_element, [offset, 1.5], [0.5, 2.0], extensive)
-    hyperparameters = {**SMALL[name], "num_targets": 2, "extensive": extensive}
-    predictor = Predictor(name, hyperparameters, head, [1, 6, 8], dtype)
-    randomize(predictor.model)
-    return predictor
 
 
 def padded(names) -> dict[str, np.ndarray]:
@@ -35,7 +25,7 @@ def padded(names) -> dict[str, np.ndarray]:
 
 
 def test_padded_arrays_atoms_and_single_molecules_agree(model_name):
-    predictor = make(model_name)
+    predictor = two_targets(model_name)
     together = predictor.predict(padded(NAMES))
     assert list(together) == ["U0", "mu"] and together["U0"].dtype == np.float64
     from_atoms = predictor.predict([molecule(name) for name in NAMES], batch_size=3)
@@ -46,7 +36,7 @@ def test_padded_arrays_atoms_and_single_molecules_agree(model_name):
 
 
 def test_data_sets_files_and_generators(tmp_path):
-    predictor, inputs = make(), padded(NAMES)
+    predictor, inputs = two_targets(), padded(NAMES)
     expected = predictor.predict(inputs)
     batched = tf.data.Dataset.from_tensor_slices(inputs).batch(3)
     ragged = tf.data.Dataset.from_generator(
@@ -66,7 +56,7 @@ def test_data_sets_files_and_generators(tmp_path):
 
 
 def test_forces_of_a_data_set_are_as_wide_as_its_widest_batch():
-    predictor = make().with_forces("U0")
+    predictor = two_targets().with_forces("U0")
     listed = predictor.predict([molecule(name) for name in NAMES])["forces"]
     batches = [padded(NAMES[:1]), padded(NAMES[1:])]  # 11 and 5 atoms
     data = tf.data.Dataset.from_generator(
@@ -81,7 +71,7 @@ def test_forces_of_a_data_set_are_as_wide_as_its_widest_batch():
 
 @pytest.mark.parametrize("energy", [None, "U0"])
 def test_keras_saves_and_loads_predictors(tmp_path, energy):
-    predictor = make("dimenet")
+    predictor = two_targets("dimenet")
     predictor = predictor if energy is None else predictor.with_forces(energy)
     predictor.save(tmp_path / "predictor.keras")
     loaded = tf.keras.models.load_model(tmp_path / "predictor.keras")
@@ -94,12 +84,12 @@ def test_keras_saves_and_loads_predictors(tmp_path, energy):
 
 def test_keras_formats_that_do_not_fit(tmp_path):
     with pytest.raises(UserError, match="NAME.keras, a SavedModel is written by `export`"):
-        make().save(tmp_path / "folder")
+        two_targets().save(tmp_path / "folder")
 
 
 @pytest.mark.parametrize("extensive", [True, False])
 def test_head_sums_scales_and_offsets(extensive):
-    predictor = make(extensive=extensive, offset=3.0)
+    predictor = two_targets(extensive=extensive, offset=3.0)
     predictor.model.set_weights([np.zeros_like(w) for w in predictor.model.get_weights()])
     result = predictor.predict([molecule("CH3CH2OH")])
     assert result["U0"][0] == pytest.approx(3.0 + 6 * -13.0 + 2 * -1000.0 - 2000.0, abs=1e-9)
@@ -107,7 +97,7 @@ def test_head_sums_scales_and_offsets(extensive):
 
 
 def test_mean_output_is_the_sum_over_atoms_divided():
-    total, mean = make(extensive=True), make(extensive=False)
+    total, mean = two_targets(extensive=True), two_targets(extensive=False)
     mean.model.set_weights(total.model.get_weights())
     a, b = total.predict([molecule("H2O")])["mu"], mean.predict([molecule("H2O")])["mu"]
     np.testing.assert_allclose((a - 1.5) / 3, b - 1.5, rtol=1e-6)
@@ -115,7 +105,7 @@ def test_mean_output_is_the_sum_over_atoms_divided():
 
 def test_large_offsets_keep_small_differences():
     """Two conformations whose energies differ by 0.1 meV at -4000 eV, where float32 steps by 0.5 meV."""
-    near, far = make(offset=0.0), make(offset=-4000.0)
+    near, far = two_targets(offset=0.0), two_targets(offset=-4000.0)
     stretched = molecule("H2O")
     stretched.positions[1] *= 1.0001
     a = np.diff(near.predict([molecule("H2O"), stretched])["U0"])
@@ -124,7 +114,7 @@ def test_large_offsets_keep_small_differences():
 
 
 def test_one_trace_for_any_sequence_of_sizes():
-    predictor = make()
+    predictor = two_targets()
     for names in (NAMES, ["H2"], ["CO2"] * 40):
         predictor.predict(padded(names))
     assert predictor.graph_function.experimental_get_tracing_count() == 1
@@ -132,7 +122,7 @@ def test_one_trace_for_any_sequence_of_sizes():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_bfloat16"])
 def test_folder_round_trip(tmp_path, model_name, dtype):
-    predictor = make(model_name, dtype=dtype)
+    predictor = two_targets(model_name, dtype=dtype)
     predictor.to_folder(tmp_path / "model")
     loaded = dimenet_tf.load(tmp_path / "model")
     before, after = predictor.predict(padded(NAMES)), loaded.predict(padded(NAMES))
@@ -142,7 +132,7 @@ def test_folder_round_trip(tmp_path, model_name, dtype):
 
 
 def test_batches_are_smaller_where_molecules_are_large(monkeypatch):
-    predictor, names = make(), ["H2O", "H2", "C6H6", "C6H6", "H2", "CH3CH2OH", "H"]
+    predictor, names = two_targets(), ["H2O", "H2", "C6H6", "C6H6", "H2", "CH3CH2OH", "H"]
     atoms = [closed_shell(name) for name in names]
     N, Z, R = (np.concatenate(a) for a in zip(*(([len(a)], a.numbers, a.positions) for a in atoms)))
     store, expected = predictor.graph_store(N, Z, R), predictor.predict(atoms)["U0"]
@@ -164,7 +154,7 @@ def test_batches_are_smaller_where_molecules_are_large(monkeypatch):
 
 
 def test_options_of_loading_change_how_not_what(tmp_path):
-    predictor = make()
+    predictor = two_targets()
     predictor.to_folder(tmp_path)
     expected = predictor.predict(padded(NAMES))["U0"]
     for options in ({"aggregation": "sum_first"}, {"aggregation": "triplets"}, {"recompute": True}):
@@ -177,13 +167,13 @@ def test_options_of_loading_change_how_not_what(tmp_path):
         dimenet_tf.load(tmp_path, cutoff=3.0)
     with pytest.raises(UserError, match="aggregation must be one of auto"):
         dimenet_tf.load(tmp_path, aggregation="fast")
-    make("spherenet").to_folder(tmp_path / "other")
+    two_targets("spherenet").to_folder(tmp_path / "other")
     with pytest.raises(UserError, match="'recompute' is no option of a trained spherenet$"):
         dimenet_tf.load(tmp_path / "other", recompute=True)
 
 
 def test_clone_is_independent():
-    predictor = make()
+    predictor = two_targets()
     twin = predictor.clone()
     before = twin.predict(padded(NAMES))["U0"]
     predictor.model.set_weights([w * 0 for w in predictor.model.get_weights()])
@@ -224,7 +214,7 @@ BAD = [
 @pytest.mark.parametrize("inputs, message", BAD)
 def test_bad_molecules_are_refused(inputs, message):
     with pytest.raises(UserError, match=message):
-        make().predict(inputs())
+        two_targets().predict(inputs())
 
 
 def with_near_overlap():
@@ -243,18 +233,18 @@ def with_near_overlap():
 )
 def test_inputs_that_look_right(inputs, message):
     with pytest.raises(UserError, match=message):
-        make().predict(inputs())
+        two_targets().predict(inputs())
 
 
 def test_any_iterable_of_molecules():
-    predictor = make()
+    predictor = two_targets()
     np.testing.assert_allclose(
         predictor.predict(molecule(n) for n in NAMES)["U0"], predictor.predict([molecule(n) for n in NAMES])["U0"]
     )
 
 
 def test_damaged_folders(tmp_path):
-    make().to_folder(tmp_path)
+    two_targets().to_folder(tmp_path)
     (tmp_path / "weights.h5").write_bytes(b"no HDF5")
     with pytest.raises(UserError, match="weights.h5 cannot be read"):
         dimenet_tf.load(tmp_path)
@@ -264,8 +254,8 @@ def test_damaged_folders(tmp_path):
 
 
 def test_nothing_to_predict():
-    assert make().predict([])["U0"].shape == (0,)
-    empty = make().with_forces("U0").predict({"Z": np.zeros((0, 7), int), "R": np.zeros((0, 7, 3))})
+    assert two_targets().predict([])["U0"].shape == (0,)
+    empty = two_targets().with_forces("U0").predict({"Z": np.zeros((0, 7), int), "R": np.zeros((0, 7, 3))})
     assert empty["U0"].shape == (0,) and empty["forces"].shape == (0, 7, 3)
 
 
@@ -277,7 +267,7 @@ def test_loading_errors(tmp_path):
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path):
-    predictor = make()
+    predictor = two_targets()
     weights = {name: v.numpy() for name, v in named_variables(predictor.model).items()}
     name = "int_blocks/0/dense_ji/kernel"
     with pytest.raises(UserError, match=f"here: no weight '{name}'"):
@@ -289,7 +279,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
 
 
 def test_weight_file_is_plain_hdf5(tmp_path):
-    predictor = make()
+    predictor = two_targets()
     predictor.to_folder(tmp_path)
     with h5py.File(tmp_path / "weights.h5") as file:
         kernel = file["int_blocks/1/up_projection/kernel"][()]

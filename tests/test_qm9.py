@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from conftest import DATA  # noqa: F401  (TensorFlow's devices are set up there)
 
 from dimenet_tf.data import DataConfig, load_dataset, qm9, read_file
 from dimenet_tf.errors import UserError

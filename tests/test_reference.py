@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import Reference, graph_of
 
 from dimenet_tf.basis import SphericalBasis
 from dimenet_tf.layers.geometry import cos_angle, edge_vectors, safe_norm
 from dimenet_tf.properties.heads import scalar_head
+from helpers.models import graph_of
+from helpers.references import Reference
 
 FILES = [("dimenet", "small"), ("dimenet", "basis76"), ("dimenet_pp", "small"), ("dimenet_pp", "basis76")]
 

@@ -10,38 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ase.build import molecule
-from conftest import DATA
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
-from test_forces import force_field
 
 import dimenet_tf
 from dimenet_tf.errors import UserError
-from dimenet_tf.graph import GraphStore
+from helpers.models import force_field
+from helpers.paths import ROOT
+from helpers.serving import NAMES, call, flat, padded, with_edges
 
-NAMES = ["CH3CH2OH", "H2O", "H", "CO2"]
 SIGNATURES = {"serving_default", "flat", "edges"}
-
-
-def padded(names=NAMES, extra=2, dtype=np.float32) -> dict[str, np.ndarray]:
-    atoms = [molecule(name) for name in names]
-    size = max(map(len, atoms)) + extra
-    Z, R = np.zeros((len(names), size), np.int32), np.zeros((len(names), size, 3), dtype)
-    for i, a in enumerate(atoms):
-        Z[i, : len(a)], R[i, : len(a)] = a.numbers, a.positions
-    return {"Z": Z, "R": R}
-
-
-def flat(inputs) -> dict[str, np.ndarray]:
-    real = inputs["Z"] != 0
-    return {"Z": inputs["Z"][real], "R": inputs["R"][real], "molecule_of_atom": np.nonzero(real)[0].astype(np.int32)}
-
-
-def with_edges(arrays, cutoff=6.0) -> dict[str, np.ndarray]:
-    """A client's neighbor list with a skin, in no order."""
-    N = np.bincount(arrays["molecule_of_atom"])
-    graph = GraphStore(N, arrays["Z"], arrays["R"], cutoff, ()).batch(range(len(N)))
-    order = np.random.default_rng(0).permutation(len(graph.edge_source))
-    return {**arrays, "edge_source": graph.edge_source[order], "edge_target": graph.edge_target[order]}
 
 
 @pytest.fixture(scope="module", params=["dimenet-forces", "dimenet_pp-forces", "dimenet_pp-float64", "dimenet_pp-two"])
@@ -66,11 +43,6 @@ def served(tmp_path_factory):
     path = tmp_path_factory.mktemp("served") / "1"
     predictor.export(path, max_atoms=50)
     return tf.saved_model.load(str(path)), predictor, path
-
-
-def call(loaded, signature, arrays) -> dict[str, np.ndarray]:
-    outputs = loaded.signatures[signature](**{name: tf.constant(array) for name, array in arrays.items()})
-    return {name: value.numpy() for name, value in outputs.items()}
 
 
 def test_all_signatures_give_the_predictors_numbers(case):
@@ -161,7 +133,7 @@ def test_c_interface(served, tmp_path):
     _, predictor, path = served
     atoms = molecule("H2O")
     arguments = [str(path), json.dumps(atoms.numbers.tolist()), json.dumps(atoms.positions.tolist())]
-    script = DATA.parent / "c_interface.py"
+    script = ROOT / "tests/helpers/c_interface.py"
     result = subprocess.run([sys.executable, str(script), *arguments], text=True, capture_output=True)
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout.splitlines()[-1])

@@ -1,7 +1,5 @@
 """Spectra: signals and molecules whose spectra are known, and the real dynamics of a model."""
 
-import csv
-import functools
 import json
 from types import SimpleNamespace
 
@@ -11,7 +9,6 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.md.verlet import VelocityVerlet
 from ase.vibrations import VibrationsData
-from conftest import randomize
 from scipy import constants, signal
 from scipy.integrate import trapezoid
 from scipy.spatial.transform import Rotation
@@ -21,11 +18,11 @@ from dimenet_tf.errors import UserError
 from dimenet_tf.md import correlation, harmonic, intensities, spectra, spectrum, trajectories
 from dimenet_tf.md.calculator import DimeNetCalculator
 from dimenet_tf.md.trajectories import Replicas, Settings, copies, run
-from dimenet_tf.predictor import Predictor, load
-from dimenet_tf.properties.heads import Dipole, Head, Polarizability, Sum
 from dimenet_tf.structures.inputs import read_molecule
+from helpers.models import painn
+from helpers.numbers import read_csv
+from helpers.pretrained import FORCES, load_once
 
-FORCES = "dimenet_pp-ethanol_xtb-forces"
 CM_PER_FS = correlation.CM_PER_FS
 
 
@@ -36,21 +33,6 @@ def wave(wavenumber, times, timestep, phase=0.3):
 @pytest.fixture(scope="module")
 def predictor():
     return painn()
-
-
-def painn(dtype="float64"):
-    """A model with all outputs, of weights that were never trained."""
-    head = Head(
-        [
-            Sum("energy", "eV", 0.1, np.zeros(95)),
-            Dipole("dipole", "e*Ang", 0.5, vector=True),
-            Polarizability("polarizability", "a0^3", 2.0, np.zeros(95)),
-        ]
-    )
-    sizes = {"emb_size": 8, "num_blocks": 1, "num_targets": 3, "num_vectors": 2}
-    predictor = Predictor("painn", sizes, head, [1, 6, 8], dtype, energy="energy")
-    randomize(predictor.model)
-    return predictor
 
 
 class Diatomic:
@@ -342,9 +324,6 @@ def test_linear_molecules_have_one_vibration_more(predictor):
     assert len(harmonic.analyse(predictor, molecule("CO2")).wavenumbers) == 4
 
 
-load_once = functools.cache(load)  # and trace once
-
-
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
     """Call the command in a folder of its own; returns what it printed."""
@@ -360,11 +339,6 @@ def command(tmp_path, monkeypatch, capsys):
         return printed.out if code == 0 else printed.err
 
     return call
-
-
-def read_csv(path):
-    rows = list(csv.reader(path.open()))
-    return dict(zip(rows[0], np.array(rows[1:], float).T))
 
 
 @pytest.mark.slow

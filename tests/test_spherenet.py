@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ase.build import molecule
-from conftest import SMALL, Reference, energies, error, graph_of, molecules, randomize, tensors
 from scipy.spatial.transform import Rotation
-from test_gemnet import real_harmonic
 
 from dimenet_tf.basis import SphericalBasis
 from dimenet_tf.basis.formulas import official_order
@@ -20,6 +18,10 @@ from dimenet_tf.layers.torsions import SphericalSums
 from dimenet_tf.models import build_model
 from dimenet_tf.predictor.weights import assign_weights, named_variables
 from dimenet_tf.structures.quantities import conversion
+from helpers.models import SMALL, energies, graph_of, randomize
+from helpers.molecules import molecules
+from helpers.numbers import error, place, real_harmonic
+from helpers.references import Reference
 
 
 class SphereNetReference(Reference):
@@ -51,7 +53,7 @@ def reference(request) -> SphereNetReference:
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-9), ("float32", 1e-5)])
 def test_energies_and_forces(reference, dtype, tolerance):
     model = reference.model(dtype)
-    graph = tensors(graph_of(*reference.molecules, model))
+    graph = graph_of(*reference.molecules, model).to_tensors()
     with tf.GradientTape() as tape:
         tape.watch(graph.positions)
         scalars = model(graph).scalars
@@ -69,7 +71,7 @@ def pair_slots(graph: Graph, kj: list[int], ji: list[int]) -> tuple:
 
 def test_intermediates(reference):
     model = reference.model("float64")
-    graph = tensors(graph_of(*reference.molecules, model))
+    graph = graph_of(*reference.molecules, model).to_tensors()
     order = np.array(reference.edge_order(graph))
     vectors = edge_vectors(graph)
     distance = safe_norm(vectors)
@@ -120,14 +122,6 @@ def test_published_sizes():
         assert build_model("spherenet", **options).count_params() == parameters
 
 
-def place(R: np.ndarray, k: int, j: int, i: int) -> tuple[float, float]:
-    """Angle theta of k at j and azimuth around the axis j -> i, from some direction."""
-    axis, to_k = (v / np.linalg.norm(v) for v in (R[i] - R[j], R[k] - R[j]))
-    aside = np.cross(axis, [0.3, -0.5, 0.8])
-    aside /= np.linalg.norm(aside)
-    return np.arccos(to_k @ axis), np.arctan2(to_k @ np.cross(axis, aside), to_k @ aside)
-
-
 @pytest.mark.parametrize("rule", ["next", "previous", "smooth"])
 def test_harmonics_one_by_one(rule):
     """Against loops over k, i and q; the published torsions about an axis add up to a full turn."""
@@ -135,7 +129,7 @@ def test_harmonics_one_by_one(rule):
     R = R + 0.1 * np.random.default_rng(1).standard_normal(R.shape)
     basis, L = SphericalBasis(4, 1, cutoff=2.6, dtype="float64"), 4
     model = build_model("spherenet", dtype="float64", **{**SMALL["spherenet"], "cutoff": basis.cutoff})
-    graph = tensors(graph_of(N, Z, R, model))
+    graph = graph_of(N, Z, R, model).to_tensors()
     harmonics = SphericalSums(graph, edge_vectors(graph), basis, rule).harmonics.numpy()
     of_atom = [graph.edge_source.numpy()[graph.edge_target == j] for j in range(len(Z))]
     for j, neighbors in enumerate(of_atom):
@@ -168,7 +162,7 @@ def test_sums_are_those_of_triplets():
     """Messages times both gates, gathered and added one triplet after the other."""
     options = {**SMALL["spherenet"], "conventions": "corrected"}
     model = randomize(build_model("spherenet", dtype="float64", **options))
-    graph = tensors(graph_of(*molecules("CH3CH2OH", "H2", "CO2", "H"), model))
+    graph = graph_of(*molecules("CH3CH2OH", "H2", "CO2", "H"), model).to_tensors()
     vectors, block = edge_vectors(graph), model.int_blocks[0]
     sums = SphericalSums(graph, vectors, model.sbf_layer, "previous")
     sbf = model.sbf_layer.radial(safe_norm(vectors))
@@ -211,7 +205,7 @@ def test_rounding_decides_no_torsion():
     N, Z, R = molecules("C6H6", "C2H2", "CO2")
     results = []
     for turn in Rotation.random(3, random_state=0).as_matrix():
-        graph = tensors(graph_of(N, Z, R @ turn.T, model))
+        graph = graph_of(N, Z, R @ turn.T, model).to_tensors()
         with tf.GradientTape() as tape:
             tape.watch(graph.positions)
             scalars = model(graph).scalars
@@ -267,7 +261,7 @@ def test_ablations_are_gates_of_one():
     weights = {name: variable.numpy() for name, variable in named_variables(full).items()}
     kept = {name: array for name, array in weights.items() if "dense_tbf" not in name}
     assign_weights(less, kept, "full")
-    pairs = SumFirst(graph := tensors(graph_of(*molecules("CH3CH2OH"), less)), "interior")
+    pairs = SumFirst(graph := graph_of(*molecules("CH3CH2OH"), less).to_tensors(), "interior")
     vectors, block = edge_vectors(graph), less.int_blocks[0]
     radial = block.dense_sbf1(less.sbf_layer.radial(safe_norm(vectors)))
     x = tf.constant(np.random.default_rng(0).standard_normal((len(vectors), less.int_emb_size)))

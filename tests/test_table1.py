@@ -2,13 +2,13 @@ import csv
 
 import numpy as np
 import pytest
-from test_training import configuration, dataset, trainer_of
 
 from dimenet_tf.data.dataset import describe
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import load
 from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.training.table1 import PUBLISHED, TARGETS, combine, write_table
+from helpers.training import configuration, dataset, trainer_of
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,8 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import DIMENETS, SMALL
 
-from dimenet_tf.config.build import build_predictor, training_config
 from dimenet_tf.config.schema import resolve
-from dimenet_tf.data import Split, load_dataset
-from dimenet_tf.data.dataset import DataConfig
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import load
 from dimenet_tf.predictor.weights import named_variables
@@ -22,37 +18,8 @@ from dimenet_tf.training.report import report
 from dimenet_tf.training.schedules import WarmupDecay
 from dimenet_tf.training.state import RunState
 from dimenet_tf.training.step import clip_by_weights
-from dimenet_tf.training.trainer import Trainer
-
-
-def configuration(name="dimenet_pp", **training) -> dict:
-    steps = {"num_steps": 6, "warmup_steps": 2, "decay_steps": 4_000_000, "evaluation_interval": 3}
-    training = {"batch_size": 8, **steps, **training}
-    model = {"name": name, **SMALL[name]}
-    if name in DIMENETS:
-        model |= {"num_blocks": 1, "aggregation": "sum_first"}  # less to trace
-    return resolve({"model": model, "training": {**training, "log_interval": 1}})
-
-
-def dataset(train=40, valid=10, target="U0"):
-    everything = load_dataset(DataConfig(target=target))
-    order = np.random.RandomState(0).permutation(len(everything.container))
-    split = Split(order[:train], order[train : train + valid], order[train + valid : train + 2 * valid])
-    return load_dataset(DataConfig(target=target), split)
-
-
-def trainer_of(config, folder, data=None) -> Trainer:
-    data = data or dataset()
-    return Trainer(training_config(config), lambda: build_predictor(config, data), data, RunFolder(folder))
-
-
-def weights_of(trainer) -> dict[str, np.ndarray]:
-    return {name: v.numpy() for name, v in named_variables(trainer.predictor.model).items()}
-
-
-def assert_equal_weights(a, b, **tolerance):
-    for name, value in weights_of(a).items():
-        np.testing.assert_allclose(weights_of(b)[name], value, err_msg=name, **tolerance)
+from helpers.models import SMALL
+from helpers.training import assert_equal_weights, configuration, dataset, trainer_of, weights_of
 
 
 def test_schedule():

@@ -4,47 +4,20 @@ import json
 
 import numpy as np
 import pytest
-from conftest import SMALL
-from test_training import assert_equal_weights, configuration, dataset, trainer_of
 
 from dimenet_tf.config.schema import resolve
-from dimenet_tf.data import DataContainer, Split, ethanol_xtb, load_dataset
-from dimenet_tf.data.dataset import DataConfig
 from dimenet_tf.predictor import load
 from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.training.report import report
 from dimenet_tf.training.session import introduction
-
-
-def force_dataset(train=12, valid=4, partial=False):
-    """Two molecule types: ethanol and a twin of it that lacks its last hydrogen.
-
-    `partial`: some molecules lack their energy or their forces, and molecules have weights.
-    """
-    data = ethanol_xtb().select(range(0, 2000, 50))
-    parts = [data, data.select(range(20))]
-    keep = np.arange(9 * 20) % 9 != 8
-    short = DataContainer(
-        parts[1].N - 1,
-        parts[1].Z[keep],
-        parts[1].R[keep],
-        {"energy": parts[1].target("energy") + 1, "forces": parts[1].target("forces")[keep]},
-    )
-    joined = DataContainer(
-        *(np.concatenate([getattr(part, key) for part in (data, short)]) for key in ("N", "Z", "R")),
-        {key: np.concatenate([part.target(key) for part in (data, short)]) for key in ("energy", "forces")},
-    )
-    if partial:
-        joined.targets["energy"][::3] = np.nan
-        joined.targets["forces"][(np.arange(len(joined)) % 3 == 1)[joined.molecule_of_atom]] = np.nan
-        joined.weight[:] = 1 + np.arange(len(joined)) % 2
-    order = np.random.RandomState(0).permutation(len(joined))
-    split = Split(order[:train], order[train : train + valid], order[train + valid :])
-    return load_dataset(DataConfig(target=["energy", "forces"]), split, joined)
-
-
-def force_configuration(**training) -> dict:
-    return configuration(**{"batch_size": 4, "num_steps": 4, "evaluation_interval": 2, **training})
+from helpers.models import SMALL
+from helpers.training import (
+    assert_equal_weights,
+    dataset,
+    force_configuration,
+    force_dataset,
+    trainer_of,
+)
 
 
 def test_a_force_field_that_jumps_is_announced(tmp_path):

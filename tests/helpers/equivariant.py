@@ -1,11 +1,9 @@
-"""The least model that has vectors, for tests of what is made of them: sums over neighbors and one dense layer."""
+"""The smallest model with vectors: sums over neighbors and one dense layer."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import tensorflow as tf
-from conftest import SMALL, randomize
 
 from dimenet_tf.basis.radial import BesselBasis
 from dimenet_tf.layers.dense import dense, linear
@@ -13,10 +11,10 @@ from dimenet_tf.layers.gathers import segment_sum
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm, unit_vectors
 from dimenet_tf.layers.initializers import seed_stream
 from dimenet_tf.layers.output import atom_outputs
-from dimenet_tf.models import MODELS
 from dimenet_tf.models.hyperparameters import Hyperparameters
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.properties.heads import HEADS, Head
+from helpers.models import SMALL, randomize
 
 UNITS = {"energy": "eV", "mu": "D", "dipole": "e*Ang", "polarizability": "a0^3", "r2": "a0^2"}
 ALL_HEADS = {
@@ -56,14 +54,8 @@ class Equivariant(Hyperparameters, tf.keras.Model):
         return 10 * self.emb_size
 
 
-@pytest.fixture
-def equivariant(monkeypatch):
-    """The model under its name, as PaiNN's is."""
-    monkeypatch.setitem(MODELS, "equivariant", Equivariant)
-
-
 def predictor_with(name="equivariant", heads=ALL_HEADS, energy="energy", dtype="float64") -> Predictor:
-    """Random weights, each property with a scale of its own."""
+    """Predictor with random weights, in which each property has its own scale."""
     vectors = name == "equivariant"
     parts = []
     for k, (target, head) in enumerate(heads.items()):

@@ -1,4 +1,4 @@
-"""Real training processes of a tiny model, for the tests that disturb them."""
+"""Training of a tiny model in processes that tests disturb."""
 
 import os
 import re
@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from dimenet_tf.data import sample
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
 SETTINGS = (
     "run=runs/a data.path=small.npz data.num_train=40 data.num_valid=10 model.name=dimenet_pp model.emb_size=8 "
@@ -21,7 +21,7 @@ SETTINGS = (
 
 
 def start(cwd: Path, *settings: str, log: str = "log", **environment: str) -> subprocess.Popen:
-    """Start training with one thread; what it prints goes to a file."""
+    """Start training on one thread, with its output in a file."""
     command = [sys.executable, str(ROOT / "run_train.py"), "with", *SETTINGS, *settings]
     with (cwd / log).open("w") as log:
         env = {**os.environ, **ONE_THREAD, "PYTHONUNBUFFERED": "1", **environment}
@@ -29,11 +29,12 @@ def start(cwd: Path, *settings: str, log: str = "log", **environment: str) -> su
 
 
 def printed(cwd: Path, log: str = "log") -> str:
+    """Return what a process has printed so far."""
     return (cwd / log).read_text()
 
 
 def wait_for(process: subprocess.Popen, cwd: Path, pattern: str, log: str = "log") -> re.Match:
-    """Wait until the process has printed something."""
+    """Wait until the process has printed a line that matches a pattern."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if found := re.search(pattern, printed(cwd, log)):
