@@ -351,7 +351,7 @@ SERVED = [
     ("spherenet", {}),
     ("spherenet", {"conventions": "corrected", "torsion": "smooth"}),
     ("dpgn", {"torsion": "smooth"}),
-]  # DimeNet and DimeNet++: tests/test_serving.py
+]  # DimeNet and DimeNet++: tests/predictor/test_serving.py
 
 
 @pytest.mark.parametrize(
