@@ -2,9 +2,11 @@
 
 import csv
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from ase import Atoms
 from scipy.special import lpmv
 
@@ -14,6 +16,16 @@ from dimenet_tf.predictor import Predictor
 def error(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Largest difference, relative to the largest number."""
     return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
+
+
+def derivatives(function: Callable, x: tf.Tensor, order: int) -> list[np.ndarray]:
+    """Values of a function at x, and of its derivatives up to an order."""
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        values = [function(x)]
+        for _ in range(order):
+            values.append(tape.gradient(values[-1], x))
+    return [np.asarray(value) for value in values]
 
 
 def slope(predictor: Predictor, atoms: Atoms, of: str, step: float = 1e-5) -> np.ndarray:
