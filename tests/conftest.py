@@ -37,8 +37,14 @@ tf.get_logger().addHandler(DeprecatedCalls())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first: at the end one process would wait for the other."""
-    items.sort(key=lambda item: item.path.parent.name != "integration")
+    """Put the folders with the longest files first: at the end one process would wait for the other."""
+    longest = ["integration", "training", "bulk", "models", "predictor"]
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return longest.index(folder) if folder in longest else len(longest)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(params=DIMENETS)

@@ -473,7 +473,7 @@ def test_killed_at_random_moments_it_goes_on(there, models):
         processes = ("--processes", 2) if kills % 2 else ()
         process = start(*JOB, *processes)
         try:
-            process.communicate(timeout=moments.uniform(2, 12) if kills < 12 else 300)
+            process.communicate(timeout=moments.uniform(2, 12) if kills < 6 else 300)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
