@@ -26,7 +26,7 @@ MONGO = ["pymongo>=4"]
 ALL = [*PIMD, *SERVING, *MONGO]
 TOOLS = [
     "pytest>=7.4",
-    "pytest-xdist>=3.3",
+    "pytest-xdist>=3.7",
     "hypothesis>=6.80",
     "ruff==0.17.5",
     "mypy==2.4.1; python_version >= '3.11'",

@@ -19,8 +19,8 @@ from dimenet_tf import data, interop, md
 from dimenet_tf.commands import program
 from dimenet_tf.config.schema import defaults
 from dimenet_tf.models import MODELS
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -14,10 +14,8 @@ import pytest
 import tensorflow as tf
 from ase import Atoms
 from ase.build import molecule
-from conftest import DATA
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_serving import call, flat, with_edges
 
 import dimenet_tf
 from dimenet_tf.bulk import predict_file
@@ -25,9 +23,11 @@ from dimenet_tf.commands import main
 from dimenet_tf.errors import UserError
 from dimenet_tf.md import Committee, DimeNetCalculator
 from dimenet_tf.md.trajectories import Replicas, copies
+from helpers.paths import FILES
+from helpers.pretrained import FORCES
+from helpers.serving import call, flat, with_edges
 
-CASES = DATA / "cases"
-FORCES = "dimenet_pp-ethanol_xtb-forces"
+CASES = FILES / "cases"
 ETHANOL = molecule("CH3CH2OH")
 SERVED = ("serving_default", "flat", "edges")
 

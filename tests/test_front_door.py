@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ase import Atoms
-from conftest import SMALL, graph_of, molecules
 
 import dimenet_tf
 from dimenet_tf.config.schema import resolve
@@ -24,9 +23,9 @@ from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.properties.heads import Head, Mean, Polarizability
 from dimenet_tf.runs.catalog import pretrained_folders
-
-FORCES = "dimenet_pp-ethanol_xtb-forces"
-
+from helpers.models import SMALL, graph_of
+from helpers.molecules import molecules
+from helpers.pretrained import FORCES
 
 # the package
 

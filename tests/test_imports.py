@@ -1,13 +1,14 @@
 """Imports run one way, and importing costs little."""
 
+import ast
 import subprocess
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+from helpers.paths import PACKAGE, ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
 from import_graph import circles, module_graph, modules_of, rooms
 
-PACKAGE = Path(__file__).parents[1] / "dimenet_tf"
 # rooms of the package from the ground up; each imports only from floors before its own
 FLOORS = (
     {"errors", "stack", "version"},
@@ -60,6 +61,22 @@ def test_models_do_not_import_each_other():
         source = path.read_text()
         others = {p.stem for p in path.parent.glob("*.py")} - {path.stem, "__init__", "hyperparameters"}
         assert not any(f"dimenet_tf.models.{other} " in source for other in others)
+
+
+def test_test_modules_do_not_import_each_other():
+    """What several of them need is in tests/helpers."""
+    folder = ROOT / "tests"
+    modules = [*folder.rglob("test_*.py"), *folder.rglob("conftest.py")]
+    names = {path.stem for path in modules}
+    assert len(modules) > 50 and len(names) == len(modules)
+    for path in modules:
+        for node in ast.walk(ast.parse(path.read_text())):
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{path}, line {node.lineno}: a relative import"
+                imported = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in imported:
+                assert not names & set(name.split(".")), f"{path}, line {node.lineno}: import of {name}"
 
 
 def test_importing_the_package_imports_nothing_heavy():

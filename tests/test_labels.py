@@ -11,7 +11,6 @@ import tensorflow as tf
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from scipy.optimize import linprog
-from test_training import configuration, trainer_of
 
 from dimenet_tf.config.schema import resolve
 from dimenet_tf.data import Checks, DataConfig, DataContainer, Split, ethanol_xtb, load_dataset
@@ -26,8 +25,10 @@ from dimenet_tf.structures.outliers import find_outliers, robust_fit
 from dimenet_tf.structures.splits import random_split
 from dimenet_tf.training.report import report
 from dimenet_tf.training.session import check_continuation, introduction
+from helpers.paths import FILES
+from helpers.training import configuration, trainer_of
 
-CASES = Path(__file__).parent / "data/cases"
+CASES = FILES / "cases"
 SAMPLE, ETHANOL = sample(), ethanol_xtb()
 
 

@@ -3,21 +3,19 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from test_forces import force_field
 
 import dimenet_tf
 from dimenet_tf.bulk import job
 from dimenet_tf.errors import UserError, import_optional
 from dimenet_tf.md import committee
 from dimenet_tf.predictor import property_model
-
-ROOT = Path(__file__).parents[1]
+from helpers.models import force_field
+from helpers.paths import ROOT
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import yaml
 from dimenet_tf.config.schema import resolve
 from dimenet_tf.models import MODELS, build_model
 from dimenet_tf.models.hyperparameters import hyperparameters
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs/paper").glob("*.yaml"))
 # column of the documented table, and the number of trainable parameters
 RECIPES = {"qm9_dimenet": (1, 2_100_070), "qm9_dimenet_pp": (2, 1_885_830)}

@@ -6,12 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import DATA
 
 import dimenet_tf
 from dimenet_tf import stack
@@ -24,17 +22,17 @@ from dimenet_tf.training.optimizer import (
     make_optimizer,
 )
 from dimenet_tf.training.schedules import WarmupDecay
+from helpers.paths import FILES, ROOT
 
 pytestmark = pytest.mark.smoke
-ROOT = Path(__file__).parents[1]
-STACKS = sorted(path.name for path in (DATA / "stacks").iterdir())
+STACKS = sorted(path.name for path in (FILES / "stacks").iterdir())
 HAS_ADDONS = importlib.util.find_spec("tensorflow_addons") is not None
 KERAS_3 = importlib.util.find_spec("tf_keras") is not None
 needs_addons = pytest.mark.skipif(not HAS_ADDONS, reason="TensorFlow Addons are for Python 3.9 to 3.11")
 
 
 def expected(name: str) -> dict:
-    return json.loads((DATA / "stacks" / name / "expected.json").read_text())
+    return json.loads((FILES / "stacks" / name / "expected.json").read_text())
 
 
 @pytest.mark.parametrize("name", STACKS)
@@ -43,7 +41,7 @@ def test_a_run_continues(name, tmp_path, monkeypatch):
     sys.path.insert(0, str(ROOT / "tools"))
     from make_stack_runs import losses_of_more_steps
 
-    shutil.copytree(DATA / "stacks" / name / "run", tmp_path / "run")
+    shutil.copytree(FILES / "stacks" / name / "run", tmp_path / "run")
     losses = losses_of_more_steps(tmp_path / "run")
     assert len(losses) == 20
     np.testing.assert_allclose(losses, expected(name)["losses"], rtol=1e-5)
@@ -52,7 +50,7 @@ def test_a_run_continues(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", STACKS)
 @pytest.mark.parametrize("form", ["run", "model.keras"])
 def test_models_predict_the_same(name, form):
-    path, numbers = DATA / "stacks" / name / form, expected(name)
+    path, numbers = FILES / "stacks" / name / form, expected(name)
     predictor = tf.keras.models.load_model(path) if form.endswith(".keras") else dimenet_tf.load(path)
     predicted = predictor.predict({key: np.array(numbers[key]) for key in ("Z", "R")})
     assert_predictions(predicted, numbers)
@@ -61,7 +59,7 @@ def test_models_predict_the_same(name, form):
 @pytest.mark.parametrize("name", STACKS)
 def test_exported_models_predict_the_same(name):
     numbers = expected(name)
-    served = tf.saved_model.load(str(DATA / "stacks" / name / "served/1"))
+    served = tf.saved_model.load(str(FILES / "stacks" / name / "served/1"))
     predicted = served.signatures["serving_default"](
         Z=tf.constant(numbers["Z"], tf.int32), R=tf.constant(numbers["R"], tf.float32)
     )

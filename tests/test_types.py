@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import dimenet_tf
+from helpers.paths import ROOT
 
 api = pytest.importorskip("mypy.api", reason="mypy is not installed")
-ROOT = Path(__file__).parents[1]
 PROGRAM = {
     'predictor = dimenet_tf.load("dimenet-sample-U0")': None,
     "reveal_type(predictor)": "dimenet_tf.predictor.predictor.Predictor",

@@ -1,4 +1,4 @@
-"""Make tests/data/stacks/tfX.Y: what one TensorFlow has written and the other must read.
+"""Make tests/files/stacks/tfX.Y: what one TensorFlow has written and the other must read.
 
 python tools/make_stack_runs.py        # with each of the two TensorFlows
 
@@ -54,7 +54,7 @@ def losses_of_more_steps(run: Path) -> list[float]:
 
 def main() -> None:
     version = ".".join(tf.__version__.split(".")[:2])
-    target = ROOT / f"tests/data/stacks/tf{version}"
+    target = ROOT / f"tests/files/stacks/tf{version}"
     shutil.rmtree(target, ignore_errors=True)
     run, scratch = target / "run", target / "scratch"
     run_session(configuration(20, 20), RunFolder(run))

@@ -13,9 +13,10 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
-from processes import ONE_THREAD, ROOT, SETTINGS, finish, prepared, start, wait_for
 
 import dimenet_tf
+from helpers.paths import ROOT
+from helpers.processes import ONE_THREAD, SETTINGS, finish, prepared, start, wait_for
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from ase.build import molecule
 import dimenet_tf
 from dimenet_tf.commands.recipes import recipe_files
 from dimenet_tf.data import ethanol_xtb, sample
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 TINY = "model.emb_size=8 model.num_blocks=1 training.batch_size=8 training.warmup_steps=2".split()
 
 

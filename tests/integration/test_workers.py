@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from processes import finish, prepared, printed, start, wait_for
 
 from dimenet_tf.training.distribution import slurm_addresses
+from helpers.processes import finish, prepared, printed, start, wait_for
 
 MULTI = "training.strategy=multi_worker"
 

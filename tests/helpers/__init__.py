@@ -1,0 +1,1 @@
+"""Code that test modules share."""

@@ -1,0 +1,392 @@
+"""What every model keeps, whatever it computes (parametrized over `MODELS` and the options that change the path)."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ase.build import molecule
+from scipy.spatial.transform import Rotation
+
+from dimenet_tf.errors import UserError
+from dimenet_tf.graph import NEEDS, GraphStore, graph_signature
+from dimenet_tf.md import DimeNetCalculator
+from dimenet_tf.models import MODELS, build_model
+from dimenet_tf.models.hyperparameters import hyperparameters
+from helpers.models import DIMENETS, SMALL, energies, force_field, graph_of, randomize
+from helpers.molecules import molecules
+
+VARIANTS = [
+    (name, options)
+    for name in DIMENETS
+    for options in ({}, {"conventions": "corrected"}, {"aggregation": "harmonics", "conventions": "corrected"})
+]
+VARIANTS += [
+    ("dimenet", {"aggregation": "triplets"}),
+    ("dimenet", {"num_spherical": 1}),
+    ("dimenet", {"embeddings": "nodes"}),
+    ("dimenet_pp", {"radial_basis": "gaussian", "num_radial": 16}),
+    ("dimenet_pp", {"separate_output_blocks": True, "num_targets": 2}),
+    ("dimenet_pp", {"recompute": True}),
+]
+VARIANTS += [
+    ("gemnet", options)
+    for options in (
+        {},
+        {"triplets_only": True},
+        {"triplets_only": True, "aggregation": "harmonics"},
+        {"direct_forces": True, "forces_coupled": True, "num_targets": 2},
+    )
+]
+VARIANTS += [
+    ("painn", options)
+    for options in (
+        {},
+        {"radial_basis": "gaussian", "num_targets": 2, "num_vectors": 1},
+        {"envelope": "polynomial", "vector_propagation": False, "scalar_product": False},
+    )
+]
+VARIANTS += [
+    ("spherenet", options)
+    for options in (
+        {},
+        {"conventions": "corrected"},
+        {"conventions": "corrected", "torsion": "smooth"},
+        {"conventions": "corrected", "torsion": "none", "num_spherical": 1},
+    )
+]
+VARIANTS += [
+    ("dpgn", options)
+    for options in (
+        {},
+        {"torsion": "smooth"},
+        {"torsion": "none", "bilinear": False, "p_blocks": False, "global_embedding": True},
+    )
+]
+# the published torsion has a sense of rotation and jumps where the neighbor it is measured to changes
+# (docs/conventions.md)
+JUMPING = [variant for variant in VARIANTS if variant[0] in ("spherenet", "dpgn") and "torsion" not in variant[1]]
+AGGREGATED = [(name, options) for name, options in VARIANTS if "aggregation" in hyperparameters(MODELS[name])]
+WITH_VECTORS = [(name, options) for name, options in VARIANTS if options.get("num_vectors")]
+
+
+def name_of(variant) -> str:
+    return f"{variant[0]}-{'-'.join(map(str, variant[1].values())) or 'default'}"
+
+
+# the published form of each model is tested on every Python
+@pytest.fixture(params=[pytest.param(v, id=name_of(v), marks=() if v[1] else pytest.mark.smoke) for v in VARIANTS])
+def variant(request):
+    return request.param
+
+
+def make(variant, dtype="float64"):
+    """Return a model of random weights, to be changed as a test likes."""
+    name, options = variant
+    return randomize(build_model(name, dtype=dtype, **{**SMALL[name], **options}))
+
+
+@functools.cache
+def made(number: int, dtype: str):
+    return make(VARIANTS[number], dtype)
+
+
+def model_of(variant, dtype="float64"):
+    """Return the model that all tests share: leave its weights as they are."""
+    return made(VARIANTS.index(variant), dtype)
+
+
+@pytest.fixture
+def model(variant):
+    return model_of(variant)
+
+
+ETHANOL = molecules("CH3CH2OH")
+
+
+@pytest.mark.parametrize("handedness", [1, -1])
+def test_rotation_reflection_translation(variant, model, handedness):
+    N, Z, R = ETHANOL  # looks like its mirror image
+    R = R + 0.2 * np.random.default_rng(0).standard_normal(R.shape)
+    moved = handedness * R @ Rotation.random(random_state=0).as_matrix().T + [3.0, -5.0, 8.0]
+    before, after = energies(model, N, Z, R), energies(model, N, Z, moved)
+    if variant in JUMPING and handedness == -1:
+        assert np.abs(after - before).max() > 1e-4 * np.abs(before).max()
+    else:
+        np.testing.assert_allclose(after, before, rtol=1e-11)
+
+
+@pytest.mark.parametrize("handedness", [1, -1])
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-5)])
+@pytest.mark.parametrize("variant", WITH_VECTORS, ids=name_of)
+def test_vectors_turn_with_the_molecule(variant, dtype, tolerance, handedness):
+    model, (N, Z, R) = model_of(variant, dtype), ETHANOL
+    turn = handedness * Rotation.random(random_state=0).as_matrix().T
+    before = model(graph_of(N, Z, R, model)).vectors.numpy()
+    after = model(graph_of(N, Z, R @ turn, model)).vectors.numpy()
+    assert before.shape == (len(Z), variant[1]["num_vectors"], 3) and np.abs(before).max() > 1e-3
+    assert np.abs(after - before @ turn).max() <= tolerance * np.abs(before).max()
+
+
+def test_permutation_of_atoms(model):
+    N, Z, R = ETHANOL
+    order = np.random.default_rng(0).permutation(len(Z))
+    before = model(graph_of(N, Z, R, model)).scalars.numpy()
+    after = model(graph_of(N, Z[order], R[order], model)).scalars.numpy()
+    np.testing.assert_allclose(after, before[order], rtol=1e-11, atol=1e-12)
+
+
+def test_a_batch_is_its_molecules(model):
+    names = ["CH3CH2OH", "H", "H2", "C6H6"]
+    single = np.concatenate([energies(model, *molecules(name)) for name in names])
+    np.testing.assert_allclose(energies(model, *molecules(*names)), single, rtol=1e-11)
+
+
+def test_padding_atoms_change_nothing(model):
+    """A padding atom is an ordinary atom with Z = 0, far from all others, in a molecule of its own."""
+    N, Z, R = ETHANOL
+    padded = np.append(N, 3), np.append(Z, [0, 0, 0]), np.concatenate([R, 1e4 * np.eye(3)])
+    np.testing.assert_allclose(energies(model, *padded)[:1], energies(model, N, Z, R), rtol=1e-11)
+
+
+def test_isolated_atoms_and_no_edges_at_all(model):
+    assert np.isfinite(energies(model, *molecules("O", "H"))).all()
+    far = np.array([[0.0, 0, 0], [100, 0, 0]])
+    apart = energies(model, [2], np.array([8, 1]), far)
+    np.testing.assert_allclose(apart, energies(model, *molecules("O", "H")).sum(axis=0, keepdims=True), atol=1e-12)
+
+
+def test_every_weight_has_a_gradient(model):
+    graph = graph_of(*molecules("CH3CH2OH", "C6H6"), model)
+    with tf.GradientTape() as tape:
+        outputs = model(graph)
+        loss = sum(tf.reduce_sum(array**2) for array in outputs)
+    for variable, gradient in zip(model.trainable_variables, tape.gradient(loss, model.trainable_variables)):
+        assert gradient is not None, variable.name
+        assert np.isfinite(tf.convert_to_tensor(gradient)).all(), variable.name
+        assert np.any(tf.convert_to_tensor(gradient)), variable.name
+
+
+def gradient_of(model, N, Z, R, second: bool = False):
+    """Gradient of the first target's sum and, if asked, of the squared gradient."""
+    graph = graph_of(N, Z, R, model)
+    positions = tf.constant(graph.positions)
+    with tf.GradientTape() as outer:
+        outer.watch(positions)
+        with tf.GradientTape() as inner:
+            inner.watch(positions)
+            energy = tf.reduce_sum(model(graph._replace(positions=positions)).scalars[:, 0])
+        slope = tf.convert_to_tensor(inner.gradient(energy, positions))
+        square = tf.reduce_sum(slope**2)
+    return slope.numpy(), tf.convert_to_tensor(outer.gradient(square, positions)).numpy() if second else None
+
+
+def test_forces_are_finite_differences(model):
+    N, Z, R = ETHANOL
+    slope, _ = gradient_of(model, N, Z, R)
+    step, places = 1e-5, [(0, 0), (3, 1), (8, 2)]
+    moved = []
+    for atom, axis in places:
+        for factor in (-2, -1, 1, 2):
+            moved.append(R.copy())
+            moved[-1][atom, axis] += factor * step
+    copies = len(moved)
+    values = energies(model, np.tile(N, copies), np.tile(Z, copies), np.concatenate(moved))[:, 0]
+    for (atom, axis), (a, b, c, d) in zip(places, values.reshape(-1, 4)):
+        numeric = (a - 8 * b + 8 * c - d) / (12 * step)
+        assert slope[atom, axis] == pytest.approx(numeric, rel=1e-6, abs=1e-6 * np.abs(slope).max())
+
+
+@pytest.mark.parametrize("name", ["CO2", "HCN", "C2H2", "H2"])
+def test_linear_molecules_have_finite_derivatives(model, name):
+    slope, curvature = gradient_of(model, *molecules(name), second=True)
+    assert np.isfinite(slope).all() and np.isfinite(curvature).all()
+
+
+def derivatives(model, distance: float) -> np.ndarray:
+    """Energy of water and a hydroxyl group, whose oxygens have this distance, and its first two derivatives."""
+    N, Z, R = molecules("H2O")
+    R = np.concatenate([R, R[:1] + [[0, 0, distance], [0.9, 0, distance + 0.3]]])
+    graph, shift = graph_of(N + 2, np.append(Z, [8, 1]), R, model), tf.zeros([], tf.float64)
+    with tf.GradientTape() as outer:
+        outer.watch(shift)
+        with tf.GradientTape() as inner:
+            inner.watch(shift)
+            positions = tf.constant(R) + shift * tf.constant([[0, 0, 0]] * 3 + [[0, 0, 1]] * 2, tf.float64)
+            energy = tf.reduce_sum(model(graph._replace(positions=positions)).scalars[:, 0])
+        slope = inner.gradient(energy, shift)
+    return np.array([energy, slope, outer.gradient(slope, shift)])
+
+
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant not in JUMPING], ids=name_of)
+def test_energy_is_smooth_where_an_atom_crosses_a_cutoff(variant, model):
+    """Value, first and second derivative on both sides come together with the distance; the cosine's second do not."""
+    name, options = variant
+    jumps = [False, False, name == "painn" and "envelope" not in options]
+    for cutoff in model.cutoffs:
+        assert np.abs(derivatives(model, 0.9 * cutoff)[1:]).min() > 1e-6
+        wide, narrow = (np.abs(derivatives(model, cutoff + h) - derivatives(model, cutoff - h)) for h in (1e-2, 1e-4))
+        assert (narrow > 0.05 * wide + 1e-9).tolist() == jumps
+
+
+@pytest.mark.parametrize("variant", AGGREGATED, ids=name_of)
+def test_aggregations_agree(variant):
+    name, options = variant
+    if options.get("embeddings") == "nodes":
+        options = {}
+    for dtype, tolerance in (("float64", 1e-12), ("float32", 1e-5)):
+        results = []
+        for way in ("triplets", "sum_first", "harmonics"):
+            if way == "harmonics" and name == "dimenet" and options.get("conventions") != "corrected":
+                continue
+            model = randomize(build_model(name, dtype=dtype, **{**SMALL[name], **options, "aggregation": way}))
+            results.append(energies(model, *molecules("CH3CH2OH", "C6H6", "CO2", "H")))
+        for result in results[1:]:
+            assert np.abs(result - results[0]).max() <= tolerance * np.abs(results[0]).max()
+
+
+def test_float32_is_close_to_float64(variant):
+    single, double = model_of(variant, "float32"), make(variant, "float64")
+    double.set_weights(single.get_weights())
+    inputs = molecules("CH3CH2OH", "C6H6")
+    a, b = energies(single, *inputs), energies(double, *inputs)
+    assert a.dtype == np.float32 and b.dtype == np.float64
+    assert np.abs(a - b).max() <= 1e-5 * np.abs(b).max()
+
+
+def test_mixed_precision_stays_finite_and_close(variant):
+    if variant[1].get("embeddings") == "nodes":
+        with pytest.raises(UserError, match="embeddings = 'nodes' is not available in mixed_bfloat16"):
+            make(variant, "mixed_bfloat16")
+        return
+    single, mixed = model_of(variant, "float32"), make(variant, "mixed_bfloat16")
+    mixed.set_weights(single.get_weights())
+    inputs = molecules("CH3CH2OH", "C6H6", "CO2", "H")
+    expected, got = energies(single, *inputs), energies(mixed, *inputs)
+    assert got.dtype == np.float32
+    assert 0 < np.abs(got - expected).max() <= 0.1 * np.abs(expected).max()
+    slope, curvature = gradient_of(mixed, *molecules("CO2"), second=True)
+    assert np.isfinite(slope).all() and np.isfinite(curvature).all()
+    assert {v.dtype for v in mixed.variables} == {tf.float32}
+
+
+def test_one_trace_for_all_sizes(variant):
+    model = model_of(variant, "float32")
+    traces = []
+
+    @tf.function(input_signature=[graph_signature("float32", model.needs)])
+    def call(graph):
+        traces.append(1)
+        return model(graph).scalars
+
+    for names in (["CH3CH2OH"], ["H"], ["C6H6", "H2O"], ["CO2", "H", "H2"]):
+        inputs = molecules(*names)
+        graph = graph_of(*inputs, model)
+        np.testing.assert_allclose(call(graph), model(graph).scalars, rtol=1e-4, atol=1e-5)
+    assert len(traces) == 1
+
+
+def test_graph_store_makes_what_the_model_takes(variant):
+    for dtype in ("float32", "float64"):
+        model = model_of(variant, dtype)
+        store, expected = model.graph_store(*ETHANOL), graph_of(*ETHANOL, model)
+        assert (store.cutoff, store.needs, store.dtype) == (model.cutoff, model.needs, dtype)
+        for ours, theirs in zip(store.batch([0]), expected):
+            np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(model(store.batch([0])).scalars, model(expected).scalars)
+        model(expected.to_tensors()._replace(cutoff=tf.constant(np.float32(model.cutoff), tf.float64)))
+
+
+def test_graphs_of_another_cutoff_are_refused(model):
+    """A symbolic cutoff is checked when the function runs."""
+    called = tf.function(lambda graph: model(graph).scalars, input_signature=[graph_signature("float64", model.needs)])
+    called(graph_of(*ETHANOL, model))
+    for factor in (0.8, 1.0001, 1.2):
+        cutoff = factor * model.cutoff
+        graph = GraphStore(*ETHANOL, cutoff, model.needs, "float64").batch([0])
+        message = rf"graph_store\(N, Z, R\)\): expected a cutoff of {model.cutoff:g}, received"
+        for given in (graph, graph.to_tensors()):
+            with pytest.raises(UserError, match=f"{message} {cutoff:.9g} .Angstrom.$"):
+                model(given)
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            called(graph)
+
+
+def test_graphs_of_another_dtype_or_without_what_is_needed_are_refused(model):
+    incomplete = [needed for needed in [(), *NEEDS] if not model.needs <= {needed}] if model.needs else []
+    wrong = [("float32", model.needs, "expected float64 positions, received float32")]
+    wrong += [("float64", needs, "expected .*, received none") for needs in incomplete]
+    for dtype, needs, message in wrong:
+        message = rf"graph_store\(N, Z, R\)\): {message}"
+        graph = GraphStore(*ETHANOL, model.cutoff, needs, dtype).batch([0])
+        for given in (graph, graph.to_tensors()):
+            with pytest.raises(UserError, match=f"{message}$"):
+                model(given)
+        for autograph, error in ((False, UserError), (True, Exception)):  # AutoGraph raises errors of its own type
+            called = tf.function(model, input_signature=[graph_signature(dtype, needs)], autograph=autograph)
+            with pytest.raises(error, match=message):
+                called(graph)
+
+
+def test_configuration_round_trip(model):
+    twin = type(model).from_config(model.get_config())
+    assert twin.get_config() == model.get_config()
+    graph = graph_of(*ETHANOL, model)
+    twin(graph)
+    twin.set_weights(model.get_weights())
+    np.testing.assert_array_equal(twin(graph).scalars, model(graph).scalars)
+
+
+def test_keras_saves_and_loads(variant, tmp_path):
+    model = model_of(variant, "float32")
+    model.save(tmp_path / "model.keras")
+    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(model) and loaded.get_config() == model.get_config()
+    graph = graph_of(*ETHANOL, model)
+    np.testing.assert_array_equal(loaded(graph).scalars, model(graph).scalars)
+
+
+SERVED = [
+    ("gemnet", {}),
+    ("gemnet", {"direct_forces": True, "triplets_only": True}),
+    ("painn", {}),
+    ("spherenet", {}),
+    ("spherenet", {"conventions": "corrected", "torsion": "smooth"}),
+    ("dpgn", {"torsion": "smooth"}),
+]  # DimeNet and DimeNet++: tests/predictor/test_serving.py
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [pytest.param(*v, id=name_of(v), marks=() if len(v[1]) > 1 else pytest.mark.smoke) for v in SERVED],
+)
+def test_served_and_moved_by_ase(name, options, tmp_path):
+    """Predictor, SavedModel and ASE's calculator give the same energy and forces."""
+    predictor, atoms = force_field(name, **options), molecule("CH3CH2OH")
+    atoms.rattle(0.1, seed=0)
+    expected = predictor.predict([atoms])
+    predictor.export(tmp_path / "1")
+    served = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"]
+    answer = served(Z=tf.constant(atoms.numbers[None], tf.int32), R=tf.constant(atoms.positions[None], tf.float64))
+    atoms.calc = DimeNetCalculator(predictor)
+    for name, own in (("energy", atoms.get_potential_energy()), ("forces", atoms.get_forces())):
+        np.testing.assert_allclose(answer[name][0], expected[name][0], rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(own, expected[name][0], rtol=1e-9, atol=1e-9)
+
+
+def test_every_model_is_here():
+    assert {name for name, _ in VARIANTS} == {*DIMENETS, *(name for name, _ in SERVED)} == set(MODELS)
+
+
+def test_wrong_choices_are_named():
+    for name in MODELS:
+        choices = ("aggregation", "conventions", "envelope", "output_init", "radial_basis", "torsion")
+        for key in set(choices) & set(hyperparameters(MODELS[name])):
+            with pytest.raises(ValueError, match=f"{key} must be one of .*; got 'nonsense'"):
+                build_model(name, **{key: "nonsense"})
+    with pytest.raises(UserError, match="unknown model 'dimnet'; did you mean 'dimenet'"):
+        build_model("dimnet")
+
+
+def test_molecules_of_ase_are_what_the_helper_says():
+    assert molecule("CH3CH2OH").numbers.tolist() == ETHANOL[1].tolist()
