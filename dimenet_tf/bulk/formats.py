@@ -41,7 +41,7 @@ def write(
 
 
 def join(file: BinaryIO, suffix: str, pieces: Sequence[Path]) -> None:
-    """Write pieces behind each other; of npz one array of one piece is in memory at a time."""
+    """Concatenate pieces into a file. For npz, one array of one piece is in memory at a time."""
     if suffix == ".npz":
         _join_npz(file, pieces)
         return

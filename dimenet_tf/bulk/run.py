@@ -143,7 +143,7 @@ def _predict_in_processes(
 
 
 def predict_share(job: Job, share: range, on_bad: str, advance: Callable[[int], object]) -> list[str]:
-    """Compute the missing pieces of a share, and return what the reader remarks of the file.
+    """Compute the missing pieces of a share, and return the reader's remarks about the file.
 
     `advance` is called with the number of molecules whenever some are done.
     """

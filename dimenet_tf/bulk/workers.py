@@ -19,11 +19,11 @@ NOTE = "note: "
 
 
 def run_workers(commands: Sequence[Sequence], advance: Callable[[int], object]) -> list[str]:
-    """Run `python -m dimenet_tf COMMAND` for every command at once; `advance` is told of molecules as they are done.
+    """Run `python -m dimenet_tf COMMAND` for every command at once, and call `advance` with finished molecules.
 
     Returns
     -------
-    list of what the workers' readers remark of the file, each once
+    list of the remarks of the workers' readers about the file, each once
 
     Raises
     ------

@@ -69,7 +69,7 @@ def _download(path: Path, addresses: Sequence[str]) -> None:
 
 
 def _resume(part: Path) -> Callable[[str, str, Any], None]:
-    """Return a downloader for pooch that goes on with what an interrupted download left in `part`."""
+    """Return a downloader for pooch that continues an interrupted download from its `part` file."""
 
     def download(url: str, output_file: str, pooch_object: Any) -> None:
         start = part.stat().st_size if part.exists() else 0
@@ -77,7 +77,7 @@ def _resume(part: Path) -> Callable[[str, str, Any], None]:
         if start:
             headers["Range"] = f"bytes={start}-"
         with requests.get(url, headers=headers, stream=True, timeout=60) as response:
-            if response.status_code == 416:  # nothing is left behind `start`: what is there belongs to another file
+            if response.status_code == 416:  # the file ends before `start`, so `part` belongs to another file
                 part.unlink()
             response.raise_for_status()
             if response.status_code != 206:  # the server begins anew

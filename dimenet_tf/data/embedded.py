@@ -1,4 +1,4 @@
-"""The data sets that come with the library; see the descriptions beside them in `sample/`."""
+"""Data sets included in the library; their descriptions are in `sample/`."""
 
 from __future__ import annotations
 

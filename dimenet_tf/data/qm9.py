@@ -42,7 +42,7 @@ def qm9(filter: str = "correct", cache: str | Path | None = None, checks: Checks
         row indices and so dropped the molecule after each of them.
         Both leave 130 831 molecules.
     cache : folder of the downloads; by default the user's cache folder
-    checks : what the molecules are held to, after the filter
+    checks : validation options, applied after the filter
 
     Raises
     ------
@@ -103,7 +103,7 @@ def _members(path: Path) -> Iterator[tuple[str, str]]:
 def read_uncharacterized(path: str | Path, expected: int | None = None) -> np.ndarray:
     """Return the numbers of the molecules that failed the consistency check.
 
-    The file has nine lines of heading and one line behind the list; each line of the list begins with a number.
+    The file has nine header lines, then the list, then one more line. Each line of the list begins with a number.
     """
     lines = Path(path).read_text().split("\n")[9:-2]
     try:

@@ -66,8 +66,8 @@ def load_schnetpack_painn(
 
     Parameters
     ----------
-    path : npz file of the state dict, see the module's documentation; if names begin with `w/`, other arrays may lie
-        beside them
+    path : npz file of the state dict, see the module's documentation; if names begin with `w/`, the file may
+        also contain other arrays
     elements : atomic numbers of its training data; others are refused
     energy_unit : of its training data: kcal/mol (MD17), eV, ...
     dtype : "float32" or "float64"

@@ -103,7 +103,7 @@ class DimeNetCalculator(Calculator):
         raise UserError("a calculator with a TensorFlow model cannot be pickled: make one in each process, by its path")
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """Return what has changed since the last calculation; ASE itself does not look at charge and spin in `info`."""
+        """List changes since the last calculation. ASE itself does not compare charge and spin in `info`."""
         changes = super().check_state(atoms, tol)
         return changes if changes or self.atoms is None or state_of(atoms) == self._state else ["info"]
 

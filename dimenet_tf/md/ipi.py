@@ -49,7 +49,7 @@ class Connection:
         self.asked = False  # for forces of these
 
     def handle(self, num_atoms: int) -> bool:
-        """Read one message and do what it says; False if it was the last."""
+        """Read and execute one message. Returns False after the last one."""
         message = self.protocol.recvmsg()
         self.greeted = True
         if message == "STATUS":

@@ -36,7 +36,7 @@ KELVIN = {"kelvin": 1.0, "atomic_unit": units.Ha / units.kB}
 
 
 class Simulation(NamedTuple):
-    """What i-PI wrote."""
+    """Output of an i-PI simulation."""
 
     velocities: np.ndarray
     """(times, 1, atoms, 3) of the centroids, in i-PI's unit."""
@@ -47,7 +47,7 @@ class Simulation(NamedTuple):
     polarizability: np.ndarray | None
     """(times, 1, 3, 3), a0^3, mean over beads."""
     degrees: int
-    """Of freedom."""
+    """Degrees of freedom."""
     timestep: float
     """fs."""
     stride: int
@@ -57,7 +57,7 @@ class Simulation(NamedTuple):
 
 
 def read(path: Path) -> Simulation:
-    """Read input.xml and the output beside it.
+    """Read input.xml and the output in the same folder.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def read(path: Path) -> Simulation:
 
 
 def _content(node: ElementTree.Element) -> str:
-    """Return what a trajectory holds: i-PI's name, or of extras their type."""
+    """Return i-PI's name for the content of a trajectory, or the type of its extras."""
     name = (node.text or "").strip().split("{")[0]
     return node.get("extra_type", "raw") if name == "extras" else name
 
