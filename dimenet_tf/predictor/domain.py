@@ -29,7 +29,7 @@ AT_ONCE = 1000  # molecules whose pairs are in memory at a time
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """What the training data of a model were.
+    """Domain of the training data of a model.
 
     A structure is *refused* if its charge or spin does not occur in the data, or if they do not determine the reference
     energy of its composition: a fit to ethanol alone yields the sum of the reference energies of C2H6O, which says
@@ -105,7 +105,7 @@ class Domain:
 
     @classmethod
     def common(cls, domains: Sequence[Domain]) -> Domain:
-        """Return what lies inside of all of several domains, of models that know the same elements."""
+        """Intersect domains of models that know the same elements."""
         first, *others = domains
         if not others:
             return first

@@ -91,7 +91,7 @@ class PropertyModel(tf.keras.Model):
 
         Parameters
         ----------
-        inputs : {"Z": (B, A) int32, "R": (B, A, 3), Angstrom}, padded with Z = 0 behind each molecule's atoms
+        inputs : {"Z": (B, A) int32, "R": (B, A, 3), Angstrom}, padded with Z = 0 after each molecule's atoms
         max_atoms : of a molecule
 
         Returns

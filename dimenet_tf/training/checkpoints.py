@@ -94,7 +94,7 @@ class Checkpoints:
 
 
 def damage(path: Path) -> str | None:
-    """Return what is wrong with a checkpoint; None if it is whole."""
+    """Describe the damage of a checkpoint; None if it is complete."""
     try:
         checksums = json.loads((path / CHECKSUMS).read_text())
         wrong = [name for name, checksum in checksums.items() if sha256(path / name) != checksum]

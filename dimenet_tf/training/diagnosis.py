@@ -1,4 +1,4 @@
-"""Where a number stopped being finite."""
+"""Search for the first value that is not finite."""
 
 from __future__ import annotations
 

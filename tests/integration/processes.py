@@ -45,7 +45,7 @@ def wait_for(process: subprocess.Popen, cwd: Path, pattern: str, log: str = "log
 
 
 def finish(process: subprocess.Popen, cwd: Path, code: int = 0, log: str = "log") -> str:
-    """Wait until the process ends and return what it printed."""
+    """Wait until the process ends and return its output."""
     assert process.wait(timeout=240) == code, printed(cwd, log)
     assert "Traceback" not in printed(cwd, log), printed(cwd, log)
     return printed(cwd, log)
