@@ -347,7 +347,7 @@ load_once = functools.cache(load)  # and trace once
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
-    """Call the command in a folder of its own; returns what it printed."""
+    """Call the command in a folder of its own, and return its output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(spectra, "load", load_once)
     molecule("CH3CH2OH").write("ethanol.xyz")
