@@ -116,7 +116,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("configs", nargs="+")
-    parser.add_argument("--data", default="", help="npz file of one molecule in MD17's layout; else as the files say")
+    parser.add_argument(
+        "--data", default="", help="npz file of one molecule in MD17's layout; otherwise the data of the files"
+    )
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--side-by-side", action="store_true", help="all at the same time")

@@ -39,6 +39,7 @@ SENTENCES = {
         "None for not at all",
         "it is a dimenet, here is a painn",
         "tables are made anew",
+        "the error says why",
         "10 %, give or take",
     ],
     ".py": [

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A regular expression and what to write instead. A space also matches the end of a line and the start of a comment.
 PHRASES = {
     r"\b(?:is|are) none of\b": "must be one of ...; got ..., or: is not one of",
-    r"\b(?:go|goes|going|gone|went) on (?:with|from)\b": "continue, resume",
+    r"\b(?:go|goes|going|gone|went) on (?:with|from|where)\b": "continue, resume",
     r"\bbeside\b": "next to, in addition to, besides, with",
     r"\bbehind\b": "after, at the end of, concatenated",
     r"\bof theirs\b": "their",
@@ -35,7 +35,8 @@ PHRASES = {
     r"\btried where this was written\b": "untested, in a table of support levels",
     r"\b(?:None|0|1) for not(?: at all)?(?=[\s.,;)]|$)": "None disables it, 1 disables it",
     r"\bit is an? [^\s,]+, here is\b": "expected ..., got ...",
-    r"\bmade anew\b": "made again",
+    r"\b(?:made|download|downloaded) (?:it )?anew\b": "again",
+    r"\bsays? (?:why|how far|where|which|nothing)\b": "gives the reason, names, reports",
     r"\bgive or take\b": "within, about",
 }
 OPENINGS = {

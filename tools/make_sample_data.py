@@ -9,7 +9,7 @@
    than 20 cm-1 (its harmonic entropy would mean nothing).
 3. The first `--count` accepted molecules, in the order of proposal, are written.
 
-Finished molecules are appended to a journal at once; an interrupted run goes on where it stopped.
+Finished molecules are appended to a journal at once; an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -306,7 +306,7 @@ def main() -> None:
     records = read_journal(args.journal)
     for index, record in records.items():
         if proposals[index] != record["smiles"]:
-            raise SystemExit(f"{args.journal} belongs to another seed or RDKit: remove it to start anew")
+            raise SystemExit(f"{args.journal} belongs to another seed or RDKit: remove it to start again")
 
     def accepted() -> list[dict]:
         """The first `count` accepted molecules of the gapless beginning of the journal."""

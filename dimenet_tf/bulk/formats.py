@@ -1,6 +1,6 @@
-"""How predictions are written: pieces of a file, which are whole files themselves, and their joining.
+"""Formats of predictions: pieces of a file, which are complete files themselves, and their joining.
 
-Of every molecule there is a result: its properties by name, or the reason why it could not be predicted.
+The result of a molecule is its properties by name, or the reason why it could not be predicted.
 """
 
 from __future__ import annotations

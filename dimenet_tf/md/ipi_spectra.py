@@ -156,7 +156,7 @@ def _bead_files(stem: Path, root: ElementTree.Element, path: Path) -> list[Path]
     """Return the files of all beads; there may be others, of a run with another number of beads."""
     node = next((node for name in ("initialize", "beads") for node in root.iter(name) if node.get("nbeads")), None)
     if node is None:
-        raise UserError(f"{path} does not say the number of beads: <initialize nbeads='...'>")
+        raise UserError(f"{path} does not specify the number of beads: <initialize nbeads='...'>")
     count = _integer(node.get("nbeads"), f"{path}: nbeads")
     found = [stem.with_name(f"{stem.name}_{bead:0{len(str(count))}d}") for bead in range(count)]
     missing = [str(file) for file in found if not file.exists()]

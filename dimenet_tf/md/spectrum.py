@@ -138,7 +138,7 @@ def compute(
 
 
 def without(names: Collection[str], who: str) -> str:
-    """Return a line that says which spectra cannot be had; nothing where all can.
+    """Return a line that names the unavailable spectra; nothing if all are available.
 
     Parameters
     ----------

@@ -152,12 +152,12 @@ def run(
     """Run trajectories at constant energy, each from an own thermalised start without translation and rotation.
 
     Every piece begins from the numbers that the piece before left in its file, with random numbers of its own: the same
-    call goes on where it was stopped, with the same result.
+    call resumes where it stopped, with the same result.
 
     Parameters
     ----------
     predictor : with forces
-    atoms : relaxed molecule; a run that goes on keeps the positions that it began with, since relaxing again gives them
+    atoms : relaxed molecule; a resumed run keeps the positions that it began with, since relaxing again gives them
         to some digits only
     settings : of the dynamics
     folder : for the pieces

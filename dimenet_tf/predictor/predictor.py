@@ -105,8 +105,8 @@ class Predictor(PropertyModel):
         Returns
         -------
         dict from each property's name to (B,) float64, (B, 3) of vectors and (B, 3, 3) of tensors, and "forces"
-        (B, A, 3) where the predictor has them, zero for padding; in `units`. "in_domain", (B,) bool, says which
-        molecules lie inside of the model's domain, where that is recorded (see `dimenet_tf.predictor.domain.Domain`).
+        (B, A, 3) where the predictor has them, zero for padding; in `units`. "in_domain", (B,) bool, marks
+        molecules inside of the model's domain, if that is recorded (see `dimenet_tf.predictor.domain.Domain`).
 
         Raises
         ------

@@ -102,7 +102,7 @@ class PropertyModel(tf.keras.Model):
         Raises
         ------
         tf.errors.InvalidArgumentError
-            For molecules that cannot be predicted; says why and which.
+            For molecules that cannot be predicted; names them and the reason.
         """
         return self._predict_padded(inputs, max_atoms)  # Keras reads the signature of `call`, which decorators hide
 
@@ -139,7 +139,7 @@ class PropertyModel(tf.keras.Model):
         Raises
         ------
         tf.errors.InvalidArgumentError
-            For molecules that cannot be predicted; says why and which.
+            For molecules that cannot be predicted; names them and the reason.
         """
         Z, R, num_atoms = ingraph.check_atoms(Z, R, num_atoms, self.elements, max_atoms)
         if self.domain is not None and self.domain.has_undetermined:

@@ -14,7 +14,7 @@ DESCRIPTION, WEIGHTS = "predictor.json", "weights.h5"
 
 
 def read_description(path: Path, newest: int) -> dict:
-    """Read the JSON file in which a folder says what it holds; `newest` is the latest format that is understood."""
+    """Read the JSON file that describes the content of a folder; `newest` is the latest format that is understood."""
     try:
         description = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:

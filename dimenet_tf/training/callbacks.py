@@ -93,7 +93,7 @@ class StepTimes(tf.keras.callbacks.Callback):
 
 
 class Diverged(Exception):
-    """A loss that is not finite, or absurd. Its first argument says where and how."""
+    """A loss that is not finite, or absurd. Its first argument describes place and kind."""
 
 
 class NotFinite(Diverged):

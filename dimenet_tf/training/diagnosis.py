@@ -15,7 +15,7 @@ FINITE = "predictions and their gradients are finite: look at the labels of thes
 
 
 def first_not_finite(predictor: Predictor, graph: Graph) -> str:
-    """Compute a batch once more, layer by layer, and say where it goes wrong.
+    """Compute a batch once more, layer by layer, and report where it goes wrong.
 
     Returns
     -------

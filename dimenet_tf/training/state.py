@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 class RunState(tf.train.experimental.PythonState):
-    """Numbers that belong to every checkpoint, so that a run that goes on is the run that was never stopped."""
+    """Numbers that belong to every checkpoint, so that a resumed run equals a run that was never stopped."""
 
     def __init__(self) -> None:
         self.best_error = math.inf
