@@ -1,10 +1,10 @@
-"""What models learn in the same time.
+"""Compare the errors that models reach in the same time.
 
     python benchmarks/accuracy.py FOLDER CONFIG.yaml ... --minutes 10 [--data FILE.npz] [--side-by-side]
 
 Every configuration is trained on the same frames (of a file in MD17's layout: its own split) for as many steps as fit
 into the minutes of CPU time, as timed before; start-up and validations come on top. The learning rate decays over that
-length. Runs are made below FOLDER: the same command goes on with those that were stopped. Prints a table and draws the
+length. Runs are made below FOLDER: the same command resumes those that were stopped. Prints a table and draws the
 learning curves (FOLDER/curves.png).
 """
 
@@ -62,7 +62,7 @@ def measure(options: dict) -> dict:
 
 
 def planned(folder: Path, options: dict) -> dict:
-    """Return what `measure` found when the run was planned."""
+    """Read the results of `measure`, which runs when the run is planned."""
     plan = folder.with_suffix(".json")
     if not plan.exists():
         measured = in_its_own_process(__file__, options)
@@ -73,7 +73,7 @@ def planned(folder: Path, options: dict) -> dict:
 
 
 def train(folder: Path, options: dict, steps: int) -> subprocess.Popen:
-    """Start a run, or go on with it."""
+    """Start a run, or resume it."""
     given = configuration(options["config"], options["data"])
     interval = max(steps // VALIDATIONS, 1)
     given["training"] |= {"num_steps": steps, "decay_steps": steps, "evaluation_interval": interval}
@@ -116,7 +116,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("configs", nargs="+")
-    parser.add_argument("--data", default="", help="npz file of one molecule in MD17's layout; else as the files say")
+    parser.add_argument(
+        "--data", default="", help="npz file of one molecule in MD17's layout; otherwise the data of the files"
+    )
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--side-by-side", action="store_true", help="all at the same time")

@@ -1,4 +1,4 @@
-"""What the ASE calculator costs beside the model: `python benchmarks/calculator.py [--molecules CH3CH2OH C60]`.
+"""Measure the overhead of the ASE calculator: `python benchmarks/calculator.py [--molecules CH3CH2OH C60]`.
 
 Each step moves the atoms and asks for the forces; the bare model computes the same graphs, made before. Medians.
 """

@@ -1,4 +1,4 @@
-"""What the benchmarks share: processes of their own, molecules, clocks, tables."""
+"""Shared parts of the benchmarks: separate processes, molecules, clocks, tables."""
 
 from __future__ import annotations
 

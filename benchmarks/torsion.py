@@ -1,4 +1,4 @@
-"""What the published torsion does to energies, and the smooth one does not: jumps along a rotation, mirror images.
+"""Compare energies with the published and the smooth torsion: jumps along a rotation, mirror images.
 
     python run_train.py with configs/spherenet_forces.yaml run=runs/smooth
     python run_train.py with configs/spherenet_forces.yaml run=runs/published model.torsion=published

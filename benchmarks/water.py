@@ -1,7 +1,7 @@
 """Energy and forces of boxes of liquid water: `python benchmarks/water.py [--ways harmonics triplets] [--atoms 192]`.
 
-DimeNet++ of published size, 5 Angstrom, open boundaries. Every line in a process of its own; "+" behind a way stands
-for `recompute`; "pyg" is PyTorch Geometric's DimeNet++ (with torch and torch_geometric). `--cutoffs 3 4 5 6 7 8`
+DimeNet++ of published size, 5 Angstrom, open boundaries. Each line is measured in its own process. "+" means
+`recompute`; "pyg" is PyTorch Geometric's DimeNet++ (with torch and torch_geometric). `--cutoffs 3 4 5 6 7 8`
 measures the cost against the cutoff instead, at the first number of atoms, and `--plot FILE` draws it.
 """
 

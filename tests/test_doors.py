@@ -33,7 +33,7 @@ SERVED = ("serving_default", "flat", "edges")
 
 
 class Answer(NamedTuple):
-    """What a door says of one molecule."""
+    """Result of a door for one molecule."""
 
     energy: float
     forces: np.ndarray
@@ -422,7 +422,7 @@ def test_the_driver_of_i_pi_checks_the_structure_before_it_connects(tmp_path, ca
 
 
 def test_dynamics_of_several_copies_warns_once():
-    """What `dimenet_tf.md.spectra` runs."""
+    """The dynamics of `dimenet_tf.md.spectra`."""
     atoms = ETHANOL.copy()
     atoms.set_distance(2, 3, 0.8, fix=0)
     system = copies(atoms, 3)

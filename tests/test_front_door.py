@@ -1,4 +1,4 @@
-"""What users see first: names of the package, `repr`, data sets as sequences of molecules, errors of `build_model`."""
+"""First contact: names of the package, `repr`, data sets as sequences of molecules, errors of `build_model`."""
 
 import ast
 import subprocess

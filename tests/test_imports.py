@@ -64,7 +64,7 @@ def test_models_do_not_import_each_other():
 
 
 def test_test_modules_do_not_import_each_other():
-    """What several of them need is in tests/helpers."""
+    """Shared code is in tests/helpers."""
     folder = ROOT / "tests"
     modules = [*folder.rglob("test_*.py"), *folder.rglob("conftest.py")]
     names = {path.stem for path in modules}

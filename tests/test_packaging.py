@@ -1,4 +1,4 @@
-"""What is declared of the package, and that the tests would notice deprecated calls."""
+"""Declarations of the package, and errors for deprecated calls."""
 
 import json
 import subprocess

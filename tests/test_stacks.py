@@ -1,4 +1,4 @@
-"""What one TensorFlow has written the other reads: TensorFlow 2.15 with Addons, and 2.21 with tf-keras."""
+"""Files of TensorFlow 2.15 with Addons are read by 2.21 with tf-keras, and the other way round."""
 
 import importlib.util
 import json

@@ -80,7 +80,7 @@ def hyperparameters_page() -> str:
 
 
 def parameters(kind: type) -> dict[str, str]:
-    """Return what the docstring of a model says about each parameter."""
+    """Read the description of each parameter from the docstring of a model."""
     section = inspect.cleandoc(kind.__doc__ or "").split("Parameters\n----------\n")[1]
     section = re.split(r"\n\w+\n-{3,}\n", section)[0]
     found = {}

@@ -9,7 +9,7 @@
    than 20 cm-1 (its harmonic entropy would mean nothing).
 3. The first `--count` accepted molecules, in the order of proposal, are written.
 
-Finished molecules are appended to a journal at once; an interrupted run goes on where it stopped.
+Finished molecules are appended to a journal at once; an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -230,20 +230,23 @@ def read_journal(path: Path) -> dict[int, dict]:
 
 README = """# The embedded sample
 
-{count} small organic molecules, relaxed and labelled with {method}. Made by this project with
-`python tools/make_sample_data.py --count {count} --seed {seed}`; the tool's text says how. No data of others went in.
+This data set contains {count} small organic molecules, relaxed and labelled with {method}. This project made it
+with `python tools/make_sample_data.py --count {count} --seed {seed}`, whose docstring describes the method. It
+contains no data of others.
 
-Versions: {versions}.
-With these the tool repeats the file exactly on the machine that made it. On another processor relaxations may end
-elsewhere within their tolerance ({force} eV/A). 37 molecules started 1e-6 A away gave distances within 0.01 A,
-energies within 1e-3 eV, mu within 1e-3 D, alpha within 0.01 a0^3 and Cv within 0.01 cal/mol/K of the file's: hold it
-to that. Another RDKit may propose other molecules.
+With these versions, the tool repeats the file exactly on the machine that made it: {versions}. On another
+processor, relaxations may end elsewhere within their tolerance ({force} eV/A). For 37 molecules that started
+1e-6 A away, distances agreed with the file's within 0.01 A, energies within 1e-3 eV, mu within 1e-3 D, alpha
+within 0.01 a0^3 and Cv within 0.01 cal/mol/K. Use these as tolerances for a comparison. Another version of
+RDKit may propose other molecules.
 
-These are semi-empirical labels for trying and teaching, not for science. {method} has a minimal basis, so its
-polarizabilities are far too small. Thermochemistry: rigid rotor, harmonic oscillator, symmetry number 1,
-{temperature} K, {pressure} Pa. U0, U, H, G are differences to free atoms in their ground states.
+The labels are semi-empirical and meant for tests and teaching, not for research. {method} has a minimal basis,
+so its polarizabilities are far too small. Thermochemistry assumes a rigid rotor, a harmonic oscillator,
+symmetry number 1, {temperature} K and {pressure} Pa. U0, U, H and G are differences to free atoms in their
+ground states.
 
-`sample.npz` is read without pickle: `id`, `N` atoms per molecule, `Z` [sum N], `R` [sum N, 3] in Angstrom, `smiles` and
+`sample.npz` contains no pickled data. Its arrays are `id`, `N` atoms per molecule, `Z` [sum N], `R` [sum N, 3]
+in Angstrom, `smiles` and
 
 {statistics}
 
@@ -303,7 +306,7 @@ def main() -> None:
     records = read_journal(args.journal)
     for index, record in records.items():
         if proposals[index] != record["smiles"]:
-            raise SystemExit(f"{args.journal} belongs to another seed or RDKit: remove it to start anew")
+            raise SystemExit(f"{args.journal} belongs to another seed or RDKit: remove it to start again")
 
     def accepted() -> list[dict]:
         """The first `count` accepted molecules of the gapless beginning of the journal."""

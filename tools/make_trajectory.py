@@ -74,13 +74,16 @@ def trajectory(task: tuple[int, int]) -> list[dict[str, np.ndarray]]:
 
 README = """# The embedded trajectory
 
-`ethanol_xtb.npz`: {count} frames of ethanol at {temperature:g} K, labelled with {method}. Made by this project with
-`python tools/make_trajectory.py --count {count} --trajectories {trajectories}`; the tool's text says how. No data of
-others went in. Versions: {versions}. Chaotic dynamics: on another processor the frames are others of the same kind.
+`ethanol_xtb.npz` contains {count} frames of ethanol at {temperature:g} K, labelled with {method}. This project
+made it with `python tools/make_trajectory.py --count {count} --trajectories {trajectories}`, whose docstring
+describes the method. It contains no data of others. Versions: {versions}. The dynamics is chaotic, so another
+processor yields other frames of the same kind.
 
-Semi-empirical labels for trying and teaching, not for science; {method}'s polarizabilities are far too small.
+The labels are semi-empirical and meant for tests and teaching, not for research. {method}'s polarizabilities
+are far too small.
 
-Read without pickle: `id`, `N`, `Z`, `R` [sum N, 3] in Angstrom, `trajectory` (which of the {trajectories}), and
+The file contains no pickled data. Its arrays are `id`, `N`, `Z`, `R` [sum N, 3] in Angstrom, `trajectory`
+(which of the {trajectories}), and
 
 | key | shape | unit | |
 | --- | --- | --- | --- |
@@ -89,7 +92,8 @@ Read without pickle: `id`, `N`, `Z`, `R` [sum N, 3] in Angstrom, `trajectory` (w
 | dipole | frames, 3 | e*Ang | mean length {dipole:.3f} |
 | polarizability | frames, 3, 3 | a0^3 | mean of a third of the trace {alpha:.2f} |
 
-Neighboring frames are 20 fs apart and correlated: a random split is easier than other trajectories (`trajectory`).
+Neighboring frames are 20 fs apart and correlated, so a random split is an easier test than a split by
+`trajectory`.
 """
 
 

@@ -1,4 +1,4 @@
-"""Predictions for files of any size: in constant memory, in several processes, going on where they were stopped."""
+"""Predictions for files of any size, in constant memory, in several processes, and resumed after an interruption."""
 
 from dimenet_tf.bulk.run import predict_file
 

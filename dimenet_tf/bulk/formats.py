@@ -1,6 +1,6 @@
-"""How predictions are written: pieces of a file, which are whole files themselves, and their joining.
+"""Formats of predictions: pieces of a file, which are complete files themselves, and their joining.
 
-Of every molecule there is a result: its properties by name, or the reason why it could not be predicted.
+The result of a molecule is its properties by name, or the reason why it could not be predicted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def write(
 
 
 def join(file: BinaryIO, suffix: str, pieces: Sequence[Path]) -> None:
-    """Write pieces behind each other; of npz one array of one piece is in memory at a time."""
+    """Concatenate pieces into a file. For npz, one array of one piece is in memory at a time."""
     if suffix == ".npz":
         _join_npz(file, pieces)
         return

@@ -1,6 +1,6 @@
-"""A prediction in pieces: finished ones lie in a folder beside the target until all are there and can be joined.
+"""Prediction in pieces, which are kept in a folder next to the target until all are finished and joined.
 
-Whatever has its final name is whole: files are written under names that occur once, brought to the disk and renamed.
+A file that has its final name is complete: files are written under unique names, flushed to the disk and renamed.
 So a process may be killed at any moment, and several may work on the same job without knowing of each other.
 """
 
@@ -33,7 +33,7 @@ class JobGone(Exception):
 
 
 class Job:
-    """What is to be predicted, and what of it is finished.
+    """Prediction job with its finished pieces.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class Job:
         return not finished
 
     def open(self) -> None:
-        """Go on with a job whose folder is there.
+        """Resume a job whose folder exists.
 
         Raises
         ------
@@ -210,7 +210,7 @@ class Job:
         try:
             self._publish(self.target, lambda file: formats.join(file, self.target.suffix, pieces))
             folder_to_disk(self.target.parent)
-            (self.folder / JOB).rename(self.folder / DONE)  # from here on there is nothing to go on with
+            (self.folder / JOB).rename(self.folder / DONE)  # from here on there is nothing to resume
         except FileNotFoundError:
             raise JobGone from None
         for path in self.folder.iterdir():
@@ -224,7 +224,7 @@ class Job:
 
 
 def _describe_input(path: Path) -> dict:
-    """Return what tells a file from others, at no cost for huge ones."""
+    """Identify a file at a cost that does not depend on its size."""
     if not path.exists():
         raise UserError(f"no such file: {path}")
     stat, ends = path.stat(), hashlib.sha256()

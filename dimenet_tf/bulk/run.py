@@ -39,7 +39,7 @@ def predict_file(
 ) -> str:
     """Predict the molecules of a file, in order and in constant memory.
 
-    Finished pieces lie in `.TARGET.parts` until the target is complete: the same call goes on where it was stopped.
+    Finished pieces are in `.TARGET.parts` until the target is complete, so the same call resumes where it stopped.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def predict_file(
             raise UserError(f"{job.folder} was removed while its pieces were computed: start again") from None
         return f"completed by another process: {target}"
     except OSError as error:
-        raise UserError(f"{error}; finished pieces are kept, the same command goes on") from None
+        raise UserError(f"{error}; finished pieces are kept, and the same command resumes") from None
     errors = f"; {bad} of them could not be predicted, the first: {first}" if bad else ""
     flagged = f"; {outside} lie outside of the model's domain (in_domain)" if outside else ""
     return f"{job.molecules} molecules: {target}{flagged}{errors}"
@@ -143,7 +143,7 @@ def _predict_in_processes(
 
 
 def predict_share(job: Job, share: range, on_bad: str, advance: Callable[[int], object]) -> list[str]:
-    """Compute the missing pieces of a share, and return what the reader remarks of the file.
+    """Compute the missing pieces of a share, and return the reader's remarks about the file.
 
     `advance` is called with the number of molecules whenever some are done.
     """

@@ -19,11 +19,11 @@ NOTE = "note: "
 
 
 def run_workers(commands: Sequence[Sequence], advance: Callable[[int], object]) -> list[str]:
-    """Run `python -m dimenet_tf COMMAND` for every command at once; `advance` is told of molecules as they are done.
+    """Run `python -m dimenet_tf COMMAND` for every command at once, and call `advance` with finished molecules.
 
     Returns
     -------
-    list of what the workers' readers remark of the file, each once
+    list of the remarks of the workers' readers about the file, each once
 
     Raises
     ------
@@ -42,7 +42,7 @@ def run_workers(commands: Sequence[Sequence], advance: Callable[[int], object]) 
 
 
 class _Worker:
-    """One process; its standard input stays open as long as the parent lives, its output says how far it is."""
+    """One process; its standard input stays open as long as the parent lives, its output reports its progress."""
 
     def __init__(self, command: Sequence, environment: dict[str, str], done: queue.Queue[int]) -> None:
         self.notes: list[str] = []
@@ -68,7 +68,7 @@ class _Worker:
     def is_running(self) -> bool:
         code = self.process.poll()
         if code:
-            raise UserError(f"{self._reason(code)}; finished pieces are kept, the same command goes on")
+            raise UserError(f"{self._reason(code)}; finished pieces are kept, and the same command resumes")
         return code is None
 
     def _reason(self, code: int) -> str:
@@ -95,7 +95,7 @@ class _Worker:
 
 
 def _environment(processes: int) -> dict[str, str]:
-    """Return the environment of workers: they share cores and the memory of a GPU unless the user says otherwise."""
+    """Return the environment of workers, which share cores and the memory of a GPU unless the user sets these."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     ours = {"TF_NUM_INTRAOP_THREADS": str(max(1, cores // processes)), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     return {**ours, **os.environ}

@@ -1,4 +1,4 @@
-"""What is in a file of molecules, and a configuration for it."""
+"""Summary of a file of molecules, and a configuration for it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COMMENTS = {
 
 
 class Plan(NamedTuple):
-    """What is proposed for a file."""
+    """Proposed configuration for a file."""
 
     recipe: str
     target: list[str]
@@ -159,7 +159,7 @@ def configuration_text(
         f"# {' and '.join(plan.target)} of {file}; written by `dimenet-tf new`.",
         f"#   dimenet-tf train {output} run=runs/{output.stem}     # train, and continue if it was stopped",
         f"#   dimenet-tf train {output} --print-config     # all keys with their values",
-        "# What to change first: training.hours, then data.target and model.emb_size.",
+        "# First options to change: training.hours, then data.target and model.emb_size.",
     ]
     for section, values in sections.items():
         lines.append(f"{section}:")

@@ -47,7 +47,7 @@ def info(model: str) -> None:
 
 
 def describe(predictor: Predictor) -> dict:
-    """Return what `info` prints of a model."""
+    """Describe a model for `info`."""
     from dimenet_tf.predictor.domain import NOT_RECORDED
     from dimenet_tf.structures.elements import symbols
 

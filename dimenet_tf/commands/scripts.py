@@ -23,7 +23,7 @@ OPTIONAL = {
 
 
 def updates_of(arguments: Sequence[str]) -> list[str]:
-    """Return what follows `with` on the command line of a script, up to the next option.
+    """Return the arguments between `with` and the next option on the command line of a script.
 
     Examples
     --------

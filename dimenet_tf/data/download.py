@@ -45,7 +45,7 @@ def fetch(name: str, addresses: Sequence[str], cache: Path) -> Path:
     if pinned not in (None, found):
         raise UserError(
             f"{path} is not the file that was used before (SHA-256 {found}, pinned {pinned}): "
-            f"remove it to download it anew, or remove {cache / PINS} if you mean to use another"
+            f"remove it to download it again, or remove {cache / PINS} if you mean to use another"
         )
     return path
 
@@ -63,13 +63,13 @@ def _download(path: Path, addresses: Sequence[str]) -> None:
             reasons.append(f"{address}: {type(error).__name__} {' '.join(str(error).split())[:80]}".rstrip())
     if not path.exists():
         raise UserError(
-            f"{path.name} could not be downloaded ({'; '.join(reasons)}): try again, which goes on where it stopped, "
+            f"{path.name} could not be downloaded ({'; '.join(reasons)}): try again, which resumes where it stopped, "
             f"or put the file at {path} by hand"
         )
 
 
 def _resume(part: Path) -> Callable[[str, str, Any], None]:
-    """Return a downloader for pooch that goes on with what an interrupted download left in `part`."""
+    """Return a downloader for pooch that continues an interrupted download from its `part` file."""
 
     def download(url: str, output_file: str, pooch_object: Any) -> None:
         start = part.stat().st_size if part.exists() else 0
@@ -77,10 +77,10 @@ def _resume(part: Path) -> Callable[[str, str, Any], None]:
         if start:
             headers["Range"] = f"bytes={start}-"
         with requests.get(url, headers=headers, stream=True, timeout=60) as response:
-            if response.status_code == 416:  # nothing is left behind `start`: what is there belongs to another file
+            if response.status_code == 416:  # the file ends before `start`, so `part` belongs to another file
                 part.unlink()
             response.raise_for_status()
-            if response.status_code != 206:  # the server begins anew
+            if response.status_code != 206:  # the server starts from the beginning
                 start = 0
             elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 raise OSError(f"asked for the bytes from {start}, got {response.headers.get('Content-Range')}")
@@ -103,7 +103,7 @@ def _read_pins(cache: Path) -> dict[str, str]:
     try:
         return json.loads((cache / PINS).read_text()) if (cache / PINS).exists() else {}
     except json.JSONDecodeError:
-        raise UserError(f"{cache / PINS} is damaged: remove it, and the downloads are pinned anew") from None
+        raise UserError(f"{cache / PINS} is damaged: remove it, and the downloads are pinned again") from None
 
 
 def pin(cache: Path, names: list[str]) -> None:
@@ -123,7 +123,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{error}; remove {path} to download it anew") from None
+        raise UserError(f"{error}; remove {path} to download it again") from None
 
 
 def keep(data: DataContainer, path: Path) -> None:

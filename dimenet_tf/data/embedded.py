@@ -1,4 +1,4 @@
-"""Data sets that come with the library; the files next to them in `sample/` describe them."""
+"""Data sets included in the library; their descriptions are in `sample/`."""
 
 from __future__ import annotations
 

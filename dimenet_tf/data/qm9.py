@@ -42,7 +42,7 @@ def qm9(filter: str = "correct", cache: str | Path | None = None, checks: Checks
         row indices and so dropped the molecule after each of them.
         Both leave 130 831 molecules.
     cache : folder of the downloads; by default the user's cache folder
-    checks : what the molecules are held to, after the filter
+    checks : validation options, applied after the filter
 
     Raises
     ------
@@ -74,7 +74,7 @@ def parse_archive(path: str | Path, expected: int | None = None) -> DataContaine
     for name, text in _members(Path(path)):
         molecules.append(parse_xyz(text, f"{path}: {name}"))
     if expected is not None and len(molecules) != expected:
-        raise UserError(f"{path} holds {len(molecules)} molecules, expected {expected}: remove it to download it anew")
+        raise UserError(f"{path} holds {len(molecules)} molecules, expected {expected}: remove it to download it again")
     molecules.sort(key=lambda molecule: molecule["id"])
     return DataContainer(
         [len(m["Z"]) for m in molecules],
@@ -97,13 +97,13 @@ def _members(path: Path) -> Iterator[tuple[str, str]]:
                 assert file is not None  # of a member that is a file
                 yield member.name, file.read().decode()
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(f"{path} is damaged or truncated ({error}): remove it to download it anew") from None
+        raise UserError(f"{path} is damaged or truncated ({error}): remove it to download it again") from None
 
 
 def read_uncharacterized(path: str | Path, expected: int | None = None) -> np.ndarray:
     """Return the numbers of the molecules that failed the consistency check.
 
-    The file has nine lines of heading and one line behind the list; each line of the list begins with a number.
+    The file has nine header lines, then the list, then one more line. Each line of the list begins with a number.
     """
     lines = Path(path).read_text().split("\n")[9:-2]
     try:
@@ -111,7 +111,7 @@ def read_uncharacterized(path: str | Path, expected: int | None = None) -> np.nd
     except (ValueError, IndexError):
         raise UserError(f"{path} is not QM9's list of uncharacterized molecules: remove it") from None
     if expected is not None and len(numbers) != expected:
-        raise UserError(f"{path} names {len(numbers)} molecules, expected {expected}: remove it to download it anew")
+        raise UserError(f"{path} names {len(numbers)} molecules, expected {expected}: remove it to download it again")
     return numbers
 
 

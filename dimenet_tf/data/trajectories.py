@@ -101,7 +101,7 @@ def md17_ccsd(molecule: str | None, cache: str | Path | None = None, checks: Che
                 member = f"{stem}-{part}.npz"
                 parts.append(load_npz(io.BytesIO(archive.read(member)), f"{path}: {member}"))
     except (zipfile.BadZipFile, zlib.error, KeyError, OSError) as error:
-        raise UserError(f"{path} is damaged or not that archive ({error}): remove it to download it anew") from None
+        raise UserError(f"{path} is damaged or not that archive ({error}): remove it to download it again") from None
     train, test = (from_arrays(arrays, str(path), units=KCAL, checks=None) for arrays in parts)
     pin(cache, [name])
     data = _joined([train, test], f"MD17@CCSD(T), {molecule}")
@@ -154,7 +154,7 @@ def _tar_members(path: Path, wanted: list[str]) -> dict[str, bytes]:
                 if name is not None and (file := archive.extractfile(member)) is not None:
                     found[name] = file.read()
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(f"{path} is damaged or truncated ({error}): remove it to download it anew") from None
+        raise UserError(f"{path} is damaged or truncated ({error}): remove it to download it again") from None
     missing = [name for name in wanted if name not in found]
     if missing:
         raise UserError(f"{path} holds no {missing[0]}: this is not rMD17's archive")

@@ -33,8 +33,8 @@ def load_gemnet_checkpoint(
     folder : holds `checkpoint`, `*.index`, `*.data-*`
     elements : atomic numbers of its training data; others are refused (COLL: 1, 6, 8)
     dtype : "float32" or "float64"
-    **hyperparameters : of `GemNet` where they differ from the published ones; `triplets_only` and `direct_forces` say
-        which of the four models it is
+    **hyperparameters : of `GemNet` where they differ from the published ones; `triplets_only` and `direct_forces`
+        select one of the four models
 
     Returns
     -------

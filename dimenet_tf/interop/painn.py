@@ -18,8 +18,8 @@ Names that are understood, each with or without `w/` in front (b, p, o: numbers)
     postprocessors.p.mean                                           energy of an atom
     postprocessors.p.atomref                                        (100,), all zero
 
-All hyperparameters follow from them. What no state dict says is taken for granted: silu, sums over atoms, cosine
-cutoff, epsilon 1e-8, and positions in Angstrom.
+All hyperparameters follow from them. A state dict does not contain the following, which are assumed: silu, sums over
+atoms, cosine cutoff, epsilon 1e-8, and positions in Angstrom.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def load_schnetpack_painn(
 
     Parameters
     ----------
-    path : npz file of the state dict, see the module's documentation; if names begin with `w/`, other arrays may lie
-        beside them
+    path : npz file of the state dict, see the module's documentation; if names begin with `w/`, the file may
+        also contain other arrays
     elements : atomic numbers of its training data; others are refused
     energy_unit : of its training data: kcal/mol (MD17), eV, ...
     dtype : "float32" or "float64"
@@ -81,7 +81,7 @@ def load_schnetpack_painn(
     ------
     UserError
         If an array is missing, unexpected or of another shape than the model's, and for energies of single atoms
-        (`atomref`) that are not zero: the file does not say whether the model adds them.
+        (`atomref`) that are not zero: the file does not specify whether the model adds them.
 
     Examples
     --------
@@ -117,7 +117,8 @@ def from_schnetpack(arrays: Mapping[str, np.ndarray], source: str) -> tuple[dict
     mean, atomref = float(ours.pop("mean", 0.0)), ours.pop("atomref", np.zeros(1))
     if np.any(atomref):
         raise UserError(
-            f"{source}: atomref is not zero, and no file says whether it is added; set it to zero if it is not"
+            f"{source}: atomref is not zero, and the file does not specify whether it is added; "
+            "set it to zero if it is not"
         )
     gaussian = "rbf_basis/centers" in ours
     radial = "rbf_basis/centers" if gaussian else "rbf_basis/frequencies"

@@ -140,7 +140,7 @@ def from_dig(arrays: Mapping[str, np.ndarray], source: str) -> tuple[dict[str, n
 
 
 def sizes(weights: Mapping[str, np.ndarray], source: str) -> dict:
-    """Return the hyperparameters that the shapes of the weights say."""
+    """Infer the hyperparameters from the shapes of the weights."""
 
     def shape(name: str) -> tuple[int, ...]:
         if name not in weights:

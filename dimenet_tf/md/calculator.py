@@ -39,7 +39,7 @@ class DimeNetCalculator(Calculator):
     energy : the target that is the energy, where the model was not trained with forces: a model of U0, say, knows
         relaxed geometries only, and its gradient means something near them at best
     precision : "float32" or "float64"; the model's where left out
-    skin : Angstrom; neighbors are searched for anew when an atom has moved by half of it
+    skin : Angstrom; neighbors are searched for again when an atom has moved by half of it
     label, directory : of ASE's `Calculator`
     domain : "flag" to warn once of each reason why a structure lies outside of the model's domain (see
         `dimenet_tf.Domain`), "error" to refuse it. The attribute `in_domain` tells whether the last structure lies
@@ -169,7 +169,7 @@ class DimeNetCalculator(Calculator):
         graph = self._neighbors.graph(R)
         far = np.abs(atoms.positions).max() > FARTHEST["float64"]
         if self._neighbors.closest < CLOSEST**2 or len(graph.edge_source) == 0 or far:
-            self._admit(join_atoms([atoms]), False)  # says why
+            self._admit(join_atoms([atoms]), False)  # raises with the reason
         if self._topology is None or graph.edge_source is not self._topology[0]:
             self._topology = graph.edge_source, graph.to_tensors()
         answer = self._compute(self._topology[1]._replace(positions=tf.constant(graph.positions)))

@@ -101,7 +101,7 @@ def certify(
     say(f"{picoseconds:g} ps at constant energy")
     result |= nve(predictor, frames[0], picoseconds, temperature, timestep)
     for name, row in result.items():
-        # the slope of a short piece of a vibrating energy says nothing
+        # the slope of a short piece of a vibrating energy has no meaning
         judged = row["bound"] is not None and (picoseconds >= FULL_LENGTH or not name.startswith("NVE drift"))
         exploded = not np.isfinite(row["value"])
         row["passed"] = bool(row["value"] <= row["bound"]) if judged or exploded else None
@@ -128,7 +128,7 @@ def own_test_frames(folder: Path) -> DataContainer:
     """Return the test frames of the data that a model was trained on, from its configuration and split."""
     run = RunFolder(folder)
     if not (run.config_file.exists() and run.split_file.exists()):
-        raise UserError(f"{folder} does not say which frames it has not seen: name some with --frames FILE")
+        raise UserError(f"{folder} does not specify its held-out frames: name some with --frames FILE")
     dataset = open_dataset(run.read_config(), run)
     return dataset.container.select(dataset.split.test)
 

@@ -1,4 +1,4 @@
-"""Several models of the same data, whose disagreement says how far they can be trusted."""
+"""Committee of models of the same data, whose disagreement estimates their error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMAT = 1
 
 
 class Spread(NamedTuple):
-    """How far the members of a committee are apart: standard deviations, not scaled."""
+    """Unscaled standard deviations between the members of a committee."""
 
     values: tf.Tensor
     """(molecules, columns) float64."""

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.fft
 
 CM_PER_FS = 2.99792458e-5
-"""Speed of light: a wave of 1 cm^-1 makes so many periods in a femtosecond."""
+"""Speed of light: the number of periods per femtosecond of a wave of 1 cm^-1."""
 GRID_PER_RESOLUTION = 8  # grid points of a spectrum within the width of its lines
 
 
@@ -23,7 +23,7 @@ def autocorrelation(signal: np.ndarray, lags: int) -> np.ndarray:
     (lags, ...) float64
     """
     times = len(signal)
-    length = scipy.fft.next_fast_len(times + lags, real=True)  # zeros behind keep the ends from meeting
+    length = scipy.fft.next_fast_len(times + lags, real=True)  # zero padding prevents wrap-around
     transformed = scipy.fft.rfft(np.asarray(signal, np.float64), length, axis=0)
     sums = scipy.fft.irfft(np.abs(transformed) ** 2, length, axis=0)[:lags]
     pairs = times - np.arange(lags)

@@ -4,7 +4,7 @@ i-pi input.xml &                                                  # pip install 
 dimenet-tf ipi MODEL structure.xyz --beads 16                     # --port as in input.xml, or --unix NAME
 
 i-PI sends one structure to each client: with --beads N the driver connects N times, evaluates what has arrived on all
-connections as one batch and answers each. structure.xyz says which elements the atoms are, in i-PI's order. The models
+connections as one batch and answers each. structure.xyz specifies the elements of the atoms in i-PI's order. The models
 know molecules: the cell that i-PI sends has no meaning, and a molecule must not be wrapped into it. Dipole (e*a0) and
 polarizability (a0^3), where the model has them, go back as i-PI's extras, "dipole" and "polarizability".
 """
@@ -45,7 +45,7 @@ class Connection:
         self.asked = False  # for forces of these
 
     def handle(self, num_atoms: int) -> bool:
-        """Read one message and do what it says; False if it was the last."""
+        """Read and execute one message. Returns False after the last one."""
         message = self.protocol.recvmsg()
         self.greeted = True
         if message == "STATUS":

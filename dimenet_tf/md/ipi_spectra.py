@@ -32,7 +32,7 @@ KELVIN = {"kelvin": 1.0, "atomic_unit": units.Ha / units.kB}
 
 
 class Simulation(NamedTuple):
-    """What i-PI wrote."""
+    """Output of an i-PI simulation."""
 
     velocities: np.ndarray
     """(times, 1, atoms, 3) of the centroids, in i-PI's unit."""
@@ -43,7 +43,7 @@ class Simulation(NamedTuple):
     polarizability: np.ndarray | None
     """(times, 1, 3, 3), a0^3, mean over beads."""
     degrees: int
-    """Of freedom."""
+    """Degrees of freedom."""
     timestep: float
     """fs."""
     stride: int
@@ -53,7 +53,7 @@ class Simulation(NamedTuple):
 
 
 def read(path: Path) -> Simulation:
-    """Read input.xml and the output beside it.
+    """Read input.xml and the output in the same folder.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def read(path: Path) -> Simulation:
 
 
 def _content(node: ElementTree.Element) -> str:
-    """Return what a trajectory holds: i-PI's name, or of extras their type."""
+    """Return i-PI's name for the content of a trajectory, or the type of its extras."""
     name = (node.text or "").strip().split("{")[0]
     return node.get("extra_type", "raw") if name == "extras" else name
 
@@ -152,7 +152,7 @@ def _bead_files(stem: Path, root: ElementTree.Element, path: Path) -> list[Path]
     """Return the files of all beads; there may be others, of a run with another number of beads."""
     node = next((node for name in ("initialize", "beads") for node in root.iter(name) if node.get("nbeads")), None)
     if node is None:
-        raise UserError(f"{path} does not say the number of beads: <initialize nbeads='...'>")
+        raise UserError(f"{path} does not specify the number of beads: <initialize nbeads='...'>")
     count = _integer(node.get("nbeads"), f"{path}: nbeads")
     found = [stem.with_name(f"{stem.name}_{bead:0{len(str(count))}d}") for bead in range(count)]
     missing = [str(file) for file in found if not file.exists()]

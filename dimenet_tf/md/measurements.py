@@ -1,4 +1,4 @@
-"""What a certificate measures, each on the model itself.
+"""Measurements of a certificate, made on the model itself.
 
 Every function returns rows by name: a `value`, its `unit` and the `bound` that it must not pass (None: there is none).
 """

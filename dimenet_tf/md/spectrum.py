@@ -26,7 +26,7 @@ from dimenet_tf.md.intensities import (
 matplotlib.use("Agg")
 
 PROPERTIES = {"dipole": (3,), "polarizability": (3, 3)}
-"""What spectra are made of beside velocities; shapes."""
+"""Quantities, in addition to velocities, from which spectra are computed, with their shapes."""
 HIGHEST = 5000.0
 """cm^-1: no molecule vibrates beyond (H2: 4400)."""
 WAVENUMBER, VDOS, INFRARED = "wavenumber / cm^-1", "vdos / cm", "infrared / (km/mol) cm"
@@ -120,7 +120,7 @@ def compute(
     table = {WAVENUMBER: true[shown], VDOS: (density / slope)[shown]}
 
     def change(signal: np.ndarray) -> np.ndarray:
-        """Return what stands for the square of the derivative with respect to a normal coordinate, 1/amu per cm^-1."""
+        """Estimate the squared derivative with respect to a normal coordinate, in 1/amu per cm^-1."""
         _, density = rate_spectrum(signal, interval, resolution)
         return (density / slope)[shown] / (units.fs**2 * units.kB * temperature)
 
@@ -132,13 +132,13 @@ def compute(
         table[ISOTROPIC], table[ANISOTROPIC] = activity.isotropic, activity.anisotropic
         for name, part in ((PARALLEL, activity.parallel), (PERPENDICULAR, activity.perpendicular)):
             cross_section = raman_cross_section(part, table[WAVENUMBER], temperature, laser)
-            # its 1 / v^2 would blow up what the window leaves beside v = 0
+            # its 1 / v^2 would amplify the leakage of the window near v = 0
             table[name] = np.where(table[WAVENUMBER] < resolution, np.nan, cross_section)
     return table
 
 
 def without(names: Collection[str], who: str) -> str:
-    """Return a line that says which spectra cannot be had; nothing where all can.
+    """Return a line that names the unavailable spectra; nothing if all are available.
 
     Parameters
     ----------

@@ -72,18 +72,18 @@ class Replicas(Calculator):
 
 
 def copies(atoms: Atoms, count: int) -> Atoms:
-    """Return copies of a molecule behind each other, at the same place."""
+    """Concatenate copies of a molecule, all at the same place."""
     masses = np.tile(atoms.get_masses(), count)
     return Atoms(np.tile(atoms.numbers, count), np.tile(atoms.positions, (count, 1)), masses=masses)
 
 
 class Settings(NamedTuple):
-    """Of the dynamics; together with model and molecule they determine every number."""
+    """Settings of the dynamics. Together with model and molecule, they determine every number."""
 
     temperature: float = 300.0
     """K."""
     picoseconds: float = 20.0
-    """Of every trajectory at constant energy."""
+    """Length of every trajectory at constant energy."""
     timestep: float = 0.5
     """fs."""
     stride: int = 2
@@ -110,7 +110,7 @@ class Settings(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """What was recorded at constant energy, every `stride` steps."""
+    """Quantities recorded at constant energy, every `stride` steps."""
 
     energies: np.ndarray
     """(records, trajectories) float64, eV: potential and kinetic."""
@@ -152,12 +152,12 @@ def run(
     """Run trajectories at constant energy, each from an own thermalised start without translation and rotation.
 
     Every piece begins from the numbers that the piece before left in its file, with random numbers of its own: the same
-    call goes on where it was stopped, with the same result.
+    call resumes where it stopped, with the same result.
 
     Parameters
     ----------
     predictor : with forces
-    atoms : relaxed molecule; a run that goes on keeps the positions that it began with, since relaxing again gives them
+    atoms : relaxed molecule; a resumed run keeps the positions that it began with, since relaxing again gives them
         to some digits only
     settings : of the dynamics
     folder : for the pieces
@@ -225,7 +225,7 @@ def _start(atoms: Atoms, settings: Settings) -> Atoms:
 
 
 def remove_rigid_motion(system: Atoms, count: int, vibrations: int) -> None:
-    """Stop translation and rotation of every copy, which leaves so many degrees of freedom.
+    """Stop translation and rotation of every copy, which leaves `vibrations` degrees of freedom.
 
     The rotation of a linear molecule about its axis is none: bent for a moment, it turns as it vibrates.
     """

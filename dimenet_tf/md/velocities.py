@@ -1,4 +1,4 @@
-"""Where dynamics starts from."""
+"""Initial velocities of dynamics."""
 
 from __future__ import annotations
 

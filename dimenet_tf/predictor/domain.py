@@ -1,4 +1,4 @@
-"""Domain of validity: what a model was trained on, and which structures lie outside of it."""
+"""Domain of validity: record of the training data, and check whether structures lie outside of it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ AT_ONCE = 1000  # molecules whose pairs are in memory at a time
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """What the training data of a model were.
+    """Domain of the training data of a model.
 
     A structure is *refused* if its charge or spin does not occur in the data, or if they do not determine the reference
-    energy of its composition: a fit to ethanol alone yields the sum of the reference energies of C2H6O, which says
-    nothing about water. A structure lies *outside of the domain* if it
+    energy of its composition: a fit to ethanol alone yields the sum of the reference energies of C2H6O, which
+    is unrelated to water. A structure lies *outside of the domain* if it
 
     * has two atoms closer than 0.95 times the smallest distance seen of their elements, or two neighbors of elements
       that were never seen as neighbors;

@@ -105,7 +105,7 @@ class PropertyModel(tf.keras.Model):
 
         Parameters
         ----------
-        inputs : {"Z": (B, A) int32, "R": (B, A, 3), Angstrom}, padded with Z = 0 behind each molecule's atoms
+        inputs : {"Z": (B, A) int32, "R": (B, A, 3), Angstrom}, padded with Z = 0 after each molecule's atoms
         max_atoms : of a molecule
 
         Returns
@@ -116,7 +116,7 @@ class PropertyModel(tf.keras.Model):
         Raises
         ------
         tf.errors.InvalidArgumentError
-            For molecules that cannot be predicted; says why and which.
+            For molecules that cannot be predicted; names them and the reason.
         """
         return self._predict_padded(inputs, max_atoms)  # Keras reads the signature of `call`, which decorators hide
 
@@ -153,7 +153,7 @@ class PropertyModel(tf.keras.Model):
         Raises
         ------
         tf.errors.InvalidArgumentError
-            For molecules that cannot be predicted; says why and which.
+            For molecules that cannot be predicted; names them and the reason.
         """
         Z, R, num_atoms = ingraph.check_atoms(Z, R, num_atoms, self.elements, max_atoms)
         if self.domain is not None and self.domain.has_undetermined:

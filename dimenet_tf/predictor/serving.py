@@ -4,7 +4,7 @@ Three signatures; each property is [molecules] float64 (a dipole [molecules, 3],
 `forces` are there where the predictor has them, and `in_domain` [molecules] bool where its domain is recorded:
 
 `serving_default`
-    Z [molecules, atoms] int32, padded with 0 behind each molecule's atoms; R [molecules, atoms, 3].
+    Z [molecules, atoms] int32, padded with 0 after each molecule's atoms; R [molecules, atoms, 3].
     forces [molecules, atoms, 3], 0 for padding.
 `flat`
     Z [atoms], R [atoms, 3], molecule_of_atom [atoms] int32, ascending from 0. forces [atoms, 3].
@@ -46,7 +46,7 @@ NO_GRADIENT = (
 
 
 class ServedModel(tf.Module):
-    """What is written: a predictor's variables and its three signatures.
+    """Content of a SavedModel: a predictor's variables and its three signatures.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def export(predictor: PropertyModel, path: str | Path, max_atoms: int = 1000, do
         raise UserError(f"max_atoms = {max_atoms} must be at least 1")
     DomainWatch(predictor.domain, predictor.model.cutoff, domain)  # refuses what is impossible
     path.parent.mkdir(parents=True, exist_ok=True)
-    # beside its place and then renamed: a server that watches the folder never sees half of it
+    # written next to its place and then renamed, so that a server that watches the folder never sees a part of it
     unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         module = ServedModel(predictor, max_atoms, domain)

@@ -1,4 +1,4 @@
-"""Where trained models lie: folders of predictors and runs, exported models, and those that come with the library."""
+"""Locations of trained models: folders of predictors and runs, exported models, and pretrained models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DESCRIPTION, WEIGHTS = "predictor.json", "weights.h5"
 
 
 def read_description(path: Path, newest: int) -> dict:
-    """Read the JSON file in which a folder says what it holds; `newest` is the latest format that is understood."""
+    """Read the JSON file that describes the content of a folder; `newest` is the latest format that is understood."""
     try:
         description = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
@@ -27,13 +27,13 @@ def read_description(path: Path, newest: int) -> dict:
 def pretrained_folders() -> dict[str, Path]:
     """Return the models that come with the library, by name."""
     package = Path(__file__).parents[1]
-    # installed inside the package, beside it in a source tree
+    # installed inside the package, next to it in a source tree
     roots = [root for root in (package / "pretrained", package.parent / "pretrained") if root.is_dir()]
     return {path.parent.name: path.parent for root in roots for path in sorted(root.glob(f"*/{DESCRIPTION}"))}
 
 
 def pretrained_models() -> dict[str, str]:
-    """Return what each model predicts that comes with the library, one line by name; `dimenet_tf.load` takes the names.
+    """Describe the predictions of each pretrained model, one line by name; `dimenet_tf.load` takes the names.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def describe_predictor(model_name: str, units: Mapping[str, str], elements: Sequ
 
 
 def places(folder: Path) -> tuple[Path, ...]:
-    """Where a predictor may be: a folder of its own, a run, a SavedModel."""
+    """Possible places of a predictor: the folder itself, a run, a SavedModel."""
     return folder, folder / "best", folder / "assets"
 
 

@@ -1,4 +1,4 @@
-"""What happens beside the training steps."""
+"""Keras callbacks used by `Trainer`."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class StepTimes(tf.keras.callbacks.Callback):
 
 
 class Diverged(Exception):
-    """A loss that is not finite, or absurd. Its first argument says where and how."""
+    """A loss that is not finite, or absurd. Its first argument describes place and kind."""
 
 
 class NotFinite(Diverged):
@@ -121,7 +121,7 @@ class WatchLoss(tf.keras.callbacks.Callback):
 
 
 class SaveOften(tf.keras.callbacks.Callback):
-    """Calls `save` whenever so many minutes have gone by since the last call."""
+    """Calls `save` whenever `minutes` have passed since the last call."""
 
     def __init__(self, save: Callable[[], None], minutes: float) -> None:
         super().__init__()

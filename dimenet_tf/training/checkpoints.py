@@ -1,4 +1,4 @@
-"""The states from which a run goes on: whole or not there."""
+"""Checkpoints, each of which is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Checkpoints:
         Raises
         ------
         UserError
-            If none of those that are there is whole: starting anew must be asked for.
+            If all existing checkpoints are damaged; a run does not start again by itself.
         """
         paths = self.paths()
         damaged: list[str] = []
@@ -94,7 +94,7 @@ class Checkpoints:
 
 
 def damage(path: Path) -> str | None:
-    """Return what is wrong with a checkpoint; None if it is whole."""
+    """Describe the damage of a checkpoint; None if it is complete."""
     try:
         checksums = json.loads((path / CHECKSUMS).read_text())
         wrong = [name for name, checksum in checksums.items() if sha256(path / name) != checksum]

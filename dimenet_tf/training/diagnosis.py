@@ -1,4 +1,4 @@
-"""Where a number stopped being finite."""
+"""Search for the first value that is not finite."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FINITE = "predictions and their gradients are finite: look at the labels of thes
 
 
 def first_not_finite(predictor: Predictor, graph: Graph) -> str:
-    """Compute a batch once more, layer by layer, and say where it goes wrong.
+    """Compute a batch once more, layer by layer, and report where it goes wrong.
 
     Returns
     -------

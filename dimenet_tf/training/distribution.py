@@ -124,5 +124,5 @@ class Workers:
             who = f"worker {worker[1]} ({self.addresses[int(worker[1])]})" if worker else "another worker"
             raise UserError(
                 f"the connection to {who} is lost: {lost[1]}. Start all workers again: "
-                "they go on from the last checkpoint"
+                "they resume from the last checkpoint"
             ) from None

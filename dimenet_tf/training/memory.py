@@ -1,4 +1,4 @@
-"""What a training step needs of the machine's memory, before it is made."""
+"""Estimate peak memory before training starts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def largest_batch(store: GraphStore, batches: Iterable[np.ndarray]) -> tuple[int
 
 
 def forecast(predictor: Predictor, edges: int, neighbors: float) -> float:
-    """Return about how many bytes a training step with so many edges needs beside TensorFlow and the model."""
+    """Estimate the bytes that a training step needs for its edges, in addition to TensorFlow and the model."""
     with_gradient = predictor.energy is not None and not predictor.model.direct_forces
     size = tf.as_dtype(predictor.dtype).size * (FORCES if with_gradient else 1)
     return edges * size * predictor.model.kept_per_edge(neighbors)
 
 
 def available_memory() -> float | None:
-    """Return the bytes that are free on this machine, where it says so."""
+    """Read the free memory of this machine in bytes; None if the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return float(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))) * 1024
@@ -39,7 +39,7 @@ def available_memory() -> float | None:
 
 
 def memory_line(predictor: Predictor, edges: int, neighbors: float) -> str:
-    """Return what to tell the user; a warning where the machine has less."""
+    """Describe the memory of the largest batch, with a warning if less is free."""
     needed, free = forecast(predictor, edges, neighbors), available_memory()
     about = f"{needed / 1e9:.1f} GB" if needed > 1e8 else f"{needed / 1e6:.0f} MB"
     line = f"memory: about {about} for the largest batch ({edges:,} edges)"

@@ -33,7 +33,7 @@ def open_dataset(config: dict, folder: RunFolder) -> Dataset:
 
 
 def check_continuation(config: dict, folder: RunFolder) -> None:
-    """Refuse to go on with a run whose model, data or seed would be others than it was started with."""
+    """Refuse to resume a run with another model, other data or another seed."""
     if not folder.config_file.exists():
         return
     before = resolve(folder.read_config())  # runs of earlier versions lack keys, which had their defaults
@@ -129,9 +129,9 @@ def open_trainer(
 
 
 def introduction(trainer: Trainer, config: dict) -> list[str]:
-    """Return what is said of a session before its first step: model, data, memory."""
+    """Describe model, data and memory before the first step of a session."""
     folder, predictor, data = trainer.folder, trainer.predictor, trainer.dataset
-    start = f"going on from step {trainer.step}" if trainer.step else "a new run"
+    start = f"resuming from step {trainer.step}" if trainer.step else "a new run"
     sizes = {part: len(molecules) for part, molecules in data.split._asdict().items()}
     lines = [
         f"{folder.path}: {config['model']['name']}, {predictor.model.count_params():,} parameters, {start}",

@@ -1,4 +1,4 @@
-"""What a run remembers beside weights and optimizer."""
+"""Training state saved with each checkpoint, in addition to weights and optimizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 class RunState(tf.train.experimental.PythonState):
-    """Numbers that belong to every checkpoint, so that a run that goes on is the run that was never stopped."""
+    """Numbers that belong to every checkpoint, so that a resumed run equals a run that was never stopped."""
 
     def __init__(self) -> None:
         self.best_error = math.inf
@@ -48,12 +48,12 @@ class RunState(tf.train.experimental.PythonState):
 
     @property
     def mean_loss(self) -> float:
-        """Of the steps since the last validation."""
+        """Mean loss of the steps since the last validation."""
         return self.loss_sum / max(self.loss_count, 1)
 
     @property
     def usual_loss(self) -> float:
-        """What a loss may be compared with: the mean since the last validation, or before it while that is young."""
+        """Mean loss for comparison: since the last validation, or before it while there are fewer than 10 steps."""
         return self.mean_loss if self.loss_count >= 10 else self.mean_before
 
     def forget_losses(self) -> None:

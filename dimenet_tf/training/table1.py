@@ -1,4 +1,4 @@
-"""Several single-target runs beside the papers' tables of QM9 errors."""
+"""Comparison of several single-target runs with the papers' tables of QM9 errors."""
 
 from __future__ import annotations
 

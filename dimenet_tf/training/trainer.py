@@ -65,7 +65,7 @@ class Trainer:
     config : TrainingConfig
     make_predictor : called in the strategy's scope
     dataset : molecules, split and targets
-    folder : where everything is written; training goes on from a checkpoint that is there
+    folder : where everything is written; training resumes from an existing checkpoint
     seed : of the order of the data
     on_validation : called with every line of metrics.csv
     strategy : made of `config` where left out; that of several workers must be made before anything else
@@ -191,7 +191,7 @@ class Trainer:
             )
 
     def _change_of_schedule(self, before: Length, length: Length, rate: float) -> str:
-        """Return what another length of a run that has made steps means for its learning rate, one line."""
+        """Describe in one line how a new length of a started run changes its learning rate."""
         change = f"length: {length.num_steps} steps instead of {before.num_steps}"
         if (before.warmup_steps, before.decay_steps) == (length.warmup_steps, length.decay_steps):
             return f"{change}; the schedule of the learning rate is unchanged (decay over {length.decay_steps})"
@@ -270,7 +270,7 @@ class Trainer:
         return steps_made(self.optimizer)
 
     def memory_line(self) -> str:
-        """Return what the first epoch's largest batch needs of the machine's memory; a warning if it is too much."""
+        """Estimate the memory of the first epoch's largest batch, with a warning if it is too much."""
         return memory_line(self.predictor, *largest_batch(self.store, self.batches.epoch(0)))
 
     def run(self) -> int | None:
@@ -360,7 +360,7 @@ class Trainer:
         """Read the last checkpoint, if there is one."""
         if not self.checkpoints.paths() and self.folder.has_results():
             raise UserError(
-                f"{self.folder.path} has results but no checkpoint to go on from: choose another run folder, "
+                f"{self.folder.path} has results but no checkpoint to resume from: choose another run folder, "
                 f"with training.init_from={self.folder.path} to keep the best weights"
             )
         for line in self.checkpoints.restore(remove_damaged=self.workers.is_chief):
@@ -382,7 +382,7 @@ class Trainer:
         return f"{where}; molecules (ids): {', '.join(map(str, self.ids[molecules]))}"
 
     def _roll_back(self, event: str) -> None:
-        """Go on from the last checkpoint with half of its learning rate, or stop."""
+        """Resume from the last checkpoint with half of its learning rate, or stop."""
         if self.config.on_nan == "stop":
             raise UserError(
                 f"{event}. Training diverged: try a smaller training.learning_rate, or training.on_nan=rollback"
@@ -473,7 +473,7 @@ def initialize_from(predictor: Predictor, source: str) -> None:
     """Start from the weights of another run or model of the same architecture and size."""
     other = load(source)
     if other.model_name != predictor.model_name:
-        raise UserError(f"training.init_from = {source}: it is a {other.model_name}, here is a {predictor.model_name}")
+        raise UserError(f"training.init_from = {source}: expected a {predictor.model_name}, got a {other.model_name}")
     mine, theirs = predictor.model.get_config(), other.model.get_config()
     for key in predictor.model.meaning:
         if key in mine and key in theirs and mine[key] != theirs[key]:

@@ -20,7 +20,7 @@ NO_BETTER = 0.98  # of the baseline's error: with less a model has learned somet
 
 
 class Errors(NamedTuple):
-    """What one validation found."""
+    """Errors found in one validation."""
 
     table: dict
     """As `dimenet_tf.training.metrics.evaluate` returns it."""
@@ -61,7 +61,7 @@ class Errors(NamedTuple):
         return row | {f"mae_{name}": target["mae"] for name, target in self.table["targets"].items()}
 
     def summary(self) -> str:
-        """Return what the progress bar shows."""
+        """Format the errors for the progress bar."""
         shown = [f"{name} {t['mae']:.4g} {t['unit']}".strip() for name, t in self.table["targets"].items()]
         return "MAE " + ", ".join(shown) if len(shown) <= 3 else f"std. MAE {self.table['std_mae']:.3g} %"
 

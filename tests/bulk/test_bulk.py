@@ -351,7 +351,7 @@ def test_a_removed_folder_is_an_error(there, models, monkeypatch):
     assert Path("out.npz").read_text() == "of an earlier run"
 
 
-@pytest.mark.parametrize("moment", ["before", "behind"])
+@pytest.mark.parametrize("moment", ["before", "after"])
 def test_stopped_while_joining(there, models, monkeypatch, moment):
     """Killed before the target was renamed, or while the folder was removed."""
     predict_file("forces", "in.extxyz", "whole.npz", piece=7)

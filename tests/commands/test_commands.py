@@ -36,7 +36,7 @@ TINY = "model.emb_size=8 model.num_blocks=1 training.batch_size=4 training.warmu
 
 
 def run(*arguments, code: int = 0) -> str:
-    """Run a command and return what it printed."""
+    """Run a command and return its output."""
     result = CliRunner().invoke(program, [*map(str, arguments)], prog_name="dimenet-tf")
     assert result.exit_code == code, (result.output, result.exception)
     return result.output
@@ -253,7 +253,7 @@ def test_training_equals_that_of_the_script(folder):
     assert "10 test molecules" in table and "test.json and plots: runs/command" in table
     assert "10 valid molecules" in run("evaluate", other, "--part", "valid")
     again = run("train", "run=runs/command", "training.num_steps=12")
-    assert "going on from step 10" in again and "12 steps instead of 10" in again
+    assert "resuming from step 10" in again and "12 steps instead of 10" in again
 
 
 # what is in a file

@@ -62,7 +62,7 @@ def put(at: tuple, value):
     return change
 
 
-def beside(distance: float):
+def at_distance(distance: float):
     """A change that moves the second atom close to the first."""
     return lambda R: np.concatenate([R[:1], R[:1] + [0, 0, distance], R[2:]])
 
@@ -77,8 +77,8 @@ BAD = {  # what becomes of molecule 7, and the reason
     "Z = 0": ({"Z": put((3,), 0)}, "an atomic number that is not in 1 ... 94 (atom 3)"),
     "Z = 95": ({"Z": put((0,), 95)}, "an atomic number that is not in 1 ... 94 (atom 0)"),
     "Z = -6": ({"Z": put((0,), -6)}, "an atomic number that is not in 1 ... 94 (atom 0)"),
-    "the same place": ({"R": beside(0.0)}, "two atoms closer than 0.3 Ang (0 Ang)"),
-    "too close": ({"R": beside(0.25)}, "two atoms closer than 0.3 Ang (0.25 Ang)"),
+    "the same place": ({"R": at_distance(0.0)}, "two atoms closer than 0.3 Ang (0 Ang)"),
+    "too close": ({"R": at_distance(0.25)}, "two atoms closer than 0.3 Ang (0.25 Ang)"),
     "single atom": (
         {"Z": np.array([6]), "R": np.zeros((1, 3))},
         "a single atom, of which these models predict nothing but the reference energy",
@@ -136,7 +136,7 @@ def test_each_kind_of_badness(tmp_path, name, kind):
 def several() -> list[dict]:
     rows = molecules()
     for index in (5, 20, 21):
-        rows[index]["R"] = beside(0.1)(rows[index]["R"])
+        rows[index]["R"] = at_distance(0.1)(rows[index]["R"])
     rows[5]["mu"] = np.nan  # the first fault counts
     rows[30]["id"] = rows[3]["id"]
     return rows

@@ -137,7 +137,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(tmp_path, monkeypatch)
     with http.server.HTTPServer(("127.0.0.1", 0), Interrupting) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(qm9, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/{{}}",))
-        with pytest.raises(UserError, match="try again, which goes on where it stopped"):
+        with pytest.raises(UserError, match="try again, which resumes where it stopped"):
             qm9.fetch(qm9.ARCHIVE, tmp_path)
         assert not (tmp_path / qm9.ARCHIVE).exists()
         left = (tmp_path / f"{qm9.ARCHIVE}.part").stat().st_size

@@ -76,7 +76,7 @@ def test_md17_ccsd(tmp_path):
     assert data.split.test.tolist() == list(range(40, 60)) and data.split.train.max() < 40
     np.testing.assert_allclose(data.container.target("energy")[40:], parts["test"][1] * KCAL, rtol=1e-8)
     (tmp_path / "ethanol_ccsd_t.zip").write_bytes(b"an error page")
-    with pytest.raises(UserError, match="remove it to download it anew"):
+    with pytest.raises(UserError, match="remove it to download it again"):
         load(tmp_path, name="md17_ccsd", molecule="ethanol")
 
 
@@ -137,7 +137,7 @@ def test_bad_frames_of_data_sets_with_splits(tmp_path, monkeypatch):
 
 def test_an_error_page_in_the_place_of_a_file(tmp_path):
     (tmp_path / "md17_ethanol.npz").write_text("<html>not found</html>")
-    with pytest.raises(UserError, match="not a readable npz .*; remove .*md17_ethanol.npz to download it anew"):
+    with pytest.raises(UserError, match="not a readable npz .*; remove .*md17_ethanol.npz to download it again"):
         load(tmp_path, name="md17", molecule="ethanol")
     (tmp_path / "md17_ethanol.npz").unlink()
     (tmp_path / "checksums.json").write_text("{")

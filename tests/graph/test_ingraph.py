@@ -158,9 +158,7 @@ def test_wrong_molecules_are_refused():
     refused("a molecule has no atoms: molecule.*1", check, [8, 1, 1], water, [3, 0])
     refused("holds no molecules", check, np.zeros(0), np.zeros((0, 3)), np.zeros(0))
     refused("more than 2 atoms", lambda: check([8, 1, 1], water, [3], max_atoms=2))
-    refused(
-        "may only stand behind atoms: molecule.*1", ingraph.unpad, tf.constant([[8, 1], [0, 1]]), tf.zeros([2, 2, 3])
-    )
+    refused("Z = 0 is padding.*molecule.*1", ingraph.unpad, tf.constant([[8, 1], [0, 1]]), tf.zeros([2, 2, 3]))
     refused("shapes differ in axis.*1", ingraph.unpad, tf.zeros([2, 3], tf.int32), tf.zeros([2, 2, 3]))
     refused("must ascend", ingraph.count_atoms, tf.constant([0, 1, 0]))
     refused("must begin with 0", ingraph.count_atoms, tf.constant([-1, 1, 2]))

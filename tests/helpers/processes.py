@@ -29,7 +29,7 @@ def start(cwd: Path, *settings: str, log: str = "log", **environment: str) -> su
 
 
 def printed(cwd: Path, log: str = "log") -> str:
-    """Return what a process has printed so far."""
+    """Return the text that a process has printed so far."""
     return (cwd / log).read_text()
 
 
@@ -46,7 +46,7 @@ def wait_for(process: subprocess.Popen, cwd: Path, pattern: str, log: str = "log
 
 
 def finish(process: subprocess.Popen, cwd: Path, code: int = 0, log: str = "log") -> str:
-    """Wait until the process ends and return what it printed."""
+    """Wait until the process ends and return its output."""
     assert process.wait(timeout=240) == code, printed(cwd, log)
     assert "Traceback" not in printed(cwd, log), printed(cwd, log)
     return printed(cwd, log)

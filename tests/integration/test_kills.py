@@ -25,7 +25,7 @@ def cwd(tmp_path) -> Path:
 
 
 def events(run: Path) -> list[tuple]:
-    """Return what TensorBoard shows, without times, in order of steps."""
+    """Read the events for TensorBoard, without times, in order of steps."""
     found = []
     for path in (run / "tensorboard").glob("events*"):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
@@ -125,12 +125,12 @@ def test_killed_at_the_worst_moments(cwd, undisturbed):
 
 
 def test_a_signal_while_validating(cwd, undisturbed):
-    """What is saved has made its steps but not this validation: the next session begins with it."""
+    """The saved state has made its steps but not this validation, so the next session begins with it."""
     result = run_with_accident(cwd, "validation.Validation.run", "os.kill(os.getpid(), signal.SIGTERM)")
     assert result.returncode == 75, result.stderr
     assert "stopped at step 30;" in result.stdout
     assert (cwd / "runs/a/metrics.csv").read_text().splitlines()[-1].startswith("20,")
-    assert "going on from step 30" in finish(start(cwd, "training.num_steps=300"), cwd)
+    assert "resuming from step 30" in finish(start(cwd, "training.num_steps=300"), cwd)
     assert_same_run(undisturbed, cwd / "runs/a")
 
 
@@ -142,7 +142,7 @@ def test_sigterm_saves_and_has_a_code_of_its_own(cwd, undisturbed):
     step = int(re.search(r"stopped at step (\d+); continue with: dimenet-tf train run=runs/a", text).group(1))
     assert f"step-{step}" in sorted((cwd / "runs/a/checkpoints").glob("0*"))[-1].name
     again = start(cwd, "training.num_steps=300")
-    assert f"going on from step {step}" in finish(again, cwd)
+    assert f"resuming from step {step}" in finish(again, cwd)
     assert_same_run(undisturbed, cwd / "runs/a")
 
 
@@ -175,4 +175,4 @@ def test_a_full_disk_leaves_the_last_checkpoint(cwd):
     assert f"the last one, {before.relative_to(cwd)}, is whole" in message
     assert "Traceback" not in result.stderr and not (cwd / "runs/a/checkpoints/new").exists()
     assert dimenet_tf.load(cwd / "runs/a").units == {"U0": "eV"}  # the best model is whole
-    assert "going on from step 10" in finish(start(cwd, "training.num_steps=20"), cwd)
+    assert "resuming from step 10" in finish(start(cwd, "training.num_steps=20"), cwd)

@@ -28,7 +28,7 @@ TINY = "model.emb_size=8 model.num_blocks=1 training.batch_size=8 training.warmu
 
 
 def run(*arguments: str, cwd: Path, code: int = 0) -> str:
-    """Run a script of the repository and return what it printed."""
+    """Run a script of the repository and return its output."""
     command = [sys.executable, str(ROOT / arguments[0]), *arguments[1:]]
     result = subprocess.run(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert result.returncode == code, result.stdout
@@ -108,7 +108,7 @@ def test_prediction_from_the_run(finished_run):
 def test_going_on_with_a_finished_run(finished_run):
     folder, _ = finished_run
     printed = run("run_train.py", "with", f"run={folder}", "training.num_steps=8", cwd=folder)
-    assert "going on from step 6" in printed and "8/8" in printed
+    assert "resuming from step 6" in printed and "8/8" in printed
     assert "length: 8 steps instead of 6; from step 6 on the learning rate follows" in printed
     printed = run("run_train.py", "with", f"run={folder}", "training.epochs=0.05", cwd=folder)
     assert "length: 10 steps = 0.05 epochs (auto: decay over 10; set: warm-up 2, validation every 3)" in printed
@@ -229,7 +229,7 @@ def test_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     step = int(re.search(r"stopped at step (\d+); continue with: dimenet-tf train run=runs/1", printed).group(1))
     assert step > 0
     again = run("run_train.py", "with", "run=runs/1", f"training.num_steps={step + 2}", cwd=tmp_path)
-    assert f"going on from step {step}" in again and "test molecules" in again
+    assert f"resuming from step {step}" in again and "test molecules" in again
 
 
 def test_dipoles_beside_forces(tmp_path):

@@ -72,7 +72,7 @@ def test_two_workers_are_one_and_go_on_after_one_is_killed(cwd):
     assert int(last) >= 50
 
     chief, worker = start_workers(cwd, "training.num_steps=100000")
-    wait_for(chief, cwd, f"going on from step {last}", log="log0")
+    wait_for(chief, cwd, f"resuming from step {last}", log="log0")
     wait_for(chief, cwd, "/100000.*validation", log="log0")
     chief.kill()
     text = finish(worker, cwd, code=2, log="log1")

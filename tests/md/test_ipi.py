@@ -184,7 +184,7 @@ def test_the_protocol_with_ase_as_server_and_a_server_that_goes(tmp_path, monkey
             np.testing.assert_allclose(ethanol.get_stress(voigt=False), -virial / ethanol.get_volume(), atol=1e-6)
             ethanol.rattle(0.1)
             assert np.isfinite(ethanol.get_forces()).all()
-            calculator.server.clientsocket.close()  # without a word
+            calculator.server.clientsocket.close()  # without EXIT
             out, err = driver.communicate(timeout=60)
         finally:
             driver.kill()

@@ -376,7 +376,7 @@ def test_command_line(tmp_path, predictor):
     predictor.to_folder(tmp_path / "model")
     command = [sys.executable, "-m", "dimenet_tf", "certify"]
     refused = subprocess.run([*command, tmp_path / "model"], text=True, capture_output=True)
-    assert refused.returncode == 2 and "does not say which frames it has not seen" in refused.stderr
+    assert refused.returncode == 2 and "does not specify its held-out frames" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
     frames = []
     for seed in range(3):

@@ -326,7 +326,7 @@ def test_linear_molecules_have_one_vibration_more(predictor):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
-    """Call the command in a folder of its own; returns what it printed."""
+    """Call the command in a folder of its own, and return its output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(spectra, "load", load_once)
     molecule("CH3CH2OH").write("ethanol.xyz")

@@ -37,7 +37,7 @@ def test_embedding_of_the_radial_basis(model_name):
 
 
 def test_angle_of_dimenet():
-    """Where k is seen from i (released), against where k is seen from j (paper): a bent molecule tells."""
+    """Direction of k seen from i (released) and from j (paper), which differ in a bent molecule."""
     official, corrected = models("dimenet")
     positions = np.array([[0.0, 0, 0], [1.2, 0, 0], [1.2, 1.2, 0]])  # i, j, k: 90 degrees at j, 45 at i
     graph = graph_of([3], [1, 8, 1], positions, official)

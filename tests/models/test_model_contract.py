@@ -1,4 +1,4 @@
-"""What every model keeps, whatever it computes (parametrized over `MODELS` and the options that change the path)."""
+"""Contract of all models (parametrized over `MODELS` and the options that change the path)."""
 
 import functools
 

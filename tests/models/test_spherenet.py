@@ -63,7 +63,7 @@ def test_energies_and_forces(reference, dtype, tolerance):
 
 
 def pair_slots(graph: Graph, kj: list[int], ji: list[int]) -> tuple:
-    """Where pairs of edges stand in padded arrays (atoms, k, i)."""
+    """Positions of pairs of edges in padded arrays (atoms, k, i)."""
     slot = {e: (j, a) for j, row in enumerate(graph.atom_edges.numpy()) for a, e in enumerate(row) if e >= 0}
     reverse = graph.edge_reverse.numpy()
     return tuple(np.array([(*slot[k], slot[reverse[i]][1]) for k, i in zip(kj, ji)]).T)

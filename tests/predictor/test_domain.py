@@ -1,4 +1,4 @@
-"""What a model was trained on, what it refuses, and what it marks as outside."""
+"""Domains: their record of the training data, structures that are refused or marked as outside."""
 
 import json
 import warnings

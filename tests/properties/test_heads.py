@@ -121,7 +121,7 @@ def test_shares_of_atoms_sum_to_every_property():
 
 
 def test_a_vanishing_dipole_has_a_finite_slope():
-    """Of an atom alone, and of CO2, whose dipole is zero by symmetry: value, first and second derivative."""
+    """A single atom and CO2, whose dipole is zero by symmetry, have finite values, first and second derivatives."""
     predictor = predictor_with(heads={"mu": "dipole_magnitude"}, energy=None)
     graph = graph_of(*molecules("H", "CO2"), predictor.model)
     positions = tf.constant(graph.positions)
@@ -197,7 +197,7 @@ def test_which_head_a_target_has(shapes, asked, options, expected):
             "data.heads.energy must be one of sum, mean, dipole_mag",
         ),
         ("dimenet_pp", "dipole", {"dipole": "sum"}, r"data.heads.dipole must be one of dipole; got 'sum'$"),
-        ("dimenet_pp", "polarizability", {}, "needs a model with vectors, which dimenet_pp has not; .*equivariant"),
+        ("dimenet_pp", "polarizability", {}, "needs a model with vectors.*equivariant"),
     ],
 )
 def test_heads_that_do_not_fit(model, target, heads, message):

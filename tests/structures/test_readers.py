@@ -115,7 +115,7 @@ def test_wrong_splits_are_refused(tmp_path, parts, message):
 
 @pytest.mark.parametrize("layout, theirs", [("MD17", ("E", "F")), ("rMD17", ("energies", "forces"))])
 def test_other_names_in_known_layouts(tmp_path, layout, theirs):
-    """Better labels beside the usual ones: all that are named are taken, and none of the usual ones in their place."""
+    """Better labels next to the usual ones: all named labels are used, and no usual one in their place."""
     other = {"E_cc": 2 * E, "F_cc": 3 * F, "dip": RNG.normal(size=(FRAMES, 3))}
     np.savez(tmp_path / "data.npz", **LAYOUTS[layout], **other)
     keys = {"energy": "E_cc", "forces": "F_cc", "dipole": "dip"}

@@ -118,7 +118,7 @@ def test_checkpoints_by_the_clock(tmp_path):
 
 
 def test_an_unfinished_validation_is_made_again_and_counted_once(tmp_path):
-    """The checkpoint is of step 6 already, metrics and TensorBoard have its validation, the best model has not."""
+    """The checkpoint is of step 6 already, metrics and TensorBoard have its validation, the best model is older."""
     config = configuration(checkpoint_minutes=1e-9)
     first = trainer_of(config, tmp_path)
     replace, calls = first.folder.replace_best, []
@@ -157,7 +157,7 @@ def test_fewer_steps_than_are_made_end_at_once(tmp_path):
 def test_results_without_a_checkpoint_are_not_overwritten(tmp_path):
     trainer_of(configuration(), tmp_path).run()
     shutil.rmtree(tmp_path / "checkpoints")
-    with pytest.raises(UserError, match="has results but no checkpoint to go on from: choose another run folder"):
+    with pytest.raises(UserError, match="has results but no checkpoint to resume from: choose another run folder"):
         trainer_of(configuration(), tmp_path)
     assert [row["step"] for row in RunFolder(tmp_path).read_metrics()] == [3, 6]
 

@@ -211,7 +211,7 @@ def test_fine_tuning_starts_from_the_other_models_weights(tmp_path):
     with pytest.raises(UserError, match=r"its model.cutoff is 5.0, here it is 4.0; its weights need model.cutoff=5.0"):
         trainer_of(wider, tmp_path / "fourth")
     other = resolve({"model": {"name": "dimenet", **SMALL["dimenet"]}, "training": config["training"]})
-    with pytest.raises(UserError, match="training.init_from = .*: it is a dimenet_pp, here is a dimenet"):
+    with pytest.raises(UserError, match="training.init_from = .*: expected a dimenet, got a dimenet_pp"):
         trainer_of(other, tmp_path / "third")
     deeper = resolve({**config, "model": {**config["model"], "num_blocks": 3}})
     with pytest.raises(UserError, match="training.init_from = .*: no weight"):
