@@ -27,9 +27,9 @@ class TrainingConfig:
     learning_rate, warmup_steps, decay, decay_steps, decay_rate : see `WarmupDecay`. "auto" steps follow the length: the
         learning rate warms up for 0.1 % of the steps, but at least 100 steps (a fifteenth of fewer than 1500), and
         reaches `decay_rate` of its start at the last step
-    loss : "dimenet" (Eq. 2), "gemnet" (GemNet's Eq. 21, which differs from it for forces only) or "mse" (squared
-        errors, PaiNN); see `Loss`
-    rho_force : weight of the forces; None for the paper's: 100 (dimenet), 0.999 (gemnet), 0.95 (mse)
+    loss : "dimenet" (mean absolute errors), "gemnet" (the same, but lengths of the forces' errors and weights that sum
+        to 1) or "mse" (squared errors); see `LOSSES`
+    rho_force : weight of the forces; None for the default of the loss: 100 (dimenet), 0.999 (gemnet), 0.95 (mse)
     weights : of the targets in the loss: {"dipole": 0.1}; 1 where not given
     ema_decay : of the averaged weights that are validated, tested and kept
     weight_decay : AdamW's: each step takes this times the learning rate from a weight; embeddings, biases and
