@@ -24,12 +24,13 @@ from dimenet_tf.training.trainer import Trainer
 
 def open_dataset(config: dict, folder: RunFolder) -> Dataset:
     """Load a run's data: with the split that the run has stored, if they are the data it was started with."""
-    container = load_container(data_config(config))
+    data = data_config(config)
+    container = load_container(data)
     if not folder.split_file.exists():
-        return load_dataset(data_config(config), container=container)
+        return load_dataset(data, container=container)
     if folder.read_data_description()["sha256"] != container.checksum():
         raise UserError(f"the data are not those that {folder.path} was started with (checksum in data.json)")
-    return load_dataset(data_config(config), Split.load(folder.split_file), container)
+    return load_dataset(data, Split.load(folder.split_file), container)
 
 
 def check_continuation(config: dict, folder: RunFolder) -> None:
