@@ -34,7 +34,7 @@ def open_dataset(config: dict, folder: RunFolder) -> Dataset:
 
 
 def check_continuation(config: dict, folder: RunFolder) -> None:
-    """Refuse to go on with a run whose model, data or seed would be others than it was started with."""
+    """Raise a UserError if model, data, loss or seed of a run differ from those that it was started with."""
     if not folder.config_file.exists():
         return
     before = resolve(folder.read_config())  # runs of earlier versions lack keys, which had their defaults
@@ -82,7 +82,7 @@ def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict],
 
 
 def fit_session(config: dict, folder: RunFolder) -> None:
-    """Fit the scaling factors of a run that has not begun, print them, and leave them in its first checkpoint.
+    """Fit the scaling factors of a new run, print them, and save them in its first checkpoint.
 
     Raises
     ------
