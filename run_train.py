@@ -19,6 +19,7 @@ from dimenet_tf.commands.train import fit_run, open_folder, train_run
 SETTINGS["CAPTURE_MODE"] = "no"  # the progress bar belongs to the screen
 SETTINGS["CONFIG"]["READ_ONLY_CONFIG"] = False
 experiment = Experiment("train", save_git_info=False)
+prepared = {}  # the complete configuration: Sacred replaces its values by those of files, where YAML reads 2e-6 as text
 
 
 @experiment.config_hook
@@ -30,29 +31,27 @@ def prepare(config, command_name, logger):
         if command_name in (train.__name__, fit_scale_factors.__name__):
             check_asked(updates_of(sys.argv), "python run_train.py with configs/dimenet.yaml data.target=mu")
             experiment.observers.append(FileStorageObserver(open_folder(resolved).sacred))
+        prepared.update(resolved)
         return resolved
 
 
 @experiment.main
-def train(seed, precision, run, model, data, training, _run):
+def train(seed, precision, run, model, data, training, _run):  # Sacred refuses keys that no command takes
     """Train until the last step, and print the errors on the test molecules."""
 
     def log(row: dict) -> None:
         for name, value in row.items():
             _run.log_scalar(name, value, int(row["step"]))
 
-    # of what files and command line give, Sacred takes its own reading: 2e-6 is a text in YAML
-    config = {"seed": seed, "precision": precision, "run": run, "model": model, "data": data, "training": training}
     with one_line_errors():
-        train_run(config, log)
+        train_run(prepared, log)
 
 
 @experiment.command
 def fit_scale_factors(seed, precision, run, model, data, training):
     """Fit the scaling factors of a new run to batches of its data, and print them; training continues from there."""
-    config = {"seed": seed, "precision": precision, "run": run, "model": model, "data": data, "training": training}
     with one_line_errors():
-        fit_run(config)
+        fit_run(prepared)
 
 
 if __name__ == "__main__":

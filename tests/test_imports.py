@@ -90,3 +90,13 @@ def test_reading_data_does_not_import_sacred_or_addons():
         "print([m for m in ('sacred', 'tensorflow_addons', 'sympy', 'matplotlib') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip().endswith("[]")
+
+
+def test_the_schema_of_configurations_and_data_sets_need_no_tensorflow():
+    code = (
+        "import sys, dimenet_tf.config.schema, dimenet_tf.config.settings; "
+        "from dimenet_tf.data import DataConfig, load_dataset; "
+        "load_dataset(DataConfig(target='U0,mu')).baseline(); "
+        "print([m for m in ('tensorflow', 'tf_keras', 'keras') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -19,7 +19,8 @@ from dimenet_tf.data.embedded import sample
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import Prediction, load
 from dimenet_tf.properties.heads import Dipole, Head, Sum
-from dimenet_tf.properties.losses import RHO_FORCE, Loss
+from dimenet_tf.properties.loss_kinds import LOSSES
+from dimenet_tf.properties.losses import Loss
 from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.structures.outliers import find_outliers, robust_fit
 from dimenet_tf.structures.splits import random_split
@@ -135,7 +136,7 @@ def test_outliers_are_refused_dropped_or_kept(tmp_path):
     assert len(kept.container) == 30 and [bad.index for bad in kept.container.outliers] == [7, 11]
     (note,) = kept.notes()
     assert note.startswith("trains on outliers (data.outliers=keep): 1 with an outlier of 'energy' (molecule 7, id 7, ")
-    assert np.isfinite(kept.reference("energy").scale)
+    assert np.isfinite(kept.fitted("energy").reference.scale)
     # only what is learned is judged
     assert [
         bad.index for bad in load_container(DataConfig(**{**config, "target": "energy"}, on_bad="drop")).dropped
@@ -173,7 +174,7 @@ class Labels:
 
     def slowly(self, name: str) -> list[float]:
         """The loss, one molecule and one label after the other."""
-        size, rho, losses = (np.square if name == "mse" else np.abs), RHO_FORCE[name], []
+        size, rho, losses = (np.square if name == "mse" else np.abs), LOSSES[name].rho, []
         for m in range(4):
             energy = forces = dipole = 0.0
             if not np.isnan(self.targets[m, 0]):
@@ -188,7 +189,7 @@ class Labels:
         return losses
 
 
-@pytest.mark.parametrize("name", RHO_FORCE)
+@pytest.mark.parametrize("name", LOSSES)
 def test_a_missing_label_has_no_loss_and_no_gradient(name):
     case = Labels()
     values, forces = tf.constant(case.values), tf.constant(case.forces)
@@ -310,9 +311,9 @@ def test_references_and_spreads_are_those_of_labelled_molecules():
     number = np.cumsum(~missing) - 1
     parts = Split(*(number[part[~missing[part]]] for part in split))
     rest = load_dataset(DataConfig(target="mu"), parts, data.select(np.flatnonzero(~missing)))
-    assert some.reference("mu").offset == pytest.approx(rest.reference("mu").offset)
-    assert some.reference("mu").scale == pytest.approx(rest.reference("mu").scale)
-    assert some.sigmas[1] == pytest.approx(data.targets["mu"][~missing].std())
+    assert some.fitted("mu").reference.offset == pytest.approx(rest.fitted("mu").reference.offset)
+    assert some.fitted("mu").reference.scale == pytest.approx(rest.fitted("mu").reference.scale)
+    assert some.sigmas["mu"] == pytest.approx(data.targets["mu"][~missing].std())
     assert np.isfinite(some.baseline()).all() and np.isnan(some.targets[missing, 1]).all()
 
 
@@ -394,14 +395,14 @@ def test_single_atoms_become_reference_energies(tmp_path):
     data = load_dataset(DataConfig(**config, references="isolated_atoms"))
     assert len(data.container) == 30 and data.container.N.min() == 9 and not data.container.dropped
     assert data.container.isolated == {"energy": {6: -48.8, 8: -102.6, 1: -10.7}}
-    reference = data.reference("energy")
+    reference = data.fitted("energy").reference
     assert reference.per_element[[1, 6, 8]].tolist() == [-10.7, -48.8, -102.6] and reference.offset == 0
     assert describe(data)["isolated_atoms"] == 3
     assert data.notes() == ["reference energies are those of 3 isolated atoms (H, C, O)"]
     fitted = load_dataset(DataConfig(**config))
     taken = "3 isolated atoms (H, C, O) have energies: data.references=isolated_atoms takes these as reference energies"
     assert fitted.notes() == [taken]
-    assert fitted.reference("energy").per_element[1] != -10.7
+    assert fitted.fitted("energy").reference.per_element[1] != -10.7
     # they are part of what is trained, and so of the data's checksum
     other = with_atoms(tmp_path, *(single(z, energy + 1) for z, energy in ENERGIES.items()))
     assert load_container(DataConfig(**other)).checksum() != data.container.checksum()
@@ -448,7 +449,7 @@ def test_molecules_keep_their_numbers_when_atoms_are_set_aside(tmp_path):
 def test_single_atoms_that_are_no_references(tmp_path, atoms, message):
     config = with_atoms(tmp_path, *atoms, frames=20)
     with pytest.raises(UserError, match=message):
-        load_dataset(DataConfig(**config, references="isolated_atoms")).reference("energy")
+        load_dataset(DataConfig(**config, references="isolated_atoms")).fitted("energy")
 
 
 def test_isolated_atoms_are_no_references_of_a_gap():
@@ -480,7 +481,7 @@ def references_of(labels: np.ndarray, references, data=ETHANOL, name="energy"):
     some = data.select(range(len(labels)))
     some.targets = {name: np.asarray(labels, float)}
     config = DataConfig(target=name, references=references, units={name: "eV"})
-    return load_dataset(config, container=some).reference(name)
+    return load_dataset(config, container=some).fitted(name).reference
 
 
 def test_energies_of_another_kind_than_their_references():
@@ -503,9 +504,9 @@ def test_energies_of_another_kind_than_their_references():
 
 def test_honest_energies_are_not_refused():
     for name in ("U0", "U", "H", "G", "zpve", "gap"):
-        load_dataset(DataConfig(target=name, references="fit")).reference(name)
+        load_dataset(DataConfig(target=name, references="fit")).fitted(name)
     atomization = dict.fromkeys("HCNOF", 0.0)
-    load_dataset(DataConfig(references=atomization)).reference("U0")
+    load_dataset(DataConfig(references=atomization)).fitted("U0")
     # an element that only unlabelled molecules contain
     data = SAMPLE.select(range(300))
     fluorine = data.composition()[:, 9] > 0

@@ -13,7 +13,7 @@ from dimenet_tf.commands.console import import_tensorflow, one_line_errors
 
 import_tensorflow()
 
-from dimenet_tf.config.build import data_config
+from dimenet_tf.config.build import data_config, domain_labels
 from dimenet_tf.config.schema import resolve
 from dimenet_tf.data.dataset import load_container, load_dataset
 from dimenet_tf.errors import UserError
@@ -35,9 +35,8 @@ def main() -> None:
             raise UserError(f"{name}: the data are not those that it was trained on (checksum in data.json)")
         dataset = load_dataset(config, Split.load(folder.split_file), container)
         predictor = load(name)
-        labels = [name for name, kind in zip(dataset.names, dataset.kinds) if not kind.shape]
-        labels += ["forces"] if dataset.has_forces else []
-        domain = Domain.of(container.select(dataset.split.train), predictor.model.cutoff, labels)
+        training = container.select(dataset.split.train)
+        domain = Domain.of(training, predictor.model.cutoff, domain_labels(dataset))
         description = json.loads(path.read_text())
         replace_text(path, json.dumps({**description, "domain": domain.get_config()}, indent=1))
         print(f"{path}: {json.dumps(domain.describe())}")

@@ -34,25 +34,23 @@ def train_run(config: dict, on_validation: Callable[[dict], None] | None = None)
 
     Parameters
     ----------
-    config : complete, with a run
+    config : as `complete` returns it, with a run
     on_validation : called with each line of metrics.csv
     """
-    from dimenet_tf.config.schema import resolve
     from dimenet_tf.runs.folder import RunFolder
     from dimenet_tf.training.session import run_session
 
-    stopped = run_session(resolve(config), RunFolder(config["run"]), on_validation)
+    stopped = run_session(config, RunFolder(config["run"]), on_validation)
     if stopped is not None:
         sys.exit(EXIT_CODES[stopped])
 
 
 def fit_run(config: dict) -> None:
     """Fit the scaling factors of a new run to batches of its data, and print them; training continues from there."""
-    from dimenet_tf.config.schema import resolve
     from dimenet_tf.runs.folder import RunFolder
     from dimenet_tf.training.session import fit_session
 
-    fit_session(resolve(config), RunFolder(config["run"]))
+    fit_session(config, RunFolder(config["run"]))
 
 
 def _names() -> list[str]:

@@ -1,4 +1,8 @@
-"""Defaults and checks of configurations: each key, its type and its range."""
+"""Defaults and checks of configurations: each key, its type and its range.
+
+The keys of the `model` section are the constructor arguments of the models. Therefore the functions here import the
+models and TensorFlow, which importing this module does not.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,23 @@ from typing import Any
 from dimenet_tf.config.settings import AUTO, DECAYS, SHARES, TrainingConfig, check_length, with_one_length
 from dimenet_tf.data.dataset import DataConfig
 from dimenet_tf.errors import UserError, check_choice, unknown_name
-from dimenet_tf.models import MODELS, PRECISIONS, find_model, unknown_hyperparameter
-from dimenet_tf.models.hyperparameters import MAY_BE_ZERO, check_numbers, check_type, hyperparameters
-from dimenet_tf.properties.losses import RHO_FORCE
+from dimenet_tf.properties.loss_kinds import LOSSES
 from dimenet_tf.runs.folder import upgraded
 
 DERIVED = ("num_targets", "num_vectors")  # hyperparameters that follow from other keys
 
 
 def defaults(model_name: str = "dimenet") -> dict[str, Any]:
-    """Return the complete default configuration for a model."""
+    """Return the complete default configuration for a model.
+
+    Examples
+    --------
+    >>> defaults("painn")["model"]["cutoff"]
+    5.0
+    """
+    from dimenet_tf.models import MODELS, find_model
+    from dimenet_tf.models.hyperparameters import hyperparameters
+
     model_name = find_model(model_name, "model.name")
     model = {k: v for k, v in hyperparameters(MODELS[model_name]).items() if k not in (*DERIVED, "seed")}
     return {
@@ -39,8 +50,14 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     ------
     UserError
         For a key that does not exist or a value of the wrong type.
+
+    Examples
+    --------
+    >>> config = resolve({"model": {"name": "PaiNN"}, "data": {"target": "mu"}})
+    >>> config["model"]["name"], config["data"]["target"], config["training"]["loss"]
+    ('painn', 'mu', 'dimenet')
     """
-    given = upgraded(given)  # the config.yaml of a run says in whose version's meaning its keys are
+    given = upgraded(given)  # keys of a run of an earlier version
     model = given.get("model", {})
     if not isinstance(model, Mapping):
         raise UserError("model must be a section; name the architecture by model.name")
@@ -55,6 +72,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fill(complete: dict, given: Mapping, section: str) -> None:
+    from dimenet_tf.models import unknown_hyperparameter
+
     for key, value in given.items():
         path = f"{section}.{key}" if section else key
         if key not in complete:
@@ -73,7 +92,7 @@ def _fill(complete: dict, given: Mapping, section: str) -> None:
 
 _AUTO_PATHS = tuple(f"training.{key}" for key in SHARES)
 
-# types of the keys whose default is None or a container, which do not show it
+# types of the keys whose default (None, a string or a container) does not show them
 _TYPES = {
     "run": (str, type(None)),
     "data.name": (str, type(None)),
@@ -103,16 +122,21 @@ _TYPES = {
 
 
 def _checked(path: str, value: Any, default: Any) -> Any:
+    from dimenet_tf.models.hyperparameters import check_type
+
     if path in _AUTO_PATHS and (isinstance(value, bool) or not isinstance(value, int)) and value != AUTO:
         raise UserError(f"{path} must be an integer or {AUTO}; got {value!r}")
     return check_type(path, value, _TYPES.get(path, (type(default),)))
 
 
-# numbers of the section training that may be 0; all others must be greater
+# numbers of the `training` section that may be 0; all others must be positive
 _MAY_BE_ZERO = "warmup_steps ema_decay histogram_interval weight_decay plateau_cooldown plateau_smoothing".split()
 
 
 def _check_values(config: dict) -> None:
+    from dimenet_tf.models import PRECISIONS
+    from dimenet_tf.models.hyperparameters import MAY_BE_ZERO, check_numbers
+
     check_choice("precision", config["precision"], PRECISIONS)
     check_numbers(config["model"], MAY_BE_ZERO, "model.")
     check_numbers(config["training"], _MAY_BE_ZERO, "training.")
@@ -139,5 +163,5 @@ def _check_values(config: dict) -> None:
     for key in ("plateau_factor", "decay_rate"):
         if config["training"][key] > 1:
             raise UserError(f"training.{key} = {config['training'][key]} must be at most 1")
-    for key, choices in (("loss", tuple(RHO_FORCE)), ("decay", DECAYS)):
+    for key, choices in (("loss", tuple(LOSSES)), ("decay", DECAYS)):
         check_choice(f"training.{key}", config["training"][key], choices)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from dimenet_tf.errors import UserError
 
-LENGTHS = ("num_steps", "epochs", "hours")  # of which one is set
+LENGTHS = ("num_steps", "epochs", "hours")  # exactly one is set
 AUTO = "auto"
 DECAYS = ("exponential", "cosine")
 SHARES = ("warmup_steps", "decay_steps", "evaluation_interval")  # shares of the length where they are `AUTO`
@@ -23,27 +23,27 @@ class TrainingConfig:
         training molecules (with a budget, the batches of the first epoch count); or hours on this machine. A run of
         `hours` measures its speed before its first step and has a fixed number of steps from then on
     batch_size : molecules in a step; None with a budget
-    budget : instead, at most so many atoms, edges or triplets in a step, by name: {"edges": 10000}
+    budget : instead, the largest number of atoms, edges or triplets in a step, by name: {"edges": 10000}
     learning_rate, warmup_steps, decay, decay_steps, decay_rate : see `WarmupDecay`. "auto" steps follow the length: the
         learning rate warms up for 0.1 % of the steps, but at least 100 steps (a fifteenth of fewer than 1500), and
         reaches `decay_rate` of its start at the last step
-    loss : "dimenet" (Eq. 2), "gemnet" (GemNet's Eq. 21, which differs from it for forces only) or "mse" (squared
-        errors, PaiNN); see `Loss`
-    rho_force : weight of the forces; None for the paper's: 100 (dimenet), 0.999 (gemnet), 0.95 (mse)
+    loss : "dimenet" (mean absolute errors), "gemnet" (the same, but lengths of the forces' errors and weights that sum
+        to 1) or "mse" (squared errors); see `LOSSES`
+    rho_force : weight of the forces; None for the default of the loss: 100 (dimenet), 0.999 (gemnet), 0.95 (mse)
     weights : of the targets in the loss: {"dipole": 0.1}; 1 where not given
     ema_decay : of the averaged weights that are validated, tested and kept
     weight_decay : AdamW's: each step takes this times the learning rate from a weight; embeddings, biases and
         frequencies do not decay
     max_grad_norm : gradients are scaled down to this norm, that of all of them together
-    max_grad_ratio : before that, the gradient of each unit's weights to so many times their norm (adaptive clipping,
-        see `clip_by_weights`); None for not at all
-    plateau_factor : the learning rate is multiplied by it when the validation loss has not improved any more; 1 for not
-    plateau_patience : after so many validations without improvement
+    max_grad_ratio : before that, the gradient of each unit's weights is scaled down to this multiple of their norm
+        (adaptive clipping, see `clip_by_weights`); None disables it
+    plateau_factor : factor of the learning rate when the validation loss stops improving; 1 disables it
+    plateau_patience : validations without improvement before such a decay
     plateau_cooldown : validations until they are counted again after such a decay, as Keras' `ReduceLROnPlateau` counts
     plateau_smoothing : how much the former validation losses count in the one that is looked at (PaiNN, Sec. 5)
     evaluation_interval : steps between validations; each is followed by a checkpoint. "auto": a twentieth of the
         length, at most 10 000
-    checkpoint_minutes : there is another checkpoint whenever so many minutes have gone by
+    checkpoint_minutes : largest time between checkpoints
     on_nan : what follows a step whose loss is not finite, or a million times the mean: "stop", or "rollback" (back to
         the last checkpoint and on with half of the learning rate, up to ten times)
     patience : validations without improvement, of the loss with forces and of the mean std. MAE without, after which

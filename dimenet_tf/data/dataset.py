@@ -1,4 +1,4 @@
-"""The `data` section of a configuration -> molecules, split and references."""
+"""Data sets: molecules, split and properties to learn, as the `data` section of a configuration describes them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dimenet_tf.data.embedded import ethanol_xtb, sample
 from dimenet_tf.data.qm9 import FILTERS, qm9
 from dimenet_tf.errors import UserError, check_choice, unknown_name
 from dimenet_tf.properties.columns import Columns
-from dimenet_tf.properties.references import Reference, check_energies, fit_reference
+from dimenet_tf.properties.property import Property, side_by_side
 from dimenet_tf.structures.checks import ON_BAD, OUTLIERS, Checks, summary
 from dimenet_tf.structures.container import DataContainer
 from dimenet_tf.structures.elements import symbols
-from dimenet_tf.structures.quantities import PROPERTIES, Property, find_property
+from dimenet_tf.structures.quantities import PROPERTIES
 from dimenet_tf.structures.readers import read_file
 from dimenet_tf.structures.splits import Split, given_split, random_split
 
@@ -44,7 +44,7 @@ SPLITS = ("auto", "given", "random")
 
 
 def datasets() -> dict[str, str]:
-    """Return the data sets that the library knows, one line by name; the names are values of `data.name`.
+    """Return the known data sets: a line of description by name. The names are the values of `data.name`.
 
     Examples
     --------
@@ -57,33 +57,38 @@ def datasets() -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """The `data` section.
+    """The `data` section of a configuration.
 
     Parameters
     ----------
-    name : data set that the library knows, a key of `DATASETS`
-    path : instead, a file: npz, extended XYZ, an ASE database or another format of ASE; see `read_file`
+    name : known data set, a key of `DATASETS`
+    path : instead of a name, a file: npz, extended XYZ, an ASE database or another format of ASE; see `read_file`
     target : property to learn, or several: `mu`, `[U0, U, H, G]`, `[energy, forces]`
-    num_train, num_valid : molecules; 80 % and 10 % of all where left out. The rest is tested on.
-    split : "random", "given" (the one that comes with the data), or "auto": that if there is one
-    split_seed : of the random split
-    heads : how targets are made of what the model says of the atoms, where it is not the usual way:
-        {"mu": "dipole_magnitude"}; see `dimenet_tf.properties.heads.choose_heads`
+    num_train, num_valid : numbers of molecules; 80 % and 10 % of all if left out. The others are test molecules.
+    split : "random", "given" (the split that comes with the data), or "auto": "given" if the data have a split
+    split_seed : seed of the random split
+    heads : names of heads by target, instead of the defaults: {"mu": "dipole_magnitude"}; see
+        `dimenet_tf.properties.heads.choose_head`
     references : "auto", "fit", "isolated_atoms", "mean", "none" or values per element; see `fit_reference`
     standardize : divide the targets by their spread; an energy with forces by the forces' spread times 1 Angstrom
-    keys : names that a file has for the library's: {"energy": "REF_energy"}; {"weight": "config_weight"} is the weight
+    keys : names in the file by the library's names: {"energy": "REF_energy"}; {"weight": "config_weight"} is the weight
         of each molecule in the loss
-    units : of properties in a file: {"energy": "kcal/mol"}; of targets that the library does not know, to print
-    molecule : of md17, rmd17 and md17_ccsd
-    fold : of rmd17's five splits
+    units : units of properties in a file: {"energy": "kcal/mol"}; for unknown targets, the unit to print
+    molecule : for md17, rmd17 and md17_ccsd
+    fold : one of rmd17's five splits
     filter : for qm9, "correct" or "release"; see `dimenet_tf.data.qm9`
-    cache : folder of downloaded data; the user's cache folder where left out
-    on_bad : what becomes of molecules that nothing can be learned from: "error" or "drop"; see
-        `dimenet_tf.structures.checks`, which finds them: NaN, atomic numbers that are none, atoms on top of each other,
-        single atoms without an energy, ids twice, more than `max_atoms` atoms, no value of any `target`, outliers
-    max_atoms : of a molecule; None for no limit
-    outliers : molecules with a value of `target` far from all others: "bad", or "keep" to train on them; see
+    cache : folder of downloaded data; the user's cache folder if left out
+    on_bad : "error" or "drop" for unusable molecules, which `dimenet_tf.structures.checks` finds: NaN, invalid atomic
+        numbers, overlapping atoms, single atoms without an energy, repeated ids, more than `max_atoms` atoms, no value
+        of any `target`, outliers
+    max_atoms : largest number of atoms in a molecule; None for no limit
+    outliers : "bad" or "keep" for molecules with an outlying value of `target`: "keep" trains on them; see
         `dimenet_tf.structures.outliers`
+
+    Examples
+    --------
+    >>> DataConfig(name="ethanol_xtb", target="energy, forces").target_names
+    ['energy', 'forces']
     """
 
     name: str | None = "sample"
@@ -108,7 +113,7 @@ class DataConfig:
 
     @property
     def target_names(self) -> list[str]:
-        """The targets as a list, also where one or a comma-separated text was given."""
+        """List of the targets, whether `target` is a list or a comma-separated string."""
         if isinstance(self.target, str):
             return [name.strip() for name in self.target.split(",")]
         return list(self.target)
@@ -116,49 +121,78 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Molecules with everything that training and evaluation need to know of them."""
+    """Molecules, their split, and the properties to learn.
+
+    Parameters
+    ----------
+    config : the `data` section
+    container : molecules and labels
+    split : training, validation and test molecules
+    properties : targets by name, in the order of the configuration. Forces are not among them, because they are the
+        negative gradient of an energy: see `Property.has_forces`.
+
+    Examples
+    --------
+    >>> dataset = load_dataset(DataConfig(target="U0, mu", num_train=1600, num_valid=200))
+    >>> dataset
+    Dataset(embedded sample: U0 in eV, mu in D; 1600 training, 200 validation, 200 test molecules)
+    >>> dataset.properties["mu"].unit, dataset.targets.shape
+    ('D', (2000, 2))
+    """
 
     config: DataConfig
     container: DataContainer
     split: Split
-    names: list[str]
-    kinds: list[Property]
-    has_forces: bool = False
-    """The forces are learned as well, as the negative gradient of `energy`."""
+    properties: dict[str, Property]
 
     def __repr__(self) -> str:
-        units = [f"{name} in {kind.unit}" if kind.unit else name for name, kind in zip(self.names, self.kinds)]
-        targets = ", ".join([*units, *["forces in eV/Ang"] * self.has_forces])
+        forces = [f"forces in {PROPERTIES['forces'].unit}"] * self.has_forces
+        targets = ", ".join([*map(str, self.properties.values()), *forces])
         train, valid, test = map(len, self.split)
         return (
             f"Dataset({self.container.source}: {targets}; {train} training, {valid} validation, {test} test molecules)"
         )
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the targets, without forces."""
+        return list(self.properties)
+
+    @property
+    def has_forces(self) -> bool:
+        """Whether forces are learned, as the negative gradient of an energy."""
+        return self.energy is not None
+
+    @property
+    def energy(self) -> str | None:
+        """Name of the energy whose negative gradient is learned; None if no forces are learned."""
+        return next((name for name, each in self.properties.items() if each.has_forces), None)
+
     @functools.cached_property
     def columns(self) -> Columns:
-        """Where each target stands in the array of all."""
-        return Columns({name: kind.shape for name, kind in zip(self.names, self.kinds)})
+        """Layout of arrays that hold all targets."""
+        return Columns({name: each.shape for name, each in self.properties.items()})
 
     @property
     def targets(self) -> np.ndarray:
-        """(molecules, columns) float64; NaN where a molecule lacks a target."""
+        """Labels of all molecules, (molecules, columns) float64; NaN where a label is missing."""
         return self.labels(self.container)
 
     def labels(self, container: DataContainer) -> np.ndarray:
-        """Return the targets of other or fewer molecules, (molecules, columns) float64; NaN where one is missing."""
-        return self.columns.join({name: container.labels(name) for name in self.names})
+        """Return the labels of other or fewer molecules, (molecules, columns) float64; NaN where one is missing."""
+        return self.columns.join({name: container.labels(name) for name in self.properties})
 
     @property
     def learned(self) -> list[str]:
-        """Names of the targets, and "forces" where they are learned."""
-        return [*self.names, *["forces"] * self.has_forces]
+        """Names of the targets, and "forces" if they are learned."""
+        return [*self.properties, *["forces"] * self.has_forces]
 
     def num_labels(self) -> dict[str, int]:
-        """Return how many molecules have a value of each target, by name."""
+        """Return the number of molecules with a value of each target, by name."""
         return {name: int(np.count_nonzero(self.container.labelled(name))) for name in self.learned}
 
     def notes(self) -> list[str]:
-        """Return remarks for the user, one line each, about the file, single atoms, outliers, labels and weights."""
+        """Return remarks on the file, single atoms, outliers, missing labels and weights, one line each."""
         data, notes = self.container, [*self.container.notes, *self._notes_on_references()]
         if data.outliers:
             notes.append(f"trains on outliers (data.outliers=keep): {summary(data.outliers, first=True)}")
@@ -170,7 +204,7 @@ class Dataset:
     def _notes_on_references(self) -> list[str]:
         data, references, notes = self.container, self.config.references, []
         if number := len(data.set_aside):
-            values = next((data.isolated[name] for name in self.names if name in data.isolated), {})
+            values = next((data.isolated[name] for name in self.properties if name in data.isolated), {})
             atoms = f"{number} isolated atom{'s' if number > 1 else ''}"
             atoms += f" ({symbols(sorted(values))})" if values else ""
             if values and references == "auto":
@@ -181,62 +215,40 @@ class Dataset:
             else:
                 notes.append(f"{atoms} not used: single atoms are not trained on")
         train = np.isin(np.arange(len(data)), self.split.train)
-        for name, kind in zip(self.names, self.kinds):
+        for name, each in self.properties.items():
             everything, labelled = (
                 set(np.unique(data.Z[some[data.molecule_of_atom]])) for some in (train, train & data.labelled(name))
             )
-            fitted = references == "fit" or (references == "auto" and kind.extensive)
-            if everything != labelled and fitted and kind.shape != (3,):
+            if everything != labelled and each.fits_elements:
                 notes.append(
                     f"no training molecule with a value of '{name}' contains {symbols(sorted(everything - labelled))}, "
                     "so the reference value is 0"
                 )
         return notes
 
-    @property
-    def units(self) -> list[str]:
-        """Of each target."""
-        return [kind.unit for kind in self.kinds]
-
     @functools.cached_property
-    def sigmas(self) -> np.ndarray:
-        """(targets,) standard deviations over the whole data set, for std. MAE and logMAE (DimeNet, App. C).
+    def sigmas(self) -> dict[str, float]:
+        """Standard deviation of each target over the whole data set, by name; see `Property.spread`."""
+        return {name: each.spread(self.container) for name, each in self.properties.items()}
 
-        Of vectors the root mean square of the components, of tensors that of their differences from the mean isotropic
-        tensor: no rotation of the molecules changes them.
-        """
-        everything = np.arange(len(self.container))
-        fits = (fit_reference(self.container, n, kind, everything, "mean") for n, kind in zip(self.names, self.kinds))
-        return np.array([fit.scale for fit in fits])
-
-    def reference(self, name: str, additive: bool = True) -> Reference:
-        """Fit what is taken off a target, and its scale; `additive` as in `fit_reference`."""
-        kind = self.kinds[self.names.index(name)]
-        config, train = self.config, self.split.train
-        fit = fit_reference(self.container, name, kind, train, config.references, config.standardize, additive)
-        if additive and not self.container.outliers:  # a fit that was asked to include them fits nothing else
-            check_energies(self.container, name, kind, train, config.references, fit)
-        if name == "energy" and self.has_forces and config.standardize:
-            forces = self.container.select(train).labels("forces")
-            forces = forces[np.isfinite(forces)]
-            return fit._replace(scale=float(np.sqrt((forces**2).mean())) or 1.0)
-        return fit
+    def fitted(self, name: str, additive: bool = True) -> Property:
+        """Return a target with reference values and scale fitted to the training molecules; see `Property.fitted`."""
+        return self.properties[name].fitted(self.container, self.split.train, additive)
 
     def baseline(self) -> np.ndarray:
-        """(molecules, columns): the per-element least squares fit to the training molecules, to judge errors by.
-
-        Of tensors isotropic; of vectors zero.
-        """
-        composition = self.container.composition()
-        fits = {
-            name: fit_reference(self.container, name, kind, self.split.train, "fit").baseline(composition, kind.shape)
-            for name, kind in zip(self.names, self.kinds)
-        }
+        """Return what least-squares fits per element predict, (molecules, columns), to compare errors with."""
+        fits = {name: each.baseline(self.container, self.split.train) for name, each in self.properties.items()}
         return self.columns.join(fits)
 
 
 def load_container(config: DataConfig) -> DataContainer:
-    """Open the file or the named data set, and refuse or drop its bad molecules."""
+    """Open a file or a named data set, and refuse or drop its unusable molecules.
+
+    Raises
+    ------
+    UserError
+        For unknown choices, keys of other data sets, and unusable molecules.
+    """
     check_choice("data.filter", config.filter, FILTERS)
     check_choice("data.split", config.split, SPLITS)
     check_choice("data.on_bad", config.on_bad, ON_BAD)
@@ -268,47 +280,33 @@ def load_container(config: DataConfig) -> DataContainer:
 
 
 def load_dataset(config: DataConfig, split: Split | None = None, container: DataContainer | None = None) -> Dataset:
-    """Load the data (or take them) and split them (or take the split of an earlier run).
+    """Load a data set, split it and prepare the properties to learn.
+
+    Parameters
+    ----------
+    config : the `data` section
+    split : of an earlier run; a new one if left out
+    container : the data, if they are loaded already
 
     Raises
     ------
     UserError
-        For unknown or constant targets, options that belong to none of the targets, splits that do not fit, elements
-        that no training molecule contains, and targets that no training or no validation molecule has a value of.
+        For unknown or constant targets, options that fit none of the targets, splits that do not fit the data, elements
+        without a training molecule, and targets without a label in the training or the validation molecules.
+
+    Examples
+    --------
+    >>> dataset = load_dataset(DataConfig(name="ethanol_xtb", target="energy, forces"))
+    >>> dataset.learned, dataset.energy, dataset.columns.width
+    (['energy', 'forces'], 'energy', 1)
     """
     container = load_container(config) if container is None else container
-    names = config.target_names
-    if not all(isinstance(name, str) for name in names):
-        raise UserError(f"data.target = {config.target}: targets are names")
-    for name in config.units:
-        if name not in (*names, *container.targets, "R", "forces"):
-            raise unknown_name("target in data.units", str(name), (*names, *container.targets))
-    has_forces = "forces" in names
-    names = [name for name in names if name != "forces"]
-    if has_forces and "energy" not in names:
-        raise UserError("data.target: forces are the gradient of an energy: [energy, forces]")
-    if isinstance(config.references, Mapping) and len(names) > 1:
-        raise UserError("data.references: values per element are for a single target")
-    if not names or len(set(names)) < len(names):
-        raise UserError(f"data.target = {config.target}: name at least one target, and each only once")
-    kinds = [find_property(name, config.units.get(name)) for name in names]
-    if config.references == "isolated_atoms" and not any(kind.extensive and not kind.shape for kind in kinds):
-        raise UserError(
-            f"data.references=isolated_atoms: {', '.join(names)} cannot be summed over atoms; set it to auto"
-        )
-    for name, kind in zip(names, kinds):
-        labels, labelled = container.labels(name), np.flatnonzero(container.labelled(name))
-        labels = labels[labelled]
-        if kind.shape == (3, 3) and len(labels):
-            tensors = labels
-            skew = np.abs(tensors - tensors.transpose(0, 2, 1)).max(axis=(1, 2))
-            worst = int(skew.argmax())
-            if skew[worst] > 1e-2 * np.abs(tensors[worst]).max():
-                raise UserError(f"{container.source}: '{name}' of molecule {labelled[worst]} is not symmetric")
-        if len(labels) and labels.std() == 0:
-            raise UserError(f"{container.source}: all molecules have the same '{name}'; there is nothing to learn")
+    properties = _properties(config, container)
+    for each in properties.values():
+        each.check_labels(container)
     if split is None:
-        split = _split(config, container, [*names, *["forces"] * has_forces])
+        has_forces = any(each.has_forces for each in properties.values())
+        split = _split(config, container, [*properties, *["forces"] * has_forces])
     split.check(len(container), container.source)
     unseen = sorted(set(container.elements) - set(container.select(split.train).elements))
     if unseen:
@@ -316,13 +314,51 @@ def load_dataset(config: DataConfig, split: Split | None = None, container: Data
             f"{container.source}: no training molecule contains {symbols(unseen)}, but others do; "
             "choose another data.split_seed or data.num_train, or leave these molecules out"
         )
-    dataset = Dataset(config, container, split, names, kinds, has_forces)
+    dataset = Dataset(config, container, split, properties)
     _check_parts(dataset)
     return dataset
 
 
+def _properties(config: DataConfig, container: DataContainer) -> dict[str, Property]:
+    """Make the properties that a configuration names, and check that its options fit them."""
+    targets = config.target_names
+    if not all(isinstance(name, str) for name in targets):
+        raise UserError(f"data.target = {config.target}: targets are names")
+    for name in config.units:
+        if name not in (*targets, *container.targets, "R", "forces"):
+            raise unknown_name("target in data.units", str(name), (*targets, *container.targets))
+    has_forces = "forces" in targets
+    names = [name for name in targets if name != "forces"]
+    if has_forces and "energy" not in names:
+        raise UserError("data.target: forces are the gradient of an energy: [energy, forces]")
+    if isinstance(config.references, Mapping) and len(names) > 1:
+        raise UserError("data.references: values per element are for a single target")
+    if not names or len(set(targets)) < len(targets):
+        raise UserError(f"data.target = {config.target}: name at least one target, and each only once")
+    for name in config.heads:
+        if name not in names:
+            raise unknown_name("target in data.heads", name, names)
+    properties = side_by_side(
+        Property.of(
+            name,
+            config.units.get(name),
+            head=config.heads.get(name),
+            references=config.references,
+            standardize=config.standardize,
+            has_forces=has_forces and name == "energy",
+        )
+        for name in names
+    )
+    summable = any(each.extensive and not each.shape for each in properties.values())
+    if config.references == "isolated_atoms" and not summable:
+        raise UserError(
+            f"data.references=isolated_atoms: {', '.join(names)} cannot be summed over atoms; set it to auto"
+        )
+    return properties
+
+
 def _check_parts(dataset: Dataset) -> None:
-    """Raise a UserError unless training and validation molecules have a value of each target, and weight."""
+    """Raise a UserError unless training and validation molecules have labels of each target, and weights above 0."""
     data, parts = dataset.container, (("train", "training"), ("valid", "validation"))
     unlabelled = np.ones(len(data), bool)
     for name in dataset.learned:
@@ -348,6 +384,7 @@ def _check_parts(dataset: Dataset) -> None:
 
 
 def _split(config: DataConfig, container: DataContainer, learned: Sequence[str]) -> Split:
+    """Make the split of a configuration; a random one gives every part its share of each combination of labels."""
     if container.split is not None and config.split != "random":
         return given_split(container.split, config.num_train, config.num_valid, config.split_seed)
     if config.split == "given":
@@ -360,7 +397,7 @@ def _split(config: DataConfig, container: DataContainer, learned: Sequence[str])
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """Return what a run folder tells about its data."""
+    """Describe a data set for `data.json` of a run folder."""
     return {
         "source": dataset.container.source,
         "sha256": dataset.container.checksum(),
@@ -371,8 +408,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "elements": dataset.container.elements,
         "split": {key: len(value) for key, value in dataset.split._asdict().items()},
         "targets": {
-            name: {"unit": kind.unit, "sigma": float(sigma)}
-            for name, kind, sigma in zip(dataset.names, dataset.kinds, dataset.sigmas)
+            name: {"unit": each.unit, "sigma": dataset.sigmas[name]} for name, each in dataset.properties.items()
         },
-        **({"forces": {"unit": "eV/Ang"}} if dataset.has_forces else {}),
+        **({"forces": {"unit": PROPERTIES["forces"].unit}} if dataset.has_forces else {}),
     }

@@ -1,1 +1,1 @@
-"""Properties of molecules: heads, reference values, terms of the loss, columns."""
+"""Properties of molecules: names, units, heads, reference values, label columns and loss terms."""

@@ -1,19 +1,30 @@
-"""Properties of several shapes in one array."""
+"""Layout of arrays that hold several properties."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class Columns:
-    """Properties side by side: one column of a number, three of a vector, nine of a tensor, row after row.
+    """Columns of properties in one array: one for a number, three for a vector, nine for a tensor (row by row).
 
     Parameters
     ----------
-    shapes : of one molecule's value of each property, by name and in order: (), (3,) or (3, 3)
+    shapes : shape of one molecule's value of each property, by name and in order: (), (3,) or (3, 3)
+
+    Examples
+    --------
+    >>> columns = Columns({"energy": (), "dipole": (3,)})
+    >>> columns.width, columns["dipole"]
+    (4, slice(1, 4, None))
+    >>> columns.split(np.array([[-5.0, 0.1, 0.2, 0.3]]))["dipole"]
+    array([[0.1, 0.2, 0.3]])
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -28,14 +39,19 @@ class Columns:
         return self._slices[name]
 
     def split(self, array: np.ndarray | tf.Tensor) -> dict:
-        """(rows, width) -> each property by name, (rows, *shape); NumPy or TensorFlow, as the array."""
-        reshape = np.reshape if isinstance(array, np.ndarray) else tf.reshape
-        return {name: reshape(array[:, self[name]], [-1, *shape]) for name, shape in self.shapes.items()}
+        """Split (rows, width) into the properties by name, (rows, *shape); NumPy or TensorFlow, as the input."""
+        if isinstance(array, np.ndarray):
+            return {name: array[:, self[name]].reshape(-1, *shape) for name, shape in self.shapes.items()}
+        import tensorflow as tf  # data sets are made without it
+
+        return {name: tf.reshape(array[:, self[name]], [-1, *shape]) for name, shape in self.shapes.items()}
 
     def join(self, values: Mapping) -> np.ndarray | tf.Tensor:
-        """Each property by name, (rows, *shape) -> (rows, width); NumPy or TensorFlow, as the arrays."""
+        """Join properties by name, (rows, *shape), to (rows, width); NumPy or TensorFlow, as the inputs."""
         arrays = [values[name] for name in self.shapes]
         if all(isinstance(array, np.ndarray) for array in arrays):
             return np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
+        import tensorflow as tf
+
         sizes = [part.stop - part.start for part in self._slices.values()]
         return tf.concat([tf.reshape(array, [-1, size]) for array, size in zip(arrays, sizes)], axis=1)

@@ -1,4 +1,4 @@
-"""What is minimized, molecule by molecule."""
+"""Loss functions."""
 
 from __future__ import annotations
 
@@ -9,50 +9,61 @@ import tensorflow as tf
 from dimenet_tf.errors import UserError, check_choice, unknown_name
 from dimenet_tf.layers.geometry import safe_norm
 from dimenet_tf.properties.heads import Head
+from dimenet_tf.properties.loss_kinds import LOSSES
 from dimenet_tf.properties.prediction import Prediction
-
-RHO_FORCE = {"dimenet": 100.0, "gemnet": 0.999, "mse": 0.95}
-"""The papers' weights of the forces; they mean different things in the losses."""
 
 
 class Loss:
-    """Loss of DimeNet (Eq. 2), GemNet (Eq. 21) or PaiNN (Sec. 5.2): the weighted mean of a term for every target.
+    """Loss of each molecule: the weighted mean of one term for each property.
 
-    The term of a target is |d|, averaged over the components of vectors and tensors; in `mse` it is d^2. That of an
-    energy with forces is
+    The term of a property is the mean of |d| over the components of its error d, or of d^2 for `mse`. The term of an
+    energy with forces adds the forces' errors dF, averaged over the N atoms of the molecule:
 
-    dimenet: |dE| + rho/(3N) sum over atoms and components of |dF|
-    gemnet: (1 - rho) |dE| + rho/N sum over atoms of the length of dF
-    mse: (1 - rho) dE^2 + rho/(3N) sum over atoms and components of dF^2
+    dimenet: |dE| + rho/(3N) sum over atoms and components of |dF|  (DimeNet, Eq. 2)
+    gemnet: (1 - rho) |dE| + rho/N sum over atoms of the length of dF  (GemNet, Eq. 21)
+    mse: (1 - rho) dE^2 + rho/(3N) sum over atoms and components of dF^2  (PaiNN, Sec. 5.2)
 
-    Errors are divided by the targets' scales, which makes the terms of different targets comparable; forces by that of
-    the energy, which leaves the balance between the two as in the papers: rho (mse: its square root) is in Angstrom,
-    whatever the unit of energy. Other targets do not change this balance: they stand beside the term of the energy.
+    Errors are divided by the scales of their properties, which makes the terms of different properties comparable. The
+    errors of forces are divided by the scale of the energy, so the balance between the two is that of the papers: rho
+    (for mse its square root) is in Angstrom, whatever the unit of energy. Other properties do not change this balance.
 
-    A label that is NaN is missing. Its term is exactly zero, and so is its gradient. The mean is still over all targets
-    and over all molecules of a batch, so a label weighs the same whatever else is missing. An infinite label makes the
-    loss infinite.
+    A label that is NaN is missing. Its term is exactly zero, and so is its gradient. The mean is still taken over all
+    properties and all molecules of a batch, so that the weight of a label does not depend on which others are missing.
+    An infinite label makes the loss infinite.
 
     Parameters
     ----------
-    name : "dimenet", "gemnet" or "mse"
-    rho_force : None for the paper's
-    head : of the predictor; its targets, their columns and scales
-    energy : the target whose gradient are the forces; None where no forces are learned
-    weights : of targets' terms, by name; 1 where not given. That of the energy is its forces' too.
+    name : key of `LOSSES`
+    rho_force : weight of the forces; None for the default of the loss
+    head : of the predictor, with the properties that it computes
+    energy : name of the property whose negative gradient is the forces; None if no forces are learned
+    weights : of the properties' terms, by name; 1 where left out. That of the energy includes its forces.
+
+    Raises
+    ------
+    UserError
+        For an unknown loss or weight, a weight of the forces out of range, and options for forces without forces.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dimenet_tf.properties.heads import Head, Sum
+    >>> loss = Loss("dimenet", None, Head([Sum("U0", "eV", scale=2.0)]), energy=None)
+    >>> prediction = Prediction(tf.constant([[1.0], [5.0]], tf.float64), (), ())
+    >>> loss(prediction, np.array([[0.0], [np.nan]]), None, np.array([0, 1]), np.array([1, 1])).numpy()
+    array([0.5, 0. ])
     """
 
     def __init__(
         self, name: str, rho_force: float | None, head: Head, energy: str | None, weights: Mapping | None = None
     ) -> None:
-        check_choice("training.loss", name, RHO_FORCE)
-        if energy is None and (rho_force is not None or name == "gemnet"):
-            raise UserError(
-                "training.rho_force and training.loss: gemnet are for forces (data.target: [energy, forces])"
-            )
-        self.name = name
-        self.rho = RHO_FORCE[name] if rho_force is None else rho_force
-        if name != "dimenet" and self.rho > 1:
+        check_choice("training.loss", name, LOSSES)
+        self.kind = LOSSES[name]
+        if energy is None and (rho_force is not None or self.kind.force_lengths):
+            option = "training.rho_force" if rho_force is not None else f"training.loss: {name}"
+            raise UserError(f"{option} needs forces; set data.target: [energy, forces], or remove this option")
+        self.rho = self.kind.rho if rho_force is None else rho_force
+        if self.kind.mixed and self.rho > 1:
             raise UserError(f"training.rho_force = {self.rho} must be at most 1 for training.loss: {name}")
         for target in weights or {}:
             if target == "forces":
@@ -69,26 +80,34 @@ class Loss:
         molecule_of_atom: tf.Tensor,
         num_atoms: tf.Tensor,
     ) -> tf.Tensor:
-        """Return each molecule's loss, (molecules,) float64; targets (molecules, columns), forces (atoms, 3)."""
-        size = tf.square if self.name == "mse" else tf.abs
+        """Compute the loss of each molecule, (molecules,) float64.
+
+        Parameters
+        ----------
+        prediction : of the molecules
+        targets : (molecules, columns) labels
+        forces : (atoms, 3) labels; None if no forces are learned
+        molecule_of_atom : (atoms,) int
+        num_atoms : (molecules,) int
+        """
+        size = tf.square if self.kind.squared else tf.abs
         errors = difference(prediction.values, targets)
-        terms = {}
-        for part in self.head.parts:
-            error = errors[:, self.head.columns[part.target]] / part.scale  # (molecules, components)
-            terms[part.target] = tf.reduce_mean(size(error), axis=1)
+        properties = self.head.properties
+        terms = {name: tf.reduce_mean(size(each.scaled(errors)), axis=1) for name, each in properties.items()}
         if self.energy is not None:
-            error = difference(tf.cast(prediction.forces, tf.float64), forces) / self.head[self.energy].scale
-            per_atom = safe_norm(error) if self.name == "gemnet" else tf.reduce_mean(size(error), axis=1)  # (atoms,)
+            scale = properties[self.energy].reference.scale
+            error = difference(tf.cast(prediction.forces, tf.float64), forces) / scale
+            per_atom = safe_norm(error) if self.kind.force_lengths else tf.reduce_mean(size(error), axis=1)  # (atoms,)
             total = tf.math.unsorted_segment_sum(per_atom, molecule_of_atom, tf.shape(targets)[0])
             mean = total / tf.cast(num_atoms, tf.float64)
-            share = 1.0 if self.name == "dimenet" else 1 - self.rho
+            share = 1 - self.rho if self.kind.mixed else 1.0
             terms[self.energy] = share * terms[self.energy] + self.rho * mean
         return tf.add_n([self.weights[target] * term for target, term in terms.items()]) / len(terms)
 
 
 def difference(predicted: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Subtract labels from predictions; 0, with a gradient of 0, where the label is NaN."""
+    """Subtract labels from predictions. Where a label is NaN, the difference and its gradient are zero."""
     missing = tf.math.is_nan(labels)
     zeros = tf.zeros_like(predicted)
-    # twice: the branch that is not taken must be finite too, or its gradient would be NaN
+    # masked twice, because a branch that is not taken must be finite too: its gradient would be NaN otherwise
     return tf.where(missing, zeros, tf.where(missing, zeros, predicted) - tf.where(missing, zeros, labels))

@@ -11,13 +11,13 @@ Array = Union[np.ndarray, tf.Tensor]
 
 
 class Prediction(NamedTuple):
-    """What a predictor says about a batch of molecules."""
+    """Predicted properties of a batch of molecules."""
 
     values: Array
-    """(molecules, columns) float64, in the targets' units: see `Columns`, `Predictor.named` splits them."""
+    """(molecules, columns) float64, in the properties' units. `Columns` has the layout; `Predictor.named` splits it."""
     shares: Array
-    """(atoms, columns) float64: what each atom contributes to them; their sums are `values`."""
+    """(atoms, columns) float64, the share of each atom; the sums over atoms are `values`."""
     forces: Array
-    """(atoms, 3), eV/Angstrom; no rows where the predictor has no forces."""
+    """(atoms, 3), eV/Angstrom; no rows for a predictor without forces."""
     in_domain: Array | tuple = ()
     """(molecules,) bool, see `Domain`; () in training and for a predictor that does not record its domain."""

@@ -1,4 +1,4 @@
-"""What is taken off the targets before training and added back to every prediction."""
+"""Reference values: subtracted from labels before training and added to every prediction."""
 
 from __future__ import annotations
 
@@ -10,53 +10,82 @@ import numpy as np
 from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.structures.container import DataContainer
 from dimenet_tf.structures.elements import MAX_Z, SYMBOLS, atomic_number, symbols
-from dimenet_tf.structures.quantities import Property
+from dimenet_tf.structures.quantities import Quantity
 
 REFERENCES = ("auto", "fit", "isolated_atoms", "mean", "none")
-MOST_BY_FIT, MOST_BY_ATOMS = 5.0, 15.0  # eV per atom; energies of molecules leave less, those in another unit more
+# largest plausible rms of what references leave, eV per atom; energies in another unit leave more
+MOST_BY_FIT, MOST_BY_ATOMS = 5.0, 15.0
 
 
 class Reference(NamedTuple):
-    """property = offset + sum over atoms of `per_element[Z]` + scale * what the network says.
+    """Reference values and scale of a property: offset + sum over atoms of per_element[Z] + scale * model output.
 
-    The first two are numbers: of a tensor they stand on its diagonal.
+    `per_element` and `offset` are numbers. For a tensor they are the values on the diagonal.
+
+    Examples
+    --------
+    >>> water = np.zeros((1, 95))
+    >>> water[0, [1, 8]] = 2, 1
+    >>> per_element = np.zeros(95)
+    >>> per_element[[1, 8]] = -13.6, -2043.0
+    >>> Reference(per_element, 0.0, 1.0).baseline(water)
+    array([-2070.2])
     """
 
     per_element: np.ndarray
-    """(95,) float64, in the property's unit; 0 for elements without one."""
+    """(95,) float64, in the property's unit; 0 for elements without a reference value."""
     offset: float
     scale: float
 
     def baseline(self, composition: np.ndarray, shape: tuple[int, ...] = ()) -> np.ndarray:
-        """Return what is predicted without a network; (molecules, 95) counts -> (molecules, *shape)."""
+        """Return the prediction without a model, (molecules, *shape).
+
+        Parameters
+        ----------
+        composition : (molecules, 95), number of atoms of each element
+        shape : of one molecule's value. Vectors are predicted as zero, because no other vector is isotropic.
+        """
         numbers = self.offset + composition @ self.per_element
         if shape == (3,):
-            return np.zeros((len(numbers), 3))  # no other vector is the same in all directions
+            return np.zeros((len(numbers), 3))
         return numbers[:, None, None] * np.eye(3) if shape else numbers
+
+
+NO_REFERENCE = Reference(np.zeros(MAX_Z + 1), 0.0, 1.0)
+"""Adds nothing and scales by 1."""
 
 
 def fit_reference(
     data: DataContainer,
     name: str,
-    kind: Property,
+    kind: Quantity,
     train: np.ndarray,
     references: str | Mapping[str, float] = "auto",
     standardize: bool = True,
     additive: bool = True,
 ) -> Reference:
-    """Make the reference of one property from the training molecules that have a value of it.
+    """Fit reference values and scale of a property to the labelled training molecules.
+
+    For tensors, a third of the trace is fitted. Vectors have no reference values.
 
     Parameters
     ----------
-    references : what is taken off
+    data : labels
+    name, kind : of the property
+    train : (n,) int, the training molecules
+    references : which values are subtracted
         "fit": one value per element, by least squares on the composition; "mean": the mean;
-        "isolated_atoms": the values of the data's single atoms, for properties without them as "auto";
+        "isolated_atoms": the values of the data's single atoms, or as "auto" for properties without such values;
         "auto": "fit" for extensive properties, "mean" for others; "none": nothing;
-        a mapping from element symbols to values in the property's unit. Of tensors it is a third of the trace that is
-        fitted, of vectors there is nothing.
-    standardize : divide what is left by its standard deviation; by the root mean square of the components where it is a
-        vector or a tensor
-    additive : False for nothing to take off, whatever `references` says: its head adds nothing
+        a mapping from element symbols to values in the property's unit
+    standardize : whether `scale` is the standard deviation of what remains (for vectors and tensors the root mean
+        square of the components). Otherwise it is 1.
+    additive : whether the head adds reference values. If not, `references` has no effect.
+
+    Raises
+    ------
+    UserError
+        For an unknown choice of references, and elements without a value.
     """
     train = np.asarray(train)[data.labelled(name)[train]]
     labels = data.labels(name)[train]
@@ -90,7 +119,7 @@ def fit_reference(
 
 
 def _isolated(data: DataContainer, name: str) -> dict[str, float]:
-    """Return the values of single atoms by element symbol."""
+    """Return the labels of single atoms by element symbol."""
     values = data.isolated.get(name, {})
     if not values:
         raise UserError(
@@ -109,20 +138,19 @@ def _isolated(data: DataContainer, name: str) -> dict[str, float]:
 def check_energies(
     data: DataContainer,
     name: str,
-    kind: Property,
+    kind: Quantity,
     train: np.ndarray,
     references: str | Mapping[str, float],
     fit: Reference,
 ) -> None:
-    """Raise a UserError if reference energies are of another kind, or in another unit, than the energies of molecules.
+    """Raise a UserError if the method or the unit of reference energies seems to differ from that of the labels.
 
-    Only scalar properties in eV with reference values for elements are looked at; reference values that are all zero
-    are as if there were none.
+    Checks scalar properties in eV that have reference values for elements, unless these are all zero.
 
     Parameters
     ----------
-    data, name, kind, train, references : as given to `fit_reference`
-    fit : what it returned
+    data, name, kind, train, references : as in `fit_reference`
+    fit : result of `fit_reference`
     """
     if kind.unit != "eV" or kind.shape or not fit.per_element.any():
         return

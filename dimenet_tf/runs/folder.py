@@ -149,7 +149,7 @@ class RunFolder:
 
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration in the meaning of this version, without the key `version`, which names the version that wrote it.
+    """Translate a configuration into this version's meaning of its keys, without the key `version`.
 
     Before 0.2 `training.weight_decay` was the share that each step takes from a weight; since then it is multiplied by
     the learning rate, as in PyTorch and Keras.

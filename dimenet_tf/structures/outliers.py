@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dimenet_tf.structures.flat import FlatMolecules
-from dimenet_tf.structures.quantities import Property, find_property
+from dimenet_tf.structures.quantities import Quantity, find_property
 
 LIMIT = 20.0  # median absolute deviations (MADs)
 FEWEST = 10  # molecules; with fewer there is no "rest" to be far from
@@ -65,7 +65,7 @@ def find_outliers(data: FlatMolecules, name: str, judged: np.ndarray) -> dict[in
     return found
 
 
-def _rest(data: FlatMolecules, kind: Property, has: np.ndarray, values: np.ndarray) -> np.ndarray | None:
+def _rest(data: FlatMolecules, kind: Quantity, has: np.ndarray, values: np.ndarray) -> np.ndarray | None:
     """Return what a robust reference leaves of labels, (molecules, components); None if there are too few for it."""
     if kind.shape not in ((), (3, 3)):
         return values

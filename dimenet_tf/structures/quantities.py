@@ -1,4 +1,4 @@
-"""Units and kinds of the properties that the library knows by name."""
+"""Table of the quantities that the library knows by name: unit, shape, dependence on size."""
 
 from __future__ import annotations
 
@@ -10,38 +10,45 @@ from dimenet_tf.errors import UserError
 from dimenet_tf.structures.units import LENGTH
 
 
-class Property(NamedTuple):
-    """What is known of a property beyond its numbers."""
+class Quantity(NamedTuple):
+    """Unit, shape and kind of a quantity.
+
+    Examples
+    --------
+    >>> PROPERTIES["dipole"].unit, PROPERTIES["dipole"].shape
+    ('e*Ang', (3,))
+    """
 
     unit: str
     extensive: bool
-    """Grows with the molecule, so that a per-element sum is a sensible reference."""
+    """Whether it grows with the molecule, so that a per-element sum is a sensible reference."""
     description: str
     shape: tuple[int, ...] = ()
-    """Of one molecule's or one atom's value."""
+    """Shape of the value of one molecule, or of one atom."""
     per_atom: bool = False
+    """Whether each atom has a value of its own, as with forces."""
 
 
 PROPERTIES = {
-    "mu": Property("D", False, "dipole moment"),
-    "alpha": Property("a0^3", True, "isotropic polarizability"),
-    "homo": Property("eV", False, "energy of the highest occupied orbital"),
-    "lumo": Property("eV", False, "energy of the lowest unoccupied orbital"),
-    "gap": Property("eV", False, "lumo - homo"),
-    "r2": Property("a0^2", True, "electronic spatial extent"),
-    "zpve": Property("eV", True, "zero-point vibrational energy"),
-    "U0": Property("eV", True, "atomization energy at 0 K"),
-    "U": Property("eV", True, "atomization energy at 298.15 K"),
-    "H": Property("eV", True, "atomization enthalpy at 298.15 K"),
-    "G": Property("eV", True, "atomization free energy at 298.15 K"),
-    "Cv": Property("cal/mol/K", True, "heat capacity at constant volume, 298.15 K"),
-    "energy": Property("eV", True, "potential energy of a geometry"),
-    "forces": Property("eV/Ang", False, "minus the energy's gradient", (3,), per_atom=True),
-    "dipole": Property("e*Ang", True, "dipole moment vector", (3,)),
-    "polarizability": Property("a0^3", True, "polarizability tensor", (3, 3)),
+    "mu": Quantity("D", False, "dipole moment"),
+    "alpha": Quantity("a0^3", True, "isotropic polarizability"),
+    "homo": Quantity("eV", False, "energy of the highest occupied orbital"),
+    "lumo": Quantity("eV", False, "energy of the lowest unoccupied orbital"),
+    "gap": Quantity("eV", False, "lumo - homo"),
+    "r2": Quantity("a0^2", True, "electronic spatial extent"),
+    "zpve": Quantity("eV", True, "zero-point vibrational energy"),
+    "U0": Quantity("eV", True, "atomization energy at 0 K"),
+    "U": Quantity("eV", True, "atomization energy at 298.15 K"),
+    "H": Quantity("eV", True, "atomization enthalpy at 298.15 K"),
+    "G": Quantity("eV", True, "atomization free energy at 298.15 K"),
+    "Cv": Quantity("cal/mol/K", True, "heat capacity at constant volume, 298.15 K"),
+    "energy": Quantity("eV", True, "potential energy of a geometry"),
+    "forces": Quantity("eV/Ang", False, "minus the energy's gradient", (3,), per_atom=True),
+    "dipole": Quantity("e*Ang", True, "dipole moment vector", (3,)),
+    "polarizability": Quantity("a0^3", True, "polarizability tensor", (3, 3)),
 }
 
-POSITIONS = Property("Ang", False, "positions", (3,), per_atom=True)
+POSITIONS = Quantity("Ang", False, "positions", (3,), per_atom=True)
 
 _MOLAR = constants.N_A * constants.e  # J/mol in an eV
 _ENERGY = {
@@ -53,7 +60,7 @@ _ENERGY = {
 }
 _BOHR = LENGTH["a0"]
 _DEBYE = 1e-21 / constants.c / constants.e * 1e10  # e*Ang
-# units of the same kind, each with its size
+# units of the same kind, each with its size relative to the first
 UNITS = (
     _ENERGY,
     LENGTH,
@@ -65,12 +72,23 @@ UNITS = (
 
 
 def conversion(name: str, unit: str, option: str = "") -> float:
-    """Return the factor from a unit to the one that the library has for a property; `option` is where the unit is from.
+    """Return the factor that converts values from a unit into the library's unit of a quantity.
+
+    Parameters
+    ----------
+    name : a key of `PROPERTIES`, or "R" for positions
+    unit : the unit to convert from
+    option : what the user has set to this unit, for the error; `data.units.NAME` if empty
 
     Raises
     ------
     UserError
-        For a unit of another kind, or one that is not known; names those that are.
+        For an unknown unit or a unit of another kind. Lists the units that can be read.
+
+    Examples
+    --------
+    >>> round(conversion("energy", "kcal/mol"), 6)
+    0.043364
     """
     target = POSITIONS.unit if name == "R" else PROPERTIES[name].unit
     for kind in UNITS:
@@ -82,9 +100,17 @@ def conversion(name: str, unit: str, option: str = "") -> float:
     raise UserError(f"{option or f'data.units.{name}'} = {unit}: {name} can be read in {', '.join(known)}")
 
 
-def find_property(name: str, unit: str | None = None) -> Property:
-    """Return what is known of a property; `unit` is that of a property that the library does not know.
+def find_property(name: str, unit: str | None = None) -> Quantity:
+    """Return the entry of a quantity in the table, or a new one if the table has none of that name.
 
-    A property without a known unit is printed without one; nothing is guessed.
+    Parameters
+    ----------
+    name : of the quantity
+    unit : of a quantity that is not in the table. Without it the unit is empty and no unit is printed.
+
+    Examples
+    --------
+    >>> find_property("U0").unit, find_property("yield", "%").unit
+    ('eV', '%')
     """
-    return PROPERTIES.get(name, Property(unit or "", True, ""))
+    return PROPERTIES.get(name, Quantity(unit or "", True, ""))

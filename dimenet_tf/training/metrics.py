@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from dimenet_tf.data.dataset import Dataset
 from dimenet_tf.properties.prediction import Prediction
+from dimenet_tf.properties.property import Property
 from dimenet_tf.structures.container import DataContainer
-from dimenet_tf.structures.quantities import conversion
+from dimenet_tf.structures.quantities import PROPERTIES, conversion
 
 MAX_TYPES = 50
 """Errors of each molecule type are listed for no more types than this."""
 PAPER_UNITS = {"energy": ("kcal/mol", "meV"), "forces": ("kcal/mol/Ang", "meV/Ang")}
 
 
-def error_table(names: Sequence[str], units: Sequence[str], sigmas: np.ndarray, errors: Sequence[np.ndarray]) -> dict:
+def error_table(
+    properties: Mapping[str, Property], sigmas: Mapping[str, float], errors: Mapping[str, np.ndarray]
+) -> dict:
     """Summarize the errors of several targets.
 
     Parameters
     ----------
-    names, units : of the targets
-    sigmas : (targets,) standard deviations over the whole data set
-    errors : of each target, prediction minus label, (molecules with the label, ...); a target without any has no row
+    properties : targets by name
+    sigmas : standard deviation of each target over the whole data set
+    errors : prediction minus label of each target, (molecules with the label, ...); a target without labels has no row
 
     Returns
     -------
@@ -32,10 +35,12 @@ def error_table(names: Sequence[str], units: Sequence[str], sigmas: np.ndarray, 
         tensors over their components;
         `std_mae` and `log_mae`: their means over targets (DimeNet, Eqs. 10 and 11; natural logarithm), None for none.
     """
-    targets = {name: _row(*row) for name, *row in zip(names, units, sigmas, errors) if len(row[-1])}
+    targets = {
+        name: _row(each.unit, sigmas[name], errors[name]) for name, each in properties.items() if len(errors[name])
+    }
     means = {key: [t[key] for t in targets.values()] for key in ("std_mae", "log_mae")}
     return {
-        "molecules": max(map(len, errors)),
+        "molecules": max(map(len, errors.values())),
         "targets": targets,
         **{key: float(np.mean(values)) if values else None for key, values in means.items()},
     }
@@ -63,12 +68,11 @@ def evaluate(dataset: Dataset, molecules: DataContainer, prediction: Prediction)
     """
     has = {name: molecules.labelled(name) for name in dataset.learned}
     errors = dataset.columns.split(prediction.values - dataset.labels(molecules))
-    table = error_table(
-        dataset.names, dataset.units, dataset.sigmas, [error[has[name]] for name, error in errors.items()]
-    )
+    present = {name: error[has[name]] for name, error in errors.items()}
+    table = error_table(dataset.properties, dataset.sigmas, present)
     table["molecules"] = len(molecules)
-    if dataset.has_forces:
-        _add_forces(table, dataset, molecules, prediction, errors["energy"], has)
+    if dataset.energy is not None:
+        _add_forces(table, dataset, molecules, prediction, errors[dataset.energy], has)
     for name, row in table["targets"].items():
         if not has[name].all():
             row["labels"] = int(np.count_nonzero(has[name]))
@@ -102,7 +106,7 @@ def _add_forces(
     everywhere = dataset.container.labels("forces")
     sigma = float(everywhere[np.isfinite(everywhere)].std())  # as of the others, of the whole data set
     if atoms.any():
-        table["targets"]["forces"] = _row("eV/Ang", sigma, force_errors[atoms])
+        table["targets"]["forces"] = _row(PROPERTIES["forces"].unit, sigma, force_errors[atoms])
     formulas = molecules.formulas()
     of_atom = formulas[molecules.molecule_of_atom]
     types = np.unique(formulas)
@@ -152,8 +156,8 @@ def format_table(table: dict, baseline: dict | None = None) -> str:
         paper = [name for name in PAPER_UNITS if name in table["targets"]]
         text += "\n\n" + "\n".join(f"MAE of {name}: {_in_all_units(name, table)}" for name in paper)
     if "types" in table:
-        columns = [("energy", unit) for unit in ("eV", *PAPER_UNITS["energy"])]
-        columns += [("forces", unit) for unit in ("eV/Ang", *PAPER_UNITS["forces"])]
+        columns = [("energy", unit) for unit in (PROPERTIES["energy"].unit, *PAPER_UNITS["energy"])]
+        columns += [("forces", unit) for unit in (PROPERTIES["forces"].unit, *PAPER_UNITS["forces"])]
         header = ["MAE of", "frames", *(f"{name} / {unit}" for name, unit in columns)]
         rows = [
             [formula, str(t["molecules"]), *(_in_unit(t[name], name, unit) for name, unit in columns)]

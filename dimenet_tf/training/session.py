@@ -24,16 +24,17 @@ from dimenet_tf.training.trainer import Trainer
 
 def open_dataset(config: dict, folder: RunFolder) -> Dataset:
     """Load a run's data: with the split that the run has stored, if they are the data it was started with."""
-    container = load_container(data_config(config))
+    data = data_config(config)
+    container = load_container(data)
     if not folder.split_file.exists():
-        return load_dataset(data_config(config), container=container)
+        return load_dataset(data, container=container)
     if folder.read_data_description()["sha256"] != container.checksum():
         raise UserError(f"the data are not those that {folder.path} was started with (checksum in data.json)")
-    return load_dataset(data_config(config), Split.load(folder.split_file), container)
+    return load_dataset(data, Split.load(folder.split_file), container)
 
 
 def check_continuation(config: dict, folder: RunFolder) -> None:
-    """Refuse to resume a run with another model, other data or another seed."""
+    """Raise a UserError if model, data, loss or seed of a run differ from those that it was started with."""
     if not folder.config_file.exists():
         return
     before = resolve(folder.read_config())  # runs of earlier versions lack keys, which had their defaults
@@ -81,7 +82,7 @@ def run_session(config: dict, folder: RunFolder, on_validation: Callable[[dict],
 
 
 def fit_session(config: dict, folder: RunFolder) -> None:
-    """Fit the scaling factors of a run that has not begun, print them, and leave them in its first checkpoint.
+    """Fit the scaling factors of a new run, print them, and save them in its first checkpoint.
 
     Raises
     ------

@@ -51,13 +51,13 @@ def combine(runs: Sequence[str]) -> dict:
         predictor = load(folder.path)
         store = predictor.graph_store(data.N, data.Z, data.R)
         predicted = predictor.named(predictor.predict_store(store, np.arange(len(test))))
-        for t, name in enumerate(dataset.names):
+        for name in dataset.properties:
             if name not in TARGETS:
                 raise UserError(f"{run} predicts {name}, which is not one of QM9's 12 targets")
             if name in errors:
                 raise UserError(f"{run} predicts {name}, and so does another of the runs")
             errors[name] = (predicted[name] - data.labels(name))[data.labelled(name)]
-            sigmas[name] = dataset.sigmas[t]
+            sigmas[name] = dataset.sigmas[name]
             predictions[name] = predicted[name], data, dataset.container
     if "gap" not in errors and {"homo", "lumo"} <= set(errors):
         (homo, molecules, container), (lumo, others, _) = predictions["homo"], predictions["lumo"]

@@ -22,6 +22,7 @@ from dimenet_tf.commands.configuration import complete, given, normalize, parse_
 from dimenet_tf.commands.console import DOMAIN
 from dimenet_tf.commands.data import NAMED
 from dimenet_tf.commands.recipes import find_recipe, recipe_files
+from dimenet_tf.config import build, schema
 from dimenet_tf.data import ethanol_xtb, sample
 from dimenet_tf.errors import UserError
 from dimenet_tf.md import ipi_spectra, spectra
@@ -29,6 +30,7 @@ from dimenet_tf.md.certify import certify_model
 from dimenet_tf.md.trajectories import Settings
 from dimenet_tf.plots.pictures import KINDS
 from dimenet_tf.predictor.domain import ACTIONS
+from dimenet_tf.training import session
 from helpers.paths import FILES, ROOT
 
 CASES = FILES / "cases"
@@ -254,6 +256,22 @@ def test_training_equals_that_of_the_script(folder):
     assert "10 valid molecules" in run("evaluate", other, "--part", "valid")
     again = run("train", "run=runs/command", "training.num_steps=12")
     assert "resuming from step 10" in again and "12 steps instead of 10" in again
+
+
+def test_a_training_resolves_and_builds_once(folder, monkeypatch):
+    calls = []
+
+    def counted(function):
+        def call(*args, **kwargs):
+            calls.append(function.__name__)
+            return function(*args, **kwargs)
+
+        return call
+
+    for module, function in ((schema, schema.resolve), (session, schema.resolve), (session, build.build_predictor)):
+        monkeypatch.setattr(module, function.__name__, counted(function))
+    run("train", "dimenet", *small(folder), "training.num_steps=5", "run=runs/1")
+    assert calls == ["resolve", "build_predictor"]
 
 
 # what is in a file

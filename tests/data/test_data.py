@@ -256,10 +256,10 @@ def test_pipeline_gives_whole_graphs_to_every_replica(needs, dtype):
 
 def test_dataset_names_targets_units_and_baseline():
     dataset = load_dataset(DataConfig(target="U0, mu"))
-    assert dataset.names == ["U0", "mu"] and [k.unit for k in dataset.kinds] == ["eV", "D"]
+    assert dataset.names == ["U0", "mu"] and [each.unit for each in dataset.properties.values()] == ["eV", "D"]
     errors = np.abs(dataset.baseline() - dataset.targets).mean(axis=0)
-    assert errors[0] < 1.0 < dataset.sigmas[0]
-    np.testing.assert_allclose(dataset.sigmas, dataset.targets.std(axis=0))
+    assert errors[0] < 1.0 < dataset.sigmas["U0"]
+    np.testing.assert_allclose(list(dataset.sigmas.values()), dataset.targets.std(axis=0))
     with pytest.raises(UserError, match="only once"):
         load_dataset(DataConfig(target=["U0", "U0"]))
     with pytest.raises(UserError, match=r"unknown data.name 'sampl'; did you mean 'sample'"):

@@ -232,8 +232,8 @@ def test_losses_without_forces():
     assert squared.numpy().tolist() == [(1.0 + 0.5 * 4.0) / 2]
     for arguments, message in (
         (("dimnet", None, head, "U0"), "training.loss must be one of dimenet, gemnet, mse; got 'dimnet'"),
-        (("dimenet", 3.0, head, None), "are for forces"),
-        (("gemnet", None, head, None), "are for forces"),
+        (("dimenet", 3.0, head, None), "needs forces"),
+        (("gemnet", None, head, None), "needs forces"),
         (("gemnet", 100.0, head, "U0"), "must be at most 1"),
         (("mse", 100.0, head, "U0"), "must be at most 1"),
         (("mse", None, head, None, {"mv": 2.0}), "unknown target in training.weights 'mv'; did you mean 'mu'"),

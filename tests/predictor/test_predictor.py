@@ -261,7 +261,7 @@ def test_one_molecule_has_no_axis_of_molecules(one):
 
 
 def test_steps_are_batches():
-    predictor, inputs = make(), padded(["H2O", "CO2", "H2O"])
+    predictor, inputs = two_targets(), padded(["H2O", "CO2", "H2O"])
     expected = predictor.predict(inputs)["U0"]
     repeated = tf.data.Dataset.from_tensor_slices(inputs).batch(2).repeat()
     np.testing.assert_allclose(predictor.predict(repeated, steps=3)["U0"], expected[[0, 1, 2, 0, 1]], rtol=1e-6)
@@ -282,7 +282,7 @@ def test_calls_with_molecules_name_what_takes_them():
         ({"Z": atoms.numbers, "R": atoms.positions}, r"got 'Z': \(3,\)\. predictor\.predict takes one molecule"),
     ):
         with pytest.raises(UserError, match=message):
-            make()(inputs)
+            two_targets()(inputs)
 
 
 def test_any_iterable_of_molecules():

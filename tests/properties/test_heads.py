@@ -24,7 +24,8 @@ from dimenet_tf.errors import UserError
 from dimenet_tf.md import Committee, DimeNetCalculator
 from dimenet_tf.predictor import load
 from dimenet_tf.properties.columns import Columns
-from dimenet_tf.properties.heads import Head, choose_heads, scalar_head
+from dimenet_tf.properties.heads import Head, choose_head, scalar_head
+from dimenet_tf.properties.property import Property
 from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.structures.splits import Split
 from dimenet_tf.training.report import report
@@ -166,24 +167,36 @@ def dataset(target, train=30, **options):
 
 
 @pytest.mark.parametrize(
-    "shapes, asked, options, expected",
+    "names, asked, options, expected",
     [
-        ({"U0": (), "dipole": (3,)}, {}, {}, ["sum", "dipole"]),
-        ({"mu": (), "r2": ()}, {}, {}, ["sum", "sum"]),
-        ({"mu": (), "r2": ()}, {}, {"extensive": False}, ["mean", "mean"]),
-        (
-            {"mu": (), "r2": (), "polarizability": (3, 3)},
-            {},
-            {"vectors": True},
-            ["dipole_magnitude", "spatial_extent", "polarizability"],
-        ),
-        ({"mu": (), "r2": ()}, {"mu": "dipole_magnitude", "r2": "mean"}, {}, ["dipole_magnitude", "mean"]),
-        ({"mu": (), "r2": ()}, {"mu": "sum"}, {"vectors": True}, ["sum", "spatial_extent"]),
+        ("U0,dipole", {}, {}, ["sum", "dipole"]),
+        ("mu,r2", {}, {}, ["sum", "sum"]),
+        ("mu,r2", {}, {"extensive": False}, ["mean", "mean"]),
+        ("mu,r2,polarizability", {}, {"vectors": True}, ["dipole_magnitude", "spatial_extent", "polarizability"]),
+        ("mu,r2", {"mu": "dipole_magnitude", "r2": "mean"}, {}, ["dipole_magnitude", "mean"]),
+        ("mu,r2", {"mu": "sum"}, {"vectors": True}, ["sum", "spatial_extent"]),
     ],
 )
-def test_which_head_a_target_has(shapes, asked, options, expected):
-    chosen = choose_heads(shapes, asked, **{"extensive": True, "vectors": False, **options})
-    assert [head("t", "").name for head in chosen.values()] == expected
+def test_which_head_a_target_has(names, asked, options, expected):
+    properties = [Property.of(name, head=asked.get(name)) for name in names.split(",")]
+    chosen = [choose_head(each, **{"extensive": True, "vectors": False, **options}) for each in properties]
+    assert [head("t", "").name for head in chosen] == expected
+
+
+def test_a_property_of_the_data_is_that_of_the_model():
+    """Name, unit, shape, columns and fitted reference of a target are those of the prediction."""
+    data = dataset("polarizability,energy,forces,dipole")
+    head = build_head(resolve({"model": {"name": "equivariant"}})["model"], data)
+    assert list(head.properties) == list(data.properties) == ["polarizability", "energy", "dipole"]
+    for name, learned in data.properties.items():
+        predicted, fit = head.properties[name], data.fitted(name, head[name].additive).reference
+        assert predicted.quantity == learned.quantity and predicted.columns == learned.columns == data.columns[name]
+        assert predicted.head == head[name].name
+        np.testing.assert_array_equal(predicted.reference.per_element, fit.per_element)
+        assert predicted.reference[1:] == fit[1:]
+    assert data.energy == "energy"  # its scale is that of the forces
+    forces = data.container.select(data.split.train).labels("forces")
+    assert head.properties["energy"].reference.scale == pytest.approx(np.sqrt((forces**2).mean()))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +210,12 @@ def test_which_head_a_target_has(shapes, asked, options, expected):
             "data.heads.energy must be one of sum, mean, dipole_mag",
         ),
         ("dimenet_pp", "dipole", {"dipole": "sum"}, r"data.heads.dipole must be one of dipole; got 'sum'$"),
-        ("dimenet_pp", "polarizability", {}, "needs a model with vectors.*equivariant"),
+        (
+            "dimenet_pp",
+            "polarizability",
+            {},
+            r"'polarizability' requires a model with vector outputs \(.*equivariant\)",
+        ),
     ],
 )
 def test_heads_that_do_not_fit(model, target, heads, message):
@@ -222,7 +240,7 @@ def test_references_and_scales():
     np.testing.assert_allclose(baseline["polarizability"][0], third.mean() * np.eye(3), atol=1e-10)
     everything = data.container.target("polarizability")
     third = np.trace(everything, axis1=1, axis2=2).mean() / 3
-    assert data.sigmas[2] == pytest.approx(np.sqrt(((everything - third * np.eye(3)) ** 2).mean()))
+    assert data.sigmas["polarizability"] == pytest.approx(np.sqrt(((everything - third * np.eye(3)) ** 2).mean()))
 
 
 def test_a_magnitude_has_no_reference():

@@ -261,7 +261,7 @@ class TestEmbeddedTrajectory:
         dataset = load_dataset(DataConfig(name="ethanol_xtb", target="energy,forces", num_train=100))
         assert dataset.names == ["energy"] and dataset.has_forces
         forces = dataset.container.select(dataset.split.train).target("forces")
-        assert dataset.reference("energy").scale == pytest.approx(np.sqrt((forces**2).mean()))
+        assert dataset.fitted("energy").reference.scale == pytest.approx(np.sqrt((forces**2).mean()))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from dimenet_tf.config.schema import resolve
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import load
 from dimenet_tf.predictor.weights import named_variables
+from dimenet_tf.properties.property import Property
 from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.training.distribution import make_strategy
 from dimenet_tf.training.metrics import error_table, format_table
@@ -124,7 +125,8 @@ def test_gradients_are_clipped(tmp_path):
 
 def test_metrics_are_the_papers():
     errors = np.array([[1.0, 0.2], [-3.0, 0.0]])
-    table = error_table(["a", "b"], ["eV", "D"], np.array([4.0, 0.5]), list(errors.T))
+    properties = {name: Property.of(name, unit) for name, unit in (("a", "eV"), ("b", "D"))}
+    table = error_table(properties, {"a": 4.0, "b": 0.5}, dict(zip("ab", errors.T)))
     assert table["targets"]["a"]["mae"] == 2.0 and table["targets"]["b"]["mae"] == 0.1
     assert table["std_mae"] == pytest.approx(100 * (0.5 + 0.2) / 2)
     assert table["log_mae"] == pytest.approx((math.log(0.5) + math.log(0.2)) / 2)
@@ -253,5 +255,5 @@ def test_budget_and_several_targets(tmp_path):
 
 
 def test_a_weight_of_forces_without_forces_is_refused(tmp_path):
-    with pytest.raises(UserError, match="are for forces"):
+    with pytest.raises(UserError, match="needs forces"):
         trainer_of(configuration(rho_force=10.0), tmp_path)
