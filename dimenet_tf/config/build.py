@@ -11,7 +11,6 @@ from dimenet_tf.data.dataset import DataConfig, Dataset
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import GraphStore
 from dimenet_tf.models import MODELS
-from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.predictor.domain import Domain
 from dimenet_tf.properties.heads import Dipole, DipoleMagnitude, Head, choose_heads
@@ -34,22 +33,22 @@ def mean_neighbors(cutoff: float, container: DataContainer) -> float:
     return float(GraphStore(some.N, some.Z, some.R, cutoff, ()).sizes("edges").sum() / some.N.sum())
 
 
-def has_vectors(model: Mapping) -> bool:
-    """Return whether a model (its section) can give vectors: its constructor then has `num_vectors`."""
-    return "num_vectors" in hyperparameters(MODELS[model["name"]]) and model.get("vectors", True)
+def gives_vectors(model: Mapping) -> bool:
+    """Return whether the model of a section can return vectors."""
+    return MODELS[model["name"]].gives_vectors(model)
 
 
 def build_head(model: Mapping, dataset: Dataset) -> Head:
     """Make the head of a model (its section of a resolved configuration) for the targets of a data set."""
-    vectors = has_vectors(model)
+    vectors = gives_vectors(model)
     heads = choose_heads(dataset.columns.shapes, dataset.config.heads, model.get("extensive", True), vectors)
     if dataset.config.references not in ("auto", "none") and not any(head.additive for head in heads.values()):
         raise UserError(f"data.references = {dataset.config.references}: nothing is added to {', '.join(heads)}")
     parts = []
     for (name, head), unit in zip(heads.items(), dataset.units):
         if head.needs_vector and not vectors:
-            choices = ", ".join(other for other in MODELS if has_vectors({"name": other}))
-            raise UserError(f"{name} needs a model with vectors, which {model['name']} has not; with them: {choices}")
+            choices = ", ".join(other for other in MODELS if gives_vectors({"name": other}))
+            raise UserError(f"{name} requires a model with vector outputs ({choices}); {model['name']} has none")
         if head is DipoleMagnitude and model.get("output_init") == "zeros":
             raise UserError(f"model.output_init: zeros: a length of zero has no slope, {name} would never be learned")
         fit = dataset.reference(name, head.additive)
@@ -66,7 +65,7 @@ def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
     head = build_head(config["model"], dataset)
     training = dataset.container.select(dataset.split.train)
     model |= {"num_targets": len(head.scalars), "seed": config["seed"]}
-    if has_vectors(config["model"]):
+    if gives_vectors(config["model"]):
         model["num_vectors"] = len(head.with_vector)
     model |= MODELS[config["model"]["name"]].suited_to(model, lambda: mean_neighbors(model["cutoff"], training))
     try:

@@ -11,7 +11,7 @@ from dimenet_tf.config.settings import AUTO, DECAYS, SHARES, TrainingConfig, che
 from dimenet_tf.data.dataset import DataConfig
 from dimenet_tf.errors import UserError, check_choice, unknown_name
 from dimenet_tf.models import MODELS, PRECISIONS, find_model, unknown_hyperparameter
-from dimenet_tf.models.hyperparameters import MAY_BE_ZERO, check_numbers, check_type, hyperparameters
+from dimenet_tf.models.hyperparameters import check_numbers, check_type, hyperparameters
 from dimenet_tf.properties.losses import RHO_FORCE
 from dimenet_tf.runs.folder import upgraded
 
@@ -114,7 +114,7 @@ _MAY_BE_ZERO = "warmup_steps ema_decay histogram_interval weight_decay plateau_c
 
 def _check_values(config: dict) -> None:
     check_choice("precision", config["precision"], PRECISIONS)
-    check_numbers(config["model"], MAY_BE_ZERO, "model.")
+    check_numbers(config["model"], MODELS[config["model"]["name"]].zero_allowed(), "model.")
     check_numbers(config["training"], _MAY_BE_ZERO, "training.")
     check_length(config["training"])
     for section in ("units", "keys", "heads"):

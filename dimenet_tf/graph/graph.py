@@ -48,11 +48,9 @@ class Graph(NamedTuple):
     cutoff: Array
     """() float64, Angstrom: the distance up to which pairs of atoms are edges."""
     atom_edges: OptionalArray = ()
-    """(atoms, max_neighbors) int32: the edges that go to atom i, filled up with -1. For PaiNN,
-    SphereNet and DPGN, and for `aggregation: sum_first` and `harmonics`. `()` if not made."""
+    """(atoms, max_neighbors) int32: the edges that go to atom i, filled up with -1; `()` if not made."""
     triplet_kj: OptionalArray = ()
-    """(triplets,) int32: edge k -> j of triplet t, k -> j -> i with k != i. For `aggregation: triplets`. `()` if not
-    made."""
+    """(triplets,) int32: edge k -> j of triplet t, k -> j -> i with k != i; `()` if not made."""
     triplet_ji: OptionalArray = ()
     """(triplets,) int32, ascending: edge j -> i of triplet t. `()` if not made."""
 

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.basis import SphericalBasis
-from dimenet_tf.errors import UserError, check_choice
+from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.gathers import NeighborSlots, gather, reverse_edges, segment_sum
 from dimenet_tf.layers.geometry import cos_angle, unit_vectors
@@ -63,6 +63,16 @@ class Triplets:
     def sum_product(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         product = (self._coefficients(y, radial) @ kernel) * gather(x, self.kj)  # (triplets, f)
         return segment_sum(product, self.taking, self.num_edges)
+
+    @staticmethod
+    def stored_by_outer(neighbors: float, units: int, features: int, num_spherical: int) -> float:
+        """Estimate the numbers per edge that `sum_outer` stores for the backward pass."""
+        return 0.7 * neighbors * units * features
+
+    @staticmethod
+    def stored_by_product(neighbors: float, units: int, features: int, num_spherical: int) -> float:
+        """Estimate the numbers per edge that `sum_product` stores for the backward pass."""
+        return 4 * neighbors * features
 
 
 class OverSlots:
@@ -119,6 +129,13 @@ class SumFirst(OverSlots):
         totals = self._totals(y, x, radial, kernel.shape)  # (atoms, k_ji, b, f)
         return self.turned(self.slots.unpad(tf.reduce_sum(totals * kernel, axis=2)))
 
+    @staticmethod
+    def stored_by_outer(neighbors: float, units: int, features: int, num_spherical: int) -> float:
+        """Estimate the numbers per edge that `sum_outer` stores for the backward pass."""
+        return 3 * neighbors * units + 3 * units * features
+
+    stored_by_product = stored_by_outer
+
     def _totals(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
         """Return the sums for the edges i -> j at their slots."""
         total = tf.matmul(self._coefficients(y, radial), self.slots.pad(x), transpose_a=True)  # (atoms, k_ji * b, f)
@@ -150,6 +167,16 @@ class Harmonics(OverSlots):
     def sum_product(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return self._sum(y, x, radial, lambda g, x: (g @ kernel) * x)
 
+    @staticmethod
+    def stored_by_outer(neighbors: float, units: int, features: int, num_spherical: int) -> float:
+        """Estimate the numbers per edge that `sum_outer` stores for the backward pass."""
+        return 3 * num_spherical * units * features
+
+    @staticmethod
+    def stored_by_product(neighbors: float, units: int, features: int, num_spherical: int) -> float:
+        """Estimate the numbers per edge that `sum_product` stores for the backward pass."""
+        return 3 * num_spherical * features
+
     def _sum(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, times: Callable) -> tf.Tensor:
         """Sum over k of `times(G_l, x)`, a product that is linear in both its factors, (edges, F)."""
         if self.radial_edge == "ji":
@@ -177,9 +204,11 @@ Aggregation = Union[Triplets, SumFirst, Harmonics]
 AGGREGATIONS: dict[str, type[Aggregation]] = {"triplets": Triplets, "sum_first": SumFirst, "harmonics": Harmonics}
 
 
+AGGREGATION_OPTIONS = ("auto", *AGGREGATIONS)
+
+
 def choose_aggregation(name: str, angle: str, best: str) -> type[Aggregation]:
     """Return the class of an `aggregation` option; `best` is the one that `auto` stands for."""
-    check_choice("aggregation", name, ("auto", *AGGREGATIONS))
     name = best if name == "auto" else name
     if name == "harmonics" and angle == "at_target":
         raise UserError(
