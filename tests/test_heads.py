@@ -196,7 +196,12 @@ def test_which_head_a_target_has(shapes, asked, options, expected):
             "data.heads.energy must be one of sum, mean, dipole_mag",
         ),
         ("dimenet_pp", "dipole", {"dipole": "sum"}, r"data.heads.dipole must be one of dipole; got 'sum'$"),
-        ("dimenet_pp", "polarizability", {}, "requires a model with vector outputs .*equivariant.*; dimenet_pp has none"),
+        (
+            "dimenet_pp",
+            "polarizability",
+            {},
+            "requires a model with vector outputs .*equivariant.*; dimenet_pp has none",
+        ),
     ],
 )
 def test_heads_that_do_not_fit(model, target, heads, message):

@@ -1,4 +1,4 @@
-"""Sums over the neighbors k of j that are not i: exact ways of computing the same numbers.
+"""Sums over the neighbors k of j except i, computed in several ways with the same results.
 
 All model-specific learning happens before and after these sums. Each way is a class that is made once per call of a
 model and then serves all interaction blocks:
@@ -28,7 +28,7 @@ from dimenet_tf.layers.geometry import cos_angle, unit_vectors
 
 
 class Triplets:
-    """The textbook way: gather to triplets, multiply, sum onto edges. Memory grows as edges x neighbors x features.
+    """Gather to triplets, multiply, sum onto edges. Memory grows as edges x neighbors x features.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Triplets:
 
 
 class OverSlots:
-    """What the ways without triplets share: row j of padded arrays holds the edges that go to atom j.
+    """Base class of the ways without triplets: row j of padded arrays holds the edges that go to atom j.
 
     Parameters as `Triplets`; the graph needs `atom_edges`.
     """
@@ -143,7 +143,7 @@ class SumFirst(OverSlots):
 
 
 class Harmonics(OverSlots):
-    """No pairs of edges at all: the addition theorem of spherical harmonics takes the sum over k out of the angle.
+    """Sum over k without pairs of edges, by the addition theorem of spherical harmonics.
 
     P_l(u.v) = 4 pi/(2l+1) sum_m Y_lm(u) Y_lm(v), so with A_l the part of the messages that belongs to degree l
 
@@ -208,7 +208,7 @@ AGGREGATION_OPTIONS = ("auto", *AGGREGATIONS)
 
 
 def choose_aggregation(name: str, angle: str, best: str) -> type[Aggregation]:
-    """Return the class of an `aggregation` option; `best` is the one that `auto` stands for."""
+    """Return the class of an `aggregation` option; `auto` selects `best`."""
     name = best if name == "auto" else name
     if name == "harmonics" and angle == "at_target":
         raise UserError(

@@ -1,4 +1,4 @@
-"""The half of an interaction block that DimeNet, DimeNet++ and their ablation share."""
+"""Update of messages shared by the interaction blocks of DimeNet and the architectures built like it."""
 
 from __future__ import annotations
 

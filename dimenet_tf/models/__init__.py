@@ -1,4 +1,4 @@
-"""Architectures, each in a file of its own; `MODELS` has them by name."""
+"""Architectures, one file for each; `MODELS` maps their names to their classes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PRECISIONS = ("float32", "float64", "mixed_bfloat16")
 
 
 def find_model(name: str, what: str = "model") -> str:
-    """Return the key of `MODELS` that a name stands for; case, hyphens and underscores do not matter.
+    """Return the key of `MODELS` for a name, ignoring case, hyphens and underscores.
 
     Parameters
     ----------

@@ -220,7 +220,7 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
 
     @classmethod
     def suited_to(cls, hyperparameters: Mapping[str, Any], neighbors: Callable[[], float]) -> dict[str, Any]:
-        """Return the `aggregation` that `auto` stands for.
+        """Choose the `aggregation` for `auto`.
 
         The cost of harmonics does not depend on the number of neighbors, that of sum_first grows with it.
         """

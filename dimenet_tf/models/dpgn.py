@@ -28,7 +28,7 @@ from dimenet_tf.models.hyperparameters import Hyperparameters
 
 
 class Bases(NamedTuple):
-    """What the distances of edges give all blocks."""
+    """Basis functions of the edges' distances, shared by all blocks."""
 
     rbf: tf.Tensor
     """(edges, num_radial)."""
@@ -39,7 +39,7 @@ class Bases(NamedTuple):
 
 
 class InteractionBlock(SkipUpdate):
-    """Geometric message passing (Sec. V-A), unified with what the atoms know, residual layers and P-block.
+    """Geometric message passing (Sec. V-A), combined with features of atoms, then residual layers and P-block.
 
     x_kj = swish(W (rbf_kj W W * swish(W m_kj + b)))
     s_ji = sum_k sum_b sbf_b W_b (cbf W W * x_kj)              (without bilinear layer: sbf W W * cbf W W * x_kj)
@@ -91,7 +91,7 @@ class InteractionBlock(SkipUpdate):
         self.p_block = PBlock(emb_size, next(seeds), dtype=policy) if p_block else None
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        # never called: the sums apply their kernels themselves
+        # Never called: `SphericalSums` uses the kernels directly.
         self.dense_cbf2.build([None, self.dense_cbf1.units])
         if self.with_bilinear:
             self.bilinear = self.add_weight(
@@ -134,7 +134,7 @@ class InteractionBlock(SkipUpdate):
 class DPGN(Hyperparameters, tf.keras.Model):
     """DPGN. `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets).
 
-    There is no code of the author; docs/conventions.md lists what was chosen where the paper is silent or contradicts
+    DPGN has been published without code; docs/conventions.md lists the choices where the paper is silent or contradicts
     itself. Every block updates the edges, then the atoms (Eq. 7). The energy is E_local + E_non-local (Eq. 1): output
     blocks read the messages of the local edges, as DimeNet++'s, one more reads the atoms after the last block.
 

@@ -53,13 +53,14 @@ def residuals(
 
 
 def passed_through(layers: list, x: tf.Tensor) -> tf.Tensor:
+    """Apply layers one after the other."""
     for layer in layers:
         x = layer(x)
     return x
 
 
 class EdgeEmbedding(tf.keras.layers.Layer):
-    """Message from its two atoms and what the edge itself has: D [h_source, h_target, edge], (edges, units)."""
+    """Message from the features of an edge and its two atoms: D [h_source, h_target, edge], (edges, units)."""
 
     def __init__(self, units: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -88,7 +89,7 @@ class AtomUpdate(tf.keras.layers.Layer):
 
 
 class OutputBlock(AtomUpdate):
-    """Atoms' contributions to the targets, and where asked for the edges' to direct forces.
+    """Contributions of atoms to the targets and, with `direct_forces`, of edges to forces.
 
     Returns
     -------
@@ -342,7 +343,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
     def bases(
         self, graph: Graph, vectors: tf.Tensor, distance: tf.Tensor, rbf: tf.Tensor
     ) -> tuple[TripletBasis, QuadrupletBasis | None]:
-        """Return what the geometry gives all interaction blocks, reduced by the projections that they share."""
+        """Return the bases of triplets and quadruplets, reduced by the projections that all blocks share."""
         radial = self.cbf_basis.radial(distance) * self.cutoff**-1.5  # (edges, num_spherical, num_radial)
         pairs = self.aggregation_class(graph, "interior", radial_edge="ji", updates="ij")
         angular = pairs.angular(vectors, self.cbf_basis)

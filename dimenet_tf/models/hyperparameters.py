@@ -1,4 +1,4 @@
-"""A model's constructor arguments are its configuration."""
+"""Base class of models: hyperparameters, their checks, and defaults of what the library asks of a model."""
 
 from __future__ import annotations
 
@@ -124,26 +124,26 @@ class Hyperparameters:
 
     @property
     def cutoffs(self) -> list[float]:
-        """Distances at which two atoms begin to act on each other, Angstrom; the last one is the longest."""
+        """Distances at which two atoms begin to interact, in Angstrom and ascending order."""
         return [self.cutoff]
 
     @property
     def discontinuity(self) -> str:
-        """Why the model's energies jump and what to do about it, one line; empty where they do not."""
+        """Reason why the model's energies jump, with the remedy, in one line; empty if they are continuous."""
         return ""
 
     def shared_weights(self) -> list[tuple[tf.Variable, int]]:
-        """Return weights that several blocks use, and how many do: their gradients are divided by it in training."""
+        """Return weights shared by several blocks, with the number by which training divides their gradients."""
         return []
 
     @classmethod
     def suited_to(cls, hyperparameters: Mapping[str, Any], neighbors: Callable[[], float]) -> dict[str, Any]:
-        """Return hyperparameters that are better than the defaults for some molecules, and change no number.
+        """Return hyperparameters that are faster than the defaults for some molecules. They do not change results.
 
         Parameters
         ----------
-        hyperparameters : of the model
-        neighbors : returns the mean number of neighbors of an atom
+        hyperparameters : hyperparameters of the model
+        neighbors : function that returns the mean number of neighbors of an atom
         """
         return {}
 
@@ -165,7 +165,7 @@ class Hyperparameters:
         return int(count(graph)) / len(graph.edge_source) * max(neighbors / MOST_NEIGHBORS, 1.0)  # linear beyond
 
     def make_weights(self) -> None:
-        """Make the model's weights: Keras does when a model sees its first input, here water."""
+        """Create the weights by calling the model on a water molecule."""
         positions = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
         self(self.graph_store([3], [8, 1, 1], positions).batch([0]))
 

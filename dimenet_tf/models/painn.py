@@ -39,8 +39,8 @@ class Filters(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, rbf: tf.Tensor, f_cut: tf.Tensor) -> list[tf.Tensor]:
-        # the cutoff multiplies the bias too, which so is the kernel of one more radial function, and every array gets
-        # a product of its own: nothing of the size of the filters is multiplied or split
+        # The cutoff also multiplies the bias, so treat the bias as the kernel of an extra constant radial function. One
+        # matmul per filter avoids splitting a large array.
         radial = tf.concat([rbf * f_cut, f_cut], axis=-1)  # (edges, num_radial + 1)
         kernel = tf.concat([self.kernel, self.bias[None]], axis=0)
         return [tf.matmul(radial, part) for part in tf.split(kernel, self.count, axis=-1)]

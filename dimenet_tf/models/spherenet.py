@@ -67,7 +67,7 @@ class InteractionBlock(SkipUpdate):
         self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        # never called: the sums apply their kernels themselves
+        # Never called: `SphericalSums` uses the kernels directly.
         self.dense_sbf2.build([None, self.dense_sbf1.units])
         if self.torsion:
             self.dense_tbf2.build([None, self.dense_tbf1.units])
