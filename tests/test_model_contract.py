@@ -31,7 +31,11 @@ JUMPING = [variant for variant in VARIANTS if option(variant, "torsion") == "pub
 AGGREGATED = [variant for variant in VARIANTS if option(variant, "aggregation") is not None]
 WITH_VECTORS = [variant for variant in VARIANTS if option(variant, "num_vectors")]
 # the published form of each model, other kinds of forces, and forces that do not jump
-SERVED = [v for v in VARIANTS if not v[1] or v[1].get("direct_forces") or v[1].get("torsion") == "smooth"]
+SERVED = [
+    (name, {key: value for key, value in options.items() if key != "num_targets"})
+    for name, options in VARIANTS
+    if not options or options.get("direct_forces") or options.get("torsion") == "smooth"
+]
 
 
 def name_of(variant) -> str:

@@ -28,8 +28,8 @@ def dense_activations(block: tf.keras.layers.Layer) -> int:
 def activation_counter(model: tf.keras.Model) -> Callable[[Graph], tf.Tensor]:
     """Return a function that counts the numbers that a training step without forces stores for its backward pass.
 
-    The step is traced once. For a graph that the model made, the function adds the sizes of all arrays that the forward
-    pass makes and the backward pass uses.
+    The step is traced once. For a graph that the model made, the function adds the sizes of all arrays of the forward
+    pass to which the backward pass refers, even if it needs only the shape. This makes up for temporary arrays.
     """
 
     @tf.function(input_signature=[graph_signature(model.dtype, model.needs)], autograph=False)

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.basis import SphericalBasis
-from dimenet_tf.errors import UserError
+from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.gathers import NeighborSlots, gather, reverse_edges, segment_sum
 from dimenet_tf.layers.geometry import cos_angle, unit_vectors
@@ -209,6 +209,7 @@ AGGREGATION_OPTIONS = ("auto", *AGGREGATIONS)
 
 def choose_aggregation(name: str, angle: str, best: str) -> type[Aggregation]:
     """Return the class of an `aggregation` option; `auto` selects `best`."""
+    check_choice("aggregation", name, AGGREGATION_OPTIONS)
     name = best if name == "auto" else name
     if name == "harmonics" and angle == "at_target":
         raise UserError(

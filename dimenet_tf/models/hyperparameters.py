@@ -101,7 +101,7 @@ class Hyperparameters:
     """Hyperparameters that select other code; the contract tests cover each of these sets."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(autocast=False, **kwargs)  # type: ignore[call-arg]  # of `tf.keras.Model`, the next base
+        super().__init__(**{"autocast": False, **kwargs})  # of `tf.keras.Model`, the next base
 
     def set_hyperparameters(self, arguments: dict) -> None:
         """Check and store the named arguments of the constructor; `arguments` is its `locals()`."""
