@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Union
 
@@ -227,7 +228,7 @@ def layers_diagram(layers: Sequence[tf.keras.layers.Layer]) -> Diagram:
         kind = type(layer).__name__
         if not groups or groups[-1][0] != kind:
             groups.append((kind, []))
-        groups[-1][1].append(layer.count_params())
+        groups[-1][1].append(sum(math.prod(weight.shape) for weight in layer.weights))
     rows = -(-(len(groups) + 2) // 5)
     diagram = Diagram(1.3 * rows + 0.5, 2.4 * rows)
     texts = [("graph", "input")]

@@ -442,7 +442,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
             arrow((x + 1.2, 6.1), (x + 1.2, 4.1))
             arrow((x + 1.2, 2.1), (x + 1.2, 1.1))
             diagram.text(x + 1.35, 5.0, "$m_{ca}$", 9)
-        diagram.text(12.05, 7.35, "$h, m$", 8)
+        diagram.text(11.8, 8.15, "$h, m$", 8)
         diagram.text(15.3, 7.0, "...", 14)
         result = "energy and forces" if self.direct_forces else "energy"
         box(9.4, 0.1, 9.2, 0.8, "sum over blocks, then over atoms", "head")
