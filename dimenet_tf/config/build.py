@@ -11,7 +11,6 @@ from dimenet_tf.data.dataset import DataConfig, Dataset
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import GraphStore
 from dimenet_tf.models import MODELS
-from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.predictor.domain import Domain
 from dimenet_tf.properties.heads import Head, choose_head
@@ -34,9 +33,9 @@ def mean_neighbors(cutoff: float, container: DataContainer) -> float:
     return float(GraphStore(some.N, some.Z, some.R, cutoff, ()).sizes("edges").sum() / some.N.sum())
 
 
-def has_vectors(model: Mapping) -> bool:
-    """Return whether a model (its section) has vector outputs: its constructor then has `num_vectors`."""
-    return "num_vectors" in hyperparameters(MODELS[model["name"]]) and model.get("vectors", True)
+def gives_vectors(model: Mapping) -> bool:
+    """Return whether the model of a section of a configuration can return vectors."""
+    return MODELS[model["name"]].gives_vectors(model)
 
 
 def build_head(model: Mapping, dataset: Dataset) -> Head:
@@ -52,14 +51,14 @@ def build_head(model: Mapping, dataset: Dataset) -> Head:
     UserError
         For heads that do not fit the model, and references that no head adds.
     """
-    vectors, extensive = has_vectors(model), model.get("extensive", True)
+    vectors, extensive = gives_vectors(model), model.get("extensive", True)
     heads = {name: choose_head(each, extensive, vectors) for name, each in dataset.properties.items()}
     references = dataset.config.references
     if references not in ("auto", "none") and not any(head.additive for head in heads.values()):
         raise UserError(f"data.references = {references}: nothing is added to {', '.join(heads)}")
     for name, head in heads.items():
         if head.needs_vector and not vectors:
-            able = ", ".join(other for other in MODELS if has_vectors({"name": other}))
+            able = ", ".join(other for other in MODELS if gives_vectors({"name": other}))
             raise UserError(f"'{name}' requires a model with vector outputs ({able}); '{model['name']}' has none")
         if head.singular_at_zero and model.get("output_init") == "zeros":
             raise UserError(f"model.output_init: zeros: a length of zero has no slope, {name} would never be learned")
@@ -77,7 +76,7 @@ def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:
     head = build_head(config["model"], dataset)
     training = dataset.container.select(dataset.split.train)
     model |= {"num_targets": len(head.scalars), "seed": config["seed"]}
-    if has_vectors(config["model"]):
+    if gives_vectors(config["model"]):
         model["num_vectors"] = len(head.with_vector)
     model |= MODELS[config["model"]["name"]].suited_to(model, lambda: mean_neighbors(model["cutoff"], training))
     try:

@@ -134,11 +134,11 @@ _MAY_BE_ZERO = "warmup_steps ema_decay histogram_interval weight_decay plateau_c
 
 
 def _check_values(config: dict) -> None:
-    from dimenet_tf.models import PRECISIONS
-    from dimenet_tf.models.hyperparameters import MAY_BE_ZERO, check_numbers
+    from dimenet_tf.models import MODELS, PRECISIONS
+    from dimenet_tf.models.hyperparameters import check_numbers
 
     check_choice("precision", config["precision"], PRECISIONS)
-    check_numbers(config["model"], MAY_BE_ZERO, "model.")
+    check_numbers(config["model"], MODELS[config["model"]["name"]].zero_allowed(), "model.")
     check_numbers(config["training"], _MAY_BE_ZERO, "training.")
     check_length(config["training"])
     for section in ("units", "keys", "heads"):

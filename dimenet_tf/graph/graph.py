@@ -1,4 +1,4 @@
-"""The one data structure that travels through the library."""
+"""`Graph`: a batch of molecules with their neighbor lists."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dimenet_tf.errors import unknown_name
 Array = Union[np.ndarray, tf.Tensor]
 OptionalArray = Union[np.ndarray, tf.Tensor, tuple[()]]
 NEEDS = {"atom_edges": ("atom_edges",), "triplets": ("triplet_kj", "triplet_ji")}
-"""Names of what a model may need in addition, with the fields of `Graph` that hold it."""
+"""Names of the optional arrays that a model may need, with their fields of `Graph`."""
 
 
 class Graph(NamedTuple):
-    """A batch of molecules and who is whose neighbor: everything a model needs, in NumPy or in TensorFlow.
+    """Batch of molecules with neighbor lists, as NumPy arrays or TensorFlow tensors.
 
-    Atoms of all molecules stand behind each other, molecule by molecule; all indices count over the whole batch.
+    Atoms of all molecules are concatenated along the first axis. All indices refer to the whole batch.
     An edge runs from its source atom j to its target atom i. Edges are sorted by (target, source), and the graph holds
     both directions of every edge. Distances and angles are not stored: models compute them from the positions, so that
     forces are a gradient and need nothing more. Optional fields that were not made are the empty tuple `()`, which
@@ -48,11 +48,9 @@ class Graph(NamedTuple):
     cutoff: Array
     """() float64, Angstrom: the distance up to which pairs of atoms are edges."""
     atom_edges: OptionalArray = ()
-    """(atoms, max_neighbors) int32: the edges that go to atom i, filled up with -1. For PaiNN,
-    SphereNet and DPGN, and for `aggregation: sum_first` and `harmonics`. `()` if not made."""
+    """(atoms, max_neighbors) int32: the edges that go to atom i, filled up with -1; `()` if not made."""
     triplet_kj: OptionalArray = ()
-    """(triplets,) int32: edge k -> j of triplet t, k -> j -> i with k != i. For `aggregation: triplets`. `()` if not
-    made."""
+    """(triplets,) int32: edge k -> j of triplet t, k -> j -> i with k != i; `()` if not made."""
     triplet_ji: OptionalArray = ()
     """(triplets,) int32, ascending: edge j -> i of triplet t. `()` if not made."""
 

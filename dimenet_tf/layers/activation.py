@@ -1,4 +1,4 @@
-"""Swish with derivatives of its own."""
+"""Swish with custom derivatives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sums over the neighbors k of j that are not i: exact ways of computing the same numbers.
+"""Sums over the neighbors k of j except i, computed in several ways with the same results.
 
 All model-specific learning happens before and after these sums. Each way is a class that is made once per call of a
 model and then serves all interaction blocks:
@@ -28,7 +28,7 @@ from dimenet_tf.layers.geometry import cos_angle, unit_vectors
 
 
 class Triplets:
-    """The textbook way: gather to triplets, multiply, sum onto edges. Memory grows as edges x neighbors x features.
+    """Gather to triplets, multiply, sum onto edges. Memory grows as edges x neighbors x features.
 
     Parameters
     ----------
@@ -64,9 +64,19 @@ class Triplets:
         product = (self._coefficients(y, radial) @ kernel) * gather(x, self.kj)  # (triplets, f)
         return segment_sum(product, self.taking, self.num_edges)
 
+    @staticmethod
+    def stored_by_outer(neighbors: float, units: int, features: int, num_spherical: int) -> float:
+        """Estimate the numbers per edge that `sum_outer` stores for the backward pass."""
+        return 0.7 * neighbors * units * features
+
+    @staticmethod
+    def stored_by_product(neighbors: float, units: int, features: int, num_spherical: int) -> float:
+        """Estimate the numbers per edge that `sum_product` stores for the backward pass."""
+        return 4 * neighbors * features
+
 
 class OverSlots:
-    """What the ways without triplets share: row j of padded arrays holds the edges that go to atom j.
+    """Base class of the ways without triplets: row j of padded arrays holds the edges that go to atom j.
 
     Parameters as `Triplets`; the graph needs `atom_edges`.
     """
@@ -119,6 +129,13 @@ class SumFirst(OverSlots):
         totals = self._totals(y, x, radial, kernel.shape)  # (atoms, k_ji, b, f)
         return self.turned(self.slots.unpad(tf.reduce_sum(totals * kernel, axis=2)))
 
+    @staticmethod
+    def stored_by_outer(neighbors: float, units: int, features: int, num_spherical: int) -> float:
+        """Estimate the numbers per edge that `sum_outer` stores for the backward pass."""
+        return 3 * neighbors * units + 3 * units * features
+
+    stored_by_product = stored_by_outer
+
     def _totals(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
         """Return the sums for the edges i -> j at their slots."""
         total = tf.matmul(self._coefficients(y, radial), self.slots.pad(x), transpose_a=True)  # (atoms, k_ji * b, f)
@@ -126,7 +143,7 @@ class SumFirst(OverSlots):
 
 
 class Harmonics(OverSlots):
-    """No pairs of edges at all: the addition theorem of spherical harmonics takes the sum over k out of the angle.
+    """Sum over k without pairs of edges, by the addition theorem of spherical harmonics.
 
     P_l(u.v) = 4 pi/(2l+1) sum_m Y_lm(u) Y_lm(v), so with A_l the part of the messages that belongs to degree l
 
@@ -149,6 +166,16 @@ class Harmonics(OverSlots):
 
     def sum_product(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return self._sum(y, x, radial, lambda g, x: (g @ kernel) * x)
+
+    @staticmethod
+    def stored_by_outer(neighbors: float, units: int, features: int, num_spherical: int) -> float:
+        """Estimate the numbers per edge that `sum_outer` stores for the backward pass."""
+        return 3 * num_spherical * units * features
+
+    @staticmethod
+    def stored_by_product(neighbors: float, units: int, features: int, num_spherical: int) -> float:
+        """Estimate the numbers per edge that `sum_product` stores for the backward pass."""
+        return 3 * num_spherical * features
 
     def _sum(self, y: tf.Tensor, x: tf.Tensor, radial: tf.Tensor, times: Callable) -> tf.Tensor:
         """Sum over k of `times(G_l, x)`, a product that is linear in both its factors, (edges, F)."""
@@ -177,9 +204,12 @@ Aggregation = Union[Triplets, SumFirst, Harmonics]
 AGGREGATIONS: dict[str, type[Aggregation]] = {"triplets": Triplets, "sum_first": SumFirst, "harmonics": Harmonics}
 
 
+AGGREGATION_OPTIONS = ("auto", *AGGREGATIONS)
+
+
 def choose_aggregation(name: str, angle: str, best: str) -> type[Aggregation]:
-    """Return the class of an `aggregation` option; `best` is the one that `auto` stands for."""
-    check_choice("aggregation", name, ("auto", *AGGREGATIONS))
+    """Return the class of an `aggregation` option; `auto` selects `best`."""
+    check_choice("aggregation", name, AGGREGATION_OPTIONS)
     name = best if name == "auto" else name
     if name == "harmonics" and angle == "at_target":
         raise UserError(

@@ -1,4 +1,4 @@
-"""Atoms and distances -> the first messages."""
+"""Embeddings of atoms, and the first messages of edges."""
 
 from __future__ import annotations
 

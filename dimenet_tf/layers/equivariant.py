@@ -1,7 +1,7 @@
-"""Scalars and vectors of atoms side by side: what PaiNN's blocks share.
+"""Layers on scalar and vector features of atoms, shared by PaiNN's blocks.
 
 Scalars are (atoms, units), vectors (atoms, 3, units). Vectors are combined linearly, scaled by scalars and multiplied
-with each other, nothing else: they turn with the molecule.
+with each other only, so they are rotation-equivariant.
 """
 
 from __future__ import annotations

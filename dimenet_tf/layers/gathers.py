@@ -1,4 +1,4 @@
-"""Gathers and sums over segments whose gradients are each other.
+"""`gather` and `segment_sum` with each other as gradients.
 
 TensorFlow's own gradient of `unsorted_segment_sum` guards against negative segments, which graphs do not have, at the
 cost of several passes over the messages; and its gradient of `gather` is a sum even where no row is taken twice.

@@ -1,4 +1,4 @@
-"""Vectors, distances and angles of a graph, safe where they are singular."""
+"""Vectors, distances and angles of a graph, with finite derivatives at singular points."""
 
 from __future__ import annotations
 

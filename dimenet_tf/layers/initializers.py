@@ -1,4 +1,4 @@
-"""Initial weights, each from a seed of its own."""
+"""Initializers with one seed for each weight."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dimenet_tf.errors import check_choice
 def seed_stream(seed: int) -> Iterator[int]:
     """Yield independent seeds derived from one: a block draws one for each of its weights and sub-blocks.
 
-    Every weight needs an initializer of its own: one unseeded Keras initializer used twice returns the same numbers.
+    Every weight needs its own initializer, because a Keras initializer that is used twice returns the same numbers.
     """
     return (int(s) for s in _spawn(np.random.SeedSequence(seed)))
 

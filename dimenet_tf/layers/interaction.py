@@ -1,4 +1,4 @@
-"""The half of an interaction block that DimeNet, DimeNet++ and their ablation share."""
+"""Update of messages shared by the interaction blocks of DimeNet and the architectures built like it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from dimenet_tf.layers.activations import dense_activations
 from dimenet_tf.layers.dense import ResidualLayer, dense
 from dimenet_tf.layers.recompute import run
 
@@ -35,3 +36,18 @@ class SkipUpdate(tf.keras.layers.Layer):
             return m
 
         return run(skip, m, y, again=self.recompute)
+
+
+def stored_by_blocks(model: tf.keras.Model, pairs: float) -> float:
+    """Estimate the numbers that a training step of DimeNet or DimeNet++ stores per edge.
+
+    Parameters
+    ----------
+    model : with `emb_block`, `int_blocks` and `output_blocks`
+    pairs : numbers per edge that the sum over neighbors stores in each interaction block
+    """
+    embedding, *blocks = (dense_activations(block) for block in (model.emb_block, *model.int_blocks))
+    per_block = [embedding, *(block + pairs for block in blocks)]
+    if model.recompute:  # one half of one block, and the messages between the halves
+        return max(per_block) + 3 * model.emb_size * len(per_block)
+    return sum(per_block) + 2 * model.emb_size * len(model.output_blocks)

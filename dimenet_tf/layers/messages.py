@@ -1,4 +1,4 @@
-"""Messages of edges into messages of other edges, over triplets and quadruplets (GemNet, Sec. 4 and Fig. 3)."""
+"""GemNet triplet and quadruplet interaction layers (Sec. 4 and Fig. 3)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dimenet_tf.layers.scaled import ScaleFactor, scaled_dense, scaled_sum
 
 
 class Sizes(NamedTuple):
-    """GemNet's hyperparameters of these names."""
+    """Sizes of embeddings: the hyperparameters of the same names."""
 
     emb_size_atom: int
     emb_size_edge: int
@@ -30,7 +30,7 @@ class Sizes(NamedTuple):
 
 
 class TripletBasis(NamedTuple):
-    """What the geometry gives the messages b -> a -> c of all blocks."""
+    """Basis functions of the messages b -> a -> c, shared by all blocks."""
 
     pairs: Aggregation
     y: tf.Tensor
@@ -42,7 +42,7 @@ class TripletBasis(NamedTuple):
 
 
 class QuadrupletBasis(NamedTuple):
-    """What the geometry gives the messages d -> b ... a <- c of all blocks."""
+    """Basis functions of the messages d -> b ... a <- c, shared by all blocks."""
 
     quadruplets: Quadruplets
     rbf: tf.Tensor

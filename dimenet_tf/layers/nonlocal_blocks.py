@@ -1,4 +1,4 @@
-"""Blocks of DPGN: atoms that exchange features over all pairs up to a global cutoff, and products of features."""
+"""Non-local blocks of DPGN, which exchange features of atoms up to a global cutoff, and its P-blocks."""
 
 from __future__ import annotations
 

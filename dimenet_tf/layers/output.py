@@ -1,4 +1,4 @@
-"""Messages -> per-atom outputs."""
+"""Output blocks, and the outputs of a model."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from dimenet_tf.layers.recompute import run
 
 
 class AtomOutputs(NamedTuple):
-    """What a model returns: arrays that have one row per atom."""
+    """Outputs of a model: arrays with one row per atom."""
 
     scalars: tf.Tensor
     """(atoms, num_targets): each atom's contribution to every property, in the units of the weights."""
     vectors: tf.Tensor
-    """(atoms, num_vectors, 3): what turns with the molecule; num_vectors is 0 where the model has none."""
+    """(atoms, num_vectors, 3): rotation-equivariant vectors; num_vectors is 0 for models without vectors."""
     forces: tf.Tensor
-    """(atoms, num_targets, 3): forces predicted without a gradient; no rows where the model has none."""
+    """(atoms, num_targets, 3): forces predicted without a gradient; no rows for models without direct forces."""
 
 
 def atom_outputs(scalars: tf.Tensor, vectors: tf.Tensor | None = None, forces: tf.Tensor | None = None) -> AtomOutputs:
-    """Return a model's outputs, empty arrays for those that it has not."""
+    """Build `AtomOutputs`, using empty arrays for missing outputs."""
     if vectors is None:
         vectors = tf.zeros([tf.shape(scalars)[0], 0, 3], scalars.dtype)
     if forces is None:

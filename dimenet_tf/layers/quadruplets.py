@@ -72,9 +72,9 @@ class Quadruplets:
         taken = gather(x, tf.reshape(self.b, [-1]))
         return tf.reshape(taken, tf.concat([tf.shape(self.b), tf.shape(x)[1:]], axis=0))
 
-    def _times(self, to_c: tf.Tensor, of_d: tf.Tensor) -> tf.Tensor:
+    def _times(self, to_c: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         """Scalar products, (a, c, 3) and (a, b, d, 3) -> (a, c, b * d)."""
-        flat = tf.reshape(of_d, [self.shape[0], self.shape[1] * self.shape[2], 3])
+        flat = tf.reshape(vectors, [self.shape[0], self.shape[1] * self.shape[2], 3])
         return tf.matmul(to_c, flat, transpose_b=True)
 
     def _set_masks(self, graph: Graph, table: tf.Tensor, dtype: tf.DType) -> None:

@@ -1,4 +1,4 @@
-"""Memory for time: parts of a model that are computed again in the backward pass instead of being kept."""
+"""Recomputation of parts of a model in the backward pass, which saves memory and costs time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 def run(function: Callable, *tensors: tf.Tensor, again: bool) -> Any:
-    """Return function(*tensors); with `again` nothing but the tensors is kept for the backward pass.
+    """Return function(*tensors); with `again`, only the tensors are stored for the backward pass.
 
     The function returns a tensor or a list of tensors. It may use variables and whatever else it likes, but gradients
     flow to `tensors` and variables only. Unlike `tf.recompute_grad`, the gradient can be differentiated, and is then
@@ -33,8 +33,8 @@ def run(function: Callable, *tensors: tf.Tensor, again: bool) -> Any:
                 return [tf.convert_to_tensor(array) for array in found]
 
             found = run(pull_back, *tensors, *upstream, again=True)
-            of_tensors, of_variables = found[: len(tensors)], found[len(tensors) :]
-            return of_tensors if variables is None else (of_tensors, of_variables)
+            gradients, variable_gradients = found[: len(tensors)], found[len(tensors) :]
+            return gradients if variables is None else (gradients, variable_gradients)
 
         return function(*tensors), gradient
 

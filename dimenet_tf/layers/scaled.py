@@ -1,4 +1,4 @@
-"""Layers that keep the variance of what passes through them (GemNet, Sec. 5)."""
+"""Layers that preserve the variance of their inputs (GemNet, Sec. 5)."""
 
 from __future__ import annotations
 

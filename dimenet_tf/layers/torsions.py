@@ -32,7 +32,7 @@ def kept_harmonics(num_spherical: int, torsion: str) -> np.ndarray:
 
 
 class SphericalSums(SumFirst):
-    """Pairs of edges k -> j -> i, and what their geometry gives all interaction blocks.
+    """Sums over pairs of edges k -> j -> i, with the basis functions that all interaction blocks share.
 
     Matrix products run over all pairs of padded slots; what is large and elementwise (harmonics, gated messages) over a
     list of the pairs that there are, half as many where molecules differ in size.
@@ -130,10 +130,10 @@ class SphericalSums(SumFirst):
         radial : (edges, num_harmonics, b), projected radial part of `harmonics`
         bilinear : (units, b, f)
         """
-        y, radial_of_gate, kernel = gate
-        # of both factors the smaller arrays are transposed, before they grow to the size of messages
-        of_gate = tf.transpose(tf.matmul(y, self.slots.pad(radial_of_gate)), [0, 2, 1, 3])  # (atoms, i, k, c)
-        messages = (of_gate @ kernel) * self.slots.pad(x)[:, None]  # (atoms, i, k, f)
+        y, gate_radial, kernel = gate
+        # both factors are transposed before they grow to the size of messages
+        coefficients = tf.transpose(tf.matmul(y, self.slots.pad(gate_radial)), [0, 2, 1, 3])  # (atoms, i, k, c)
+        messages = (coefficients @ kernel) * self.slots.pad(x)[:, None]  # (atoms, i, k, f)
         c = tf.transpose(tf.matmul(self.harmonics, self.slots.pad(radial)), [0, 2, 3, 1])  # (atoms, i, b, k)
         units, b, f = bilinear.shape
         total = tf.cast(tf.reshape(tf.matmul(c, messages), [-1, b * f]), bilinear.dtype)

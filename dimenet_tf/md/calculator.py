@@ -48,7 +48,7 @@ class DimeNetCalculator(Calculator):
     Raises
     ------
     UserWarning
-        For models whose energies jump (the published torsion of SphereNet and DPGN): they heat up in dynamics.
+        For models whose energies jump (`model.discontinuity`): they heat up in dynamics.
         For structures outside of the model's domain, once for each reason.
     UserError
         For models without an energy; when it computes: for periodic cells, and as `Predictor.predict`. Only the bonds

@@ -1,4 +1,4 @@
-"""One file an architecture; `MODELS` names them."""
+"""Architectures, one file for each; `MODELS` maps their names to their classes."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ from typing import Any
 import tensorflow as tf
 
 from dimenet_tf.errors import UserError, check_choice, unknown_name
-from dimenet_tf.models.dimenet import DimeNet
-from dimenet_tf.models.dimenet_pp import DimeNetPP
-from dimenet_tf.models.dpgn import DPGN
-from dimenet_tf.models.gemnet import GemNet
-from dimenet_tf.models.hyperparameters import check_type
+
+# one line for each model; its file gives it its name
+from dimenet_tf.models.dimenet import DimeNet as DimeNet
+from dimenet_tf.models.dimenet_pp import DimeNetPP as DimeNetPP
+from dimenet_tf.models.dpgn import DPGN as DPGN
+from dimenet_tf.models.gemnet import GemNet as GemNet
+from dimenet_tf.models.hyperparameters import Hyperparameters, check_type
 from dimenet_tf.models.hyperparameters import hyperparameters as defaults_of
-from dimenet_tf.models.painn import PaiNN
-from dimenet_tf.models.spherenet import SphereNet
+from dimenet_tf.models.painn import PaiNN as PaiNN
+from dimenet_tf.models.spherenet import SphereNet as SphereNet
 
 MODELS: dict[str, type[tf.keras.Model]] = {
-    "dimenet": DimeNet,
-    "dimenet_pp": DimeNetPP,
-    "dpgn": DPGN,
-    "gemnet": GemNet,
-    "painn": PaiNN,
-    "spherenet": SphereNet,
+    kind.__module__.rpartition(".")[2]: kind
+    for kind in tuple(globals().values())
+    if isinstance(kind, type) and issubclass(kind, Hyperparameters) and kind is not Hyperparameters
 }
 
 PRECISIONS = ("float32", "float64", "mixed_bfloat16")
 
 
 def find_model(name: str, what: str = "model") -> str:
-    """Return the key of `MODELS` that a name stands for; case, hyphens and underscores do not matter.
+    """Return the key of `MODELS` for a name, ignoring case, hyphens and underscores.
 
     Parameters
     ----------

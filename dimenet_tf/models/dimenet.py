@@ -7,17 +7,25 @@ from typing import Any
 import tensorflow as tf
 
 from dimenet_tf.basis import RADIAL_BASES, SphericalBasis
-from dimenet_tf.errors import UserError, check_choice
+from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
-from dimenet_tf.layers.aggregation import Aggregation, choose_aggregation
+from dimenet_tf.layers.aggregation import AGGREGATION_OPTIONS, Aggregation, choose_aggregation
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
 from dimenet_tf.layers.embedding import EmbeddingBlock
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.initializers import seed_stream
-from dimenet_tf.layers.interaction import SkipUpdate
-from dimenet_tf.layers.kept import kept_by_directional_blocks
+from dimenet_tf.layers.interaction import SkipUpdate, stored_by_blocks
 from dimenet_tf.layers.nodes import NodeEmbeddingBlock, NodeInteractionBlock, NodeOutputBlock
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, SeparateOutputBlocks, atom_outputs
+from dimenet_tf.layers.pictures import (
+    NUM_FILTERS,
+    Curves,
+    Diagram,
+    Picture,
+    directional_diagram,
+    distances,
+    filter_disks,
+)
 from dimenet_tf.layers.recompute import run
 from dimenet_tf.models.hyperparameters import Hyperparameters
 
@@ -149,6 +157,23 @@ class DimeNet(Hyperparameters, tf.keras.Model):
         Of the initial weights.
     """
 
+    choices = {
+        "conventions": ("official", "corrected"),
+        "radial_basis": tuple(RADIAL_BASES),
+        "embeddings": ("messages", "nodes"),
+        "aggregation": AGGREGATION_OPTIONS,
+        "output_init": ("zeros", "GlorotOrthogonal"),
+    }
+    small = {"emb_size": 16, "num_blocks": 2, "num_bilinear": 4}
+    variants = (
+        {},
+        {"conventions": "corrected"},
+        {"aggregation": "harmonics", "conventions": "corrected"},
+        {"aggregation": "triplets"},
+        {"num_spherical": 1},
+        {"embeddings": "nodes"},
+    )
+
     def __init__(
         self,
         emb_size: int = 128,
@@ -173,11 +198,8 @@ class DimeNet(Hyperparameters, tf.keras.Model):
         seed: int = 42,
         **kwargs: Any,
     ) -> None:
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.set_hyperparameters(locals())
-        check_choice("conventions", conventions, ("official", "corrected"))
-        check_choice("radial_basis", radial_basis, tuple(RADIAL_BASES))
-        check_choice("embeddings", embeddings, ("messages", "nodes"))
         official = conventions == "official"
         on_nodes = embeddings == "nodes"
         if on_nodes and separate_output_blocks:
@@ -246,5 +268,28 @@ class DimeNet(Hyperparameters, tf.keras.Model):
             outputs += output(m, rbf, graph)
         return atom_outputs(outputs)
 
+    def filter_pictures(self) -> dict[str, Picture]:
+        """f_filter2,n(d, angle) = (W_SBF a_SBF)^T W_n, tensor slice n = 1 (App. D and Fig. 5).
+
+        With `embeddings = nodes`, which uses no angles, the radial filters.
+        """
+        if self.embeddings == "nodes":
+            d = distances(self.cutoff, self.dtype)
+            rbf = self.rbf_layer(d)
+            return {
+                f"filters_{b}": Curves(d.numpy(), {"W rbf": block.dense_rbf(rbf).numpy()[:, :NUM_FILTERS]})
+                for b, block in enumerate(self.int_blocks)
+            }
+        kernels = [block.dense_sbf.kernel.numpy() @ block.bilinear.numpy()[:, :, 0].T for block in self.int_blocks]
+        return {f"filters_{b}": filter_disks(self.sbf_layer, kernel) for b, kernel in enumerate(kernels)}
+
+    def architecture(self) -> Diagram:
+        return directional_diagram(self.num_blocks, "angle (SBF)")
+
     def kept_per_edge(self, neighbors: float) -> float:
-        return kept_by_directional_blocks(self, neighbors)
+        per_block = 0.0
+        if self.needs:
+            per_block = self.aggregation_class.stored_by_outer(
+                neighbors, self.num_bilinear, self.emb_size, self.num_spherical
+            )
+        return stored_by_blocks(self, per_block)

@@ -8,16 +8,15 @@ from typing import Any
 import tensorflow as tf
 
 from dimenet_tf.basis import RADIAL_BASES, SphericalBasis
-from dimenet_tf.errors import check_choice
 from dimenet_tf.graph import Graph
-from dimenet_tf.layers.aggregation import Aggregation, choose_aggregation
+from dimenet_tf.layers.aggregation import AGGREGATION_OPTIONS, Aggregation, choose_aggregation
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
 from dimenet_tf.layers.embedding import EmbeddingBlock
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.initializers import seed_stream
-from dimenet_tf.layers.interaction import SkipUpdate
-from dimenet_tf.layers.kept import kept_by_directional_blocks
+from dimenet_tf.layers.interaction import SkipUpdate, stored_by_blocks
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, SeparateOutputBlocks, atom_outputs
+from dimenet_tf.layers.pictures import Diagram, Picture, directional_diagram, filter_disks
 from dimenet_tf.layers.recompute import run
 from dimenet_tf.models.hyperparameters import Hyperparameters
 
@@ -119,6 +118,22 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         linear radial basis in the embedding.
     """
 
+    choices = {
+        "conventions": ("official", "corrected"),
+        "radial_basis": tuple(RADIAL_BASES),
+        "aggregation": AGGREGATION_OPTIONS,
+        "output_init": ("zeros", "GlorotOrthogonal"),
+    }
+    small = {"emb_size": 16, "out_emb_size": 24, "int_emb_size": 8, "basis_emb_size": 4, "num_blocks": 2}
+    variants = (
+        {},
+        {"conventions": "corrected"},
+        {"aggregation": "harmonics", "conventions": "corrected"},
+        {"radial_basis": "gaussian", "num_radial": 16},
+        {"separate_output_blocks": True, "num_targets": 2},
+        {"recompute": True},
+    )
+
     def __init__(
         self,
         emb_size: int = 128,
@@ -144,10 +159,8 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         seed: int = 42,
         **kwargs: Any,
     ) -> None:
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.set_hyperparameters(locals())
-        check_choice("conventions", conventions, ("official", "corrected"))
-        check_choice("radial_basis", radial_basis, tuple(RADIAL_BASES))
         official = conventions == "official"
         self.angle = "supplement"
         self.radial_edge = "kj" if official else "ji"
@@ -207,7 +220,7 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
 
     @classmethod
     def suited_to(cls, hyperparameters: Mapping[str, Any], neighbors: Callable[[], float]) -> dict[str, Any]:
-        """Return the `aggregation` that `auto` stands for.
+        """Choose the `aggregation` for `auto`.
 
         The cost of harmonics does not depend on the number of neighbors, that of sum_first grows with it.
         """
@@ -215,5 +228,14 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
             return {}
         return {"aggregation": "sum_first" if neighbors() < FEW_NEIGHBORS else "harmonics"}
 
+    def filter_pictures(self) -> dict[str, Picture]:
+        """W_2 W_1 a_SBF in each block, as DimeNet, Fig. 5."""
+        kernels = [block.dense_sbf1.kernel.numpy() @ block.dense_sbf2.kernel.numpy() for block in self.int_blocks]
+        return {f"filters_{b}": filter_disks(self.sbf_layer, kernel) for b, kernel in enumerate(kernels)}
+
+    def architecture(self) -> Diagram:
+        return directional_diagram(self.num_blocks, "angle (SBF)")
+
     def kept_per_edge(self, neighbors: float) -> float:
-        return kept_by_directional_blocks(self, neighbors)
+        sizes = neighbors, self.basis_emb_size, self.int_emb_size, self.num_spherical
+        return stored_by_blocks(self, self.aggregation_class.stored_by_product(*sizes))

@@ -9,25 +9,26 @@ import tensorflow as tf
 
 from dimenet_tf.basis import BesselBasis, SphericalBasis
 from dimenet_tf.basis.formulas import degrees
-from dimenet_tf.errors import UserError, check_choice
+from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph, ingraph
 from dimenet_tf.layers.activation import swish
+from dimenet_tf.layers.activations import dense_activations
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
 from dimenet_tf.layers.embedding import EmbeddingBlock
 from dimenet_tf.layers.gathers import gather
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.initializers import seed_stream
 from dimenet_tf.layers.interaction import SkipUpdate
-from dimenet_tf.layers.kept import kept_by_dense
 from dimenet_tf.layers.nodes import NodeOutputBlock
 from dimenet_tf.layers.nonlocal_blocks import GlobalEdges, NonLocalBlock, PBlock, projections
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, atom_outputs
+from dimenet_tf.layers.pictures import ATOMS, Diagram, Picture, directional_diagram, filter_disks
 from dimenet_tf.layers.torsions import JUMPS, SphericalSums, kept_harmonics
 from dimenet_tf.models.hyperparameters import Hyperparameters
 
 
 class Bases(NamedTuple):
-    """What the distances of edges give all blocks."""
+    """Basis functions of the edges' distances, shared by all blocks."""
 
     rbf: tf.Tensor
     """(edges, num_radial)."""
@@ -38,7 +39,7 @@ class Bases(NamedTuple):
 
 
 class InteractionBlock(SkipUpdate):
-    """Geometric message passing (Sec. V-A), unified with what the atoms know, residual layers and P-block.
+    """Geometric message passing (Sec. V-A), combined with features of atoms, then residual layers and P-block.
 
     x_kj = swish(W (rbf_kj W W * swish(W m_kj + b)))
     s_ji = sum_k sum_b sbf_b W_b (cbf W W * x_kj)              (without bilinear layer: sbf W W * cbf W W * x_kj)
@@ -90,7 +91,7 @@ class InteractionBlock(SkipUpdate):
         self.p_block = PBlock(emb_size, next(seeds), dtype=policy) if p_block else None
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        # never called: the sums apply their kernels themselves
+        # Never called: `SphericalSums` uses the kernels directly.
         self.dense_cbf2.build([None, self.dense_cbf1.units])
         if self.with_bilinear:
             self.bilinear = self.add_weight(
@@ -113,9 +114,9 @@ class InteractionBlock(SkipUpdate):
 
     def unified(self, local: tf.Tensor, v: tf.Tensor, graph: Graph) -> tf.Tensor:
         """swish(W [s_ji, v_j, v_i]), (edges, emb_size); the atoms' parts of the product are computed on atoms."""
-        of_atoms = gather(self.dense_source(v), graph.edge_source) + gather(self.dense_target(v), graph.edge_target)
-        of_edges = self.up_projection(local)
-        return swish(of_edges + tf.cast(of_atoms, of_edges.dtype))
+        from_atoms = gather(self.dense_source(v), graph.edge_source) + gather(self.dense_target(v), graph.edge_target)
+        x = self.up_projection(local)
+        return swish(x + tf.cast(from_atoms, x.dtype))
 
     def sum_over_neighbors(self, x_kj: tf.Tensor, bases: Bases, sums: SphericalSums) -> tf.Tensor:
         """Sum over the neighbors k of j that are not i, (edges, int_emb_size)."""
@@ -133,7 +134,7 @@ class InteractionBlock(SkipUpdate):
 class DPGN(Hyperparameters, tf.keras.Model):
     """DPGN. `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets).
 
-    There is no code of the author; docs/conventions.md lists what was chosen where the paper is silent or contradicts
+    DPGN has been published without code; docs/conventions.md lists the choices where the paper is silent or contradicts
     itself. Every block updates the edges, then the atoms (Eq. 7). The energy is E_local + E_non-local (Eq. 1): output
     blocks read the messages of the local edges, as DimeNet++'s, one more reads the atoms after the last block.
 
@@ -184,7 +185,26 @@ class DPGN(Hyperparameters, tf.keras.Model):
     seed : int
     """
 
+    choices = {"torsion": ("published", "smooth", "none"), "output_init": ("zeros", "GlorotOrthogonal")}
     meaning = ("cutoff", "global_cutoff", "envelope_exponent", "torsion", "extensive")
+    small = {
+        "num_spherical": 4,
+        "num_radial": 4,
+        "num_blocks": 2,
+        "emb_size": 16,
+        "out_emb_size": 24,
+        "int_emb_size": 8,
+        "basis_emb_size": 4,
+        "num_bilinear": 6,
+        "num_dense_output": 2,
+        "cutoff": 3.0,
+        "global_cutoff": 4.0,
+    }
+    variants = (
+        {},
+        {"torsion": "smooth"},
+        {"torsion": "none", "bilinear": False, "p_blocks": False, "global_embedding": True},
+    )
 
     def __init__(
         self,
@@ -212,9 +232,8 @@ class DPGN(Hyperparameters, tf.keras.Model):
         seed: int = 42,
         **kwargs: Any,
     ) -> None:
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.set_hyperparameters(locals())
-        check_choice("torsion", torsion, ("published", "smooth", "none"))
         if num_spherical == 1 and torsion != "none":
             raise UserError(
                 "num_spherical = 1 leaves no angles and no torsions; set torsion to 'none'", "num_spherical"
@@ -300,13 +319,32 @@ class DPGN(Hyperparameters, tf.keras.Model):
     def discontinuity(self) -> str:
         return JUMPS if self.torsion == "published" else ""
 
+    def filter_pictures(self) -> dict[str, Picture]:
+        """Filters of distance and angle: the circular representation in each block, W_2 W_1 a_CBF."""
+        kernels = [block.dense_cbf1.kernel.numpy() @ block.dense_cbf2.kernel.numpy() for block in self.int_blocks]
+        return {f"filters_{b}": filter_disks(self.sbf_layer, kernel) for b, kernel in enumerate(kernels)}
+
+    def architecture(self) -> Diagram:
+        """Directional message passing over local edges, and features of atoms exchanged over global edges."""
+        angles = "angle (CBF)" if self.torsion == "none" else "angle, torsion\n(CBF, SBF)"
+        diagram = directional_diagram(self.num_blocks, angles)
+        text = "atoms: sums of messages, exchanged up to the\nglobal cutoff, after every interaction block"
+        diagram.box(0.2, 0.1, 7.8, 1.0, text, "block")
+        diagram.arrow((1.7, 2.1), (1.7, 1.3))
+        diagram.arrow((8.2, 0.5), (9.0, 0.5))
+        for x in (12.2, 16.0):  # messages go to the atoms, which return with the next block's input
+            diagram.line([x + 0.3, x + 0.3], [6.1, 5.5], ATOMS)
+        diagram.line([8.3, 8.3, 16.3], [1.0, 5.5, 5.5], ATOMS)
+        diagram.arrow((15.7, 5.5), (15.9, 6.3), ATOMS)
+        diagram.text(11.0, 5.65, "$v_i$", 9)
+        return diagram
+
     def kept_per_edge(self, neighbors: float) -> float:
         harmonics = 0 if self.torsion == "none" else len(self.bessel_degrees)
         if self.bilinear:
-            of_pair = 2 * self.int_emb_size + 2 * self.num_bilinear
-            of_edge = 2 * self.num_bilinear * self.int_emb_size
+            per_pair = 2 * self.int_emb_size + 2 * self.num_bilinear
+            per_edge = 2 * self.num_bilinear * self.int_emb_size
         else:
-            of_pair, of_edge = (2 if self.torsion == "none" else 5) * self.int_emb_size, 0
-        of_geometry = 3 * self.num_spherical + 6 * harmonics
-        of_blocks = self.num_blocks * (of_edge + neighbors * of_pair)
-        return kept_by_dense(self) + of_blocks + neighbors * of_geometry
+            per_pair, per_edge = (2 if self.torsion == "none" else 5) * self.int_emb_size, 0
+        geometry = neighbors * (3 * self.num_spherical + 6 * harmonics)
+        return dense_activations(self) + self.num_blocks * (per_edge + neighbors * per_pair) + geometry

@@ -11,13 +11,13 @@ import tensorflow as tf
 from dimenet_tf.basis import BesselBasis, SphericalBasis
 from dimenet_tf.basis.formulas import degrees
 from dimenet_tf.graph import Graph
-from dimenet_tf.layers.aggregation import choose_aggregation
+from dimenet_tf.layers.activations import dense_activations
+from dimenet_tf.layers.aggregation import AGGREGATION_OPTIONS, choose_aggregation
 from dimenet_tf.layers.dense import BasisProjection
 from dimenet_tf.layers.embedding import AtomEmbedding
 from dimenet_tf.layers.gathers import gather, reverse_edges, segment_sum
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm, unit_vectors
 from dimenet_tf.layers.initializers import HeOrthogonal, output_initializer, seed_stream
-from dimenet_tf.layers.kept import kept_by_dense
 from dimenet_tf.layers.messages import (
     QuadrupletBasis,
     QuadrupletInteraction,
@@ -26,6 +26,20 @@ from dimenet_tf.layers.messages import (
     TripletInteraction,
 )
 from dimenet_tf.layers.output import AtomOutputs, atom_outputs
+from dimenet_tf.layers.pictures import (
+    BASIS,
+    DIRECTIONS,
+    NUM_FILTERS,
+    Curves,
+    Diagram,
+    Picture,
+    distances,
+    filter_disks,
+    harmonic_disks,
+    radial_curves,
+    spherical_disks,
+    torsion_disks,
+)
 from dimenet_tf.layers.quadruplets import Quadruplets
 from dimenet_tf.layers.scaled import ScaledResidual, ScaleFactor, scaled_dense, scaled_sum
 from dimenet_tf.models.hyperparameters import Hyperparameters
@@ -39,13 +53,14 @@ def residuals(
 
 
 def passed_through(layers: list, x: tf.Tensor) -> tf.Tensor:
+    """Apply layers one after the other."""
     for layer in layers:
         x = layer(x)
     return x
 
 
 class EdgeEmbedding(tf.keras.layers.Layer):
-    """Message from its two atoms and what the edge itself has: D [h_source, h_target, edge], (edges, units)."""
+    """Message from the features of an edge and its two atoms: D [h_source, h_target, edge], (edges, units)."""
 
     def __init__(self, units: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -74,7 +89,7 @@ class AtomUpdate(tf.keras.layers.Layer):
 
 
 class OutputBlock(AtomUpdate):
-    """Atoms' contributions to the targets, and where asked for the edges' to direct forces.
+    """Contributions of atoms to the targets and, with `direct_forces`, of edges to forces.
 
     Returns
     -------
@@ -203,9 +218,33 @@ class GemNet(Hyperparameters, tf.keras.Model):
     seed : int
     """
 
-    has_scale_factors = True
-
+    choices = {"aggregation": AGGREGATION_OPTIONS, "output_init": ("zeros", "HeOrthogonal")}
+    may_be_zero = ("envelope_exponent", "num_before_skip", "num_after_skip")
     meaning = ("cutoff", "int_cutoff", "envelope_exponent", "extensive", "forces_coupled")
+    has_scale_factors = True
+    small = {
+        "num_spherical": 4,
+        "num_radial": 4,
+        "num_blocks": 2,
+        "emb_size_atom": 12,
+        "emb_size_edge": 16,
+        "emb_size_trip": 8,
+        "emb_size_quad": 6,
+        "emb_size_rbf": 5,
+        "emb_size_cbf": 4,
+        "emb_size_sbf": 6,
+        "emb_size_bil_trip": 8,
+        "emb_size_bil_quad": 6,
+        "num_atom": 1,
+        "cutoff": 3.0,
+        "int_cutoff": 4.0,
+    }
+    variants = (
+        {},
+        {"triplets_only": True},
+        {"triplets_only": True, "aggregation": "harmonics"},
+        {"direct_forces": True, "forces_coupled": True, "num_targets": 2},
+    )
 
     def __init__(
         self,
@@ -238,7 +277,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
         seed: int = 42,
         **kwargs: Any,
     ) -> None:
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.set_hyperparameters(locals())
         self.aggregation_class = choose_aggregation(aggregation, "interior", best="sum_first")
         self.needs = self.aggregation_class.needs | (frozenset() if triplets_only else {"atom_edges"})
@@ -304,7 +343,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
     def bases(
         self, graph: Graph, vectors: tf.Tensor, distance: tf.Tensor, rbf: tf.Tensor
     ) -> tuple[TripletBasis, QuadrupletBasis | None]:
-        """Return what the geometry gives all interaction blocks, reduced by the projections that they share."""
+        """Return the bases of triplets and quadruplets, reduced by the projections that all blocks share."""
         radial = self.cbf_basis.radial(distance) * self.cutoff**-1.5  # (edges, num_spherical, num_radial)
         pairs = self.aggregation_class(graph, "interior", radial_edge="ji", updates="ij")
         angular = pairs.angular(vectors, self.cbf_basis)
@@ -334,17 +373,102 @@ class GemNet(Hyperparameters, tf.keras.Model):
 
     def shared_weights(self) -> list[tuple[tf.Variable, int]]:
         """The down-projections of the bases (App. F)."""
-        of_blocks = [self.mlp_rbf3, self.mlp_cbf3, self.mlp_rbf_h]
+        in_blocks = [self.mlp_rbf3, self.mlp_cbf3, self.mlp_rbf_h]
         if not self.triplets_only:
-            of_blocks += [self.mlp_rbf4, self.mlp_cbf4, self.mlp_sbf4]
-        shared = [(layer.kernel, self.num_blocks) for layer in of_blocks]
+            in_blocks += [self.mlp_rbf4, self.mlp_cbf4, self.mlp_sbf4]
+        shared = [(layer.kernel, self.num_blocks) for layer in in_blocks]
         return [*shared, (self.mlp_rbf_out.kernel, self.num_blocks + 1)]
+
+    def basis_pictures(self) -> dict[str, Picture]:
+        """Radial and circular bases, and the spherical one of the quadruplets' torsion (Sec. 4)."""
+        pictures: dict[str, Picture] = {
+            "basis_radial": radial_curves(self.rbf_basis, self.cutoff, self.dtype),
+            "basis_circular": spherical_disks(self.cbf_basis),
+        }
+        if not self.triplets_only:
+            pictures["basis_circular_quadruplets"] = spherical_disks(self.int_cbf_basis)
+            pictures["basis_spherical"] = harmonic_disks(self.cbf_basis)
+        return pictures
+
+    def filter_pictures(self) -> dict[str, Picture]:
+        """Filters of each block: the projections of the bases that the block learns, after the shared ones.
+
+        Circular and spherical filters are those of the first feature of the messages (bilinear layers).
+        """
+        d = distances(self.cutoff, self.dtype)
+        rbf = self.rbf_basis(d)
+        pictures: dict[str, Picture] = {}
+        for b, block in enumerate(self.int_blocks):
+            triplets, quadruplets = block.trip_interaction, block.quad_interaction
+            radial = {
+                "triplets": (self.mlp_rbf3, triplets.mlp_rbf),
+                "sum onto atoms": (self.mlp_rbf_h, block.atom_update.dense_rbf),
+            }
+            kernel = self.mlp_cbf3.kernel.numpy() @ triplets.mlp_cbf.kernel.numpy()[0]
+            pictures[f"filters_{b}_circular"] = filter_disks(self.cbf_basis, kernel)
+            if quadruplets is not None:
+                radial["quadruplets"] = self.mlp_rbf4, quadruplets.mlp_rbf
+                kernel = self.mlp_cbf4.kernel.numpy() @ quadruplets.mlp_cbf.kernel.numpy()
+                pictures[f"filters_{b}_circular_quadruplets"] = filter_disks(self.int_cbf_basis, kernel)
+                kernel = self.mlp_sbf4.kernel.numpy() @ quadruplets.mlp_sbf.kernel.numpy()[0]
+                pictures[f"filters_{b}_spherical"] = torsion_disks(
+                    self.cbf_basis, degrees(self.num_spherical), kernel, 6, mirrored=True
+                )
+            panels = {
+                title: tf.cast(layer(shared(rbf)), tf.float64).numpy()[:, :NUM_FILTERS]
+                for title, (shared, layer) in radial.items()
+            }
+            pictures[f"filters_{b}_radial"] = Curves(d.numpy(), panels)
+        return pictures
+
+    def architecture(self) -> Diagram:
+        """Fig. 3."""
+        diagram = Diagram(5.2, 10.4)
+        box, arrow = diagram.box, diagram.arrow
+        box(0.2, 6.3, 3.0, 1.6, "atoms\n$Z$, $R$", "input")
+        box(0.2, 2.3, 3.0, 1.6, "graph\nedges within\nthe cutoff", "input")
+        box(4.4, 6.3, 4.0, 1.6, "radial basis\nof $d_{ca}$ (RBF)", "basis")
+        circular = "circular basis of\n$d_{ca}$, angle $cab$ (CBF)"
+        directional = "CBF to triplets $c, b \\to a$"
+        if not self.triplets_only:
+            circular += "\nand spherical basis of\n$d_{ca}$, $cab$, torsion $cabd$ (SBF)"
+            directional += "; CBF, SBF to quadruplets $c \\to a, b \\leftarrow d$"
+        box(4.4, 2.1, 4.0, 2.0, circular, "basis")
+        columns = [(9.4, "embeddings of\natoms, edges"), (12.6, "interaction\nblock 1")]
+        columns.append((16.2, f"interaction\nblock {self.num_blocks}"))
+        for x, text in columns:
+            box(x, 6.3, 2.4, 1.6, text, "block")
+            box(x, 2.3, 2.4, 1.6, "output\nblock", "block")
+            arrow((x + 1.2, 6.1), (x + 1.2, 4.1))
+            arrow((x + 1.2, 2.1), (x + 1.2, 1.1))
+            diagram.text(x + 1.35, 5.0, "$m_{ca}$", 9)
+        diagram.text(11.8, 8.15, "$h, m$", 8)
+        diagram.text(15.3, 7.0, "...", 14)
+        result = "energy and forces" if self.direct_forces else "energy"
+        box(9.4, 0.1, 9.2, 0.8, "sum over blocks, then over atoms", "head")
+        box(19.3, 0.1, 2.5, 0.8, result, "head")
+        arrow((18.8, 0.5), (19.1, 0.5))
+        arrow((1.7, 6.1), (1.7, 4.1))
+        arrow((3.4, 3.6), (4.2, 6.7))
+        arrow((3.4, 3.1), (4.2, 3.1))
+        arrow((8.6, 7.1), (9.2, 7.1))
+        arrow((12.0, 7.1), (12.4, 7.1))
+        arrow((15.8, 7.1), (16.0, 7.1))
+        diagram.line([6.4, 6.4, 17.4], [8.1, 9.0, 9.0], BASIS)
+        diagram.line([6.4, 6.4, 8.9, 8.9, 17.9], [4.3, 4.9, 4.9, 9.7, 9.7], DIRECTIONS)
+        for x in (13.6, 17.2):
+            arrow((x, 9.0), (x, 8.1))
+            arrow((x + 0.5, 9.7), (x + 0.5, 8.1))
+        diagram.text(9.2, 9.1, "RBF")
+        diagram.text(9.2, 9.8, directional)
+        return diagram
 
     def kept_per_edge(self, neighbors: float) -> float:
         triplets = 3 * neighbors * self.emb_size_cbf + 3 * self.emb_size_cbf * self.emb_size_trip
         if self.triplets_only:
-            return kept_by_dense(self) + self.num_blocks * triplets
+            return dense_activations(self) + self.num_blocks * triplets
         harmonics, messages = self.num_spherical**2, self.emb_size_quad
         quadruplets = (2 * harmonics + 3 * self.emb_size_sbf + 4 * neighbors) * messages
-        of_blocks = self.num_blocks * (triplets + quadruplets)
-        return kept_by_dense(self) + of_blocks + 3 * harmonics * neighbors**2  # a and b are taken to be neighbors
+        blocks = self.num_blocks * (triplets + quadruplets)
+        # the number of atoms b within the interaction cutoff is taken to be that of the neighbors
+        return dense_activations(self) + blocks + 3 * harmonics * neighbors**2

@@ -1,21 +1,24 @@
-"""A model's constructor arguments are its configuration."""
+"""Base class of models: hyperparameters, their checks, and defaults of what the library asks of a model."""
 
 from __future__ import annotations
 
+import functools
 import inspect
+import json
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from dimenet_tf.errors import UserError
+from dimenet_tf.basis import BesselBasis, GaussianBasis, SphericalBasis
+from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.graph import NEEDS, Graph, GraphStore
+from dimenet_tf.layers.activations import activation_counter, cluster
 from dimenet_tf.layers.output import AtomOutputs
-
-MAY_BE_ZERO = ("envelope_exponent", "num_after_skip", "num_before_skip", "num_dense_output", "num_vectors", "seed")
+from dimenet_tf.layers.pictures import Diagram, Picture, layers_diagram, radial_curves, spherical_disks
 
 
 def check_numbers(values: Mapping[str, object], may_be_zero: Container[str], section: str = "") -> None:
@@ -62,66 +65,107 @@ def check_type(key: str, value: object, types: tuple[type, ...]) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
+MOST_NEIGHBORS = 32  # of an atom in the graph by which activations are counted
 CUTOFF_TOLERANCE = 1e-6  # relative; a cutoff may have been stored in float32
 MISFIT = "the graph was not made for this model (make it with model.graph_store(N, Z, R))"
 
 
 class Hyperparameters:
-    """Keeps a model's constructor arguments as attributes and as its Keras configuration."""
+    """Base class of all models, in addition to `tf.keras.Model`.
 
-    cutoff: float
-    needs: frozenset[str]  # names of the optional arrays of a `Graph` that the model takes
+    It stores the constructor's arguments as attributes and as the Keras configuration, checks them, and has defaults of
+    everything that the rest of the library asks of a model. A model overrides what differs.
+    """
+
     name: str
     dtype: str
     dtype_policy: tf.keras.mixed_precision.Policy
-    # hyperparameters that change what weights mean, but not their shapes
+    layers: list[tf.keras.layers.Layer]
+    cutoff: float
+
+    needs: frozenset[str] = frozenset()
+    """Names of the optional arrays of a `Graph` that the model uses."""
+    choices: Mapping[str, Iterable[str]] = {}
+    """Allowed values of the hyperparameters that are names."""
+    may_be_zero: tuple[str, ...] = ("envelope_exponent", "num_after_skip", "num_before_skip", "num_dense_output")
+    """Numbers that may be zero; all others must be greater."""
     meaning: tuple[str, ...] = ("cutoff", "envelope_exponent", "radial_basis", "conventions", "extensive")
-    direct_forces = False  # whether `AtomOutputs.forces` are there
-    has_scale_factors = False  # whether there are `ScaleFactor` layers, which are fitted before training
+    """Hyperparameters that change the meaning of the weights without changing their shapes."""
+    direct_forces = False
+    """Whether the model returns `AtomOutputs.forces`."""
+    has_scale_factors = False
+    """Whether the model has `ScaleFactor` layers, which are fitted before training."""
+    small: Mapping[str, Any] = {}
+    """Sizes for tests: the model in miniature."""
+    variants: tuple[Mapping[str, Any], ...] = ({},)
+    """Hyperparameters that select other code; the contract tests cover each of these sets."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"autocast": False, **kwargs})  # of `tf.keras.Model`, the next base
 
     def set_hyperparameters(self, arguments: dict) -> None:
-        """Store the named arguments of the constructor; `arguments` is its `locals()`."""
+        """Check and store the named arguments of the constructor; `arguments` is its `locals()`."""
         self._hyperparameters = {key: arguments[key] for key in hyperparameters(type(self))}
-        check_numbers(self._hyperparameters, MAY_BE_ZERO)
+        check_numbers(self._hyperparameters, self.zero_allowed())
+        for key, allowed in self.choices.items():
+            check_choice(key, arguments[key], tuple(allowed))
         for key, value in self._hyperparameters.items():
             setattr(self, key, value)
 
+    @classmethod
+    def zero_allowed(cls) -> tuple[str, ...]:
+        """Return the names of the numbers that may be zero."""
+        return (*cls.may_be_zero, "num_vectors", "seed")
+
+    @classmethod
+    def gives_vectors(cls, hyperparameters: Mapping[str, Any]) -> bool:
+        """Return whether a model with these hyperparameters can return vectors."""
+        return "num_vectors" in inspect.signature(cls.__init__).parameters
+
     @property
     def cutoffs(self) -> list[float]:
-        """Distances at which two atoms begin to act on each other, Angstrom; the last one is the longest."""
+        """Distances at which two atoms begin to interact, in Angstrom and ascending order."""
         return [self.cutoff]
 
     @property
     def discontinuity(self) -> str:
-        """Why the model's energies jump and what to do about it, one line; empty where they do not."""
+        """Reason why the model's energies jump, with the remedy, in one line; empty if they are continuous."""
         return ""
 
     def shared_weights(self) -> list[tuple[tf.Variable, int]]:
-        """Return weights that several blocks use, and how many do: their gradients are divided by it in training."""
+        """Return weights shared by several blocks, with the number by which training divides their gradients."""
         return []
 
     @classmethod
     def suited_to(cls, hyperparameters: Mapping[str, Any], neighbors: Callable[[], float]) -> dict[str, Any]:
-        """Return hyperparameters that are better than the defaults for some molecules, and change no number.
+        """Return hyperparameters that are faster than the defaults for some molecules. They do not change results.
 
         Parameters
         ----------
-        hyperparameters : of the model
-        neighbors : returns the mean number of neighbors of an atom
+        hyperparameters : hyperparameters of the model
+        neighbors : function that returns the mean number of neighbors of an atom
         """
         return {}
 
     def kept_per_edge(self, neighbors: float) -> float:
-        """Return about how many numbers a training step without forces keeps of each edge, for the memory forecast.
+        """Estimate the numbers that a training step without forces stores per edge, for the memory forecast.
+
+        They are counted in a traced training step on a cluster of atoms, which takes seconds the first time. A model
+        that has a formula overrides this method.
 
         Parameters
         ----------
-        neighbors : of an atom, on average
+        neighbors : mean number of neighbors of an atom
         """
-        raise NotImplementedError
+        counted = min(max(round(neighbors), 1), MOST_NEIGHBORS)
+        kind: Any = type(self)
+        count = _activation_counter(kind, json.dumps(self.get_config(), sort_keys=True))
+        positions = cluster(counted, self.cutoff)
+        graph = self.graph_store([len(positions)], [6] * len(positions), positions).batch([0])
+        return int(count(graph)) / len(graph.edge_source) * max(neighbors / MOST_NEIGHBORS, 1.0)  # linear beyond
 
     def make_weights(self) -> None:
-        """Make the model's weights: Keras does when a model sees its first input, here water."""
+        """Create the weights by calling the model on a water molecule."""
         positions = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
         self(self.graph_store([3], [8, 1, 1], positions).batch([0]))
 
@@ -194,8 +238,40 @@ class Hyperparameters:
     def build_from_config(self, config: dict) -> None:
         self.make_weights()
 
+    def basis_pictures(self) -> dict[str, Picture]:
+        """Return pictures of the basis functions by the names of their files, here of all basis layers.
 
-def hyperparameters(model_class: type) -> dict[str, object]:
+        Radial bases as DimeNet, Fig. 3, two-dimensional ones as Fig. 2. A further basis of a kind has its cutoff in the
+        name.
+        """
+        pictures: dict[str, Picture] = {}
+        for layer in self.layers:
+            two_dimensional = isinstance(layer, SphericalBasis)
+            if two_dimensional or isinstance(layer, (BesselBasis, GaussianBasis)):
+                name = "basis_spherical" if two_dimensional else "basis_radial"
+                name = f"{name}_{layer.cutoff:g}_Angstrom" if name in pictures else name
+                pictures[name] = (
+                    spherical_disks(layer) if two_dimensional else radial_curves(layer, layer.cutoff, layer.dtype)
+                )
+        return pictures
+
+    def filter_pictures(self) -> dict[str, Picture]:
+        """Return pictures of the learned filters by the names of their files; none if the model has no filters."""
+        return {}
+
+    def architecture(self) -> Diagram:
+        """Return a diagram of the model, here of its layers."""
+        return layers_diagram(self.layers)
+
+
+@functools.lru_cache(maxsize=4)
+def _activation_counter(kind: Any, config: str) -> Callable[[Graph], tf.Tensor]:
+    model = kind.from_config(json.loads(config))
+    model.make_weights()
+    return activation_counter(model)
+
+
+def hyperparameters(model_class: type) -> dict[str, Any]:
     """Return the hyperparameters of a model class with their defaults."""
     constructor = model_class.__init__  # type: ignore[misc]  # of this very class
     parameters = inspect.signature(constructor).parameters.values()

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from dimenet_tf.basis import BARE_BASES, CUTOFFS
-from dimenet_tf.errors import UserError, check_choice
+from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.activation import swish
+from dimenet_tf.layers.activations import dense_activations
 from dimenet_tf.layers.equivariant import GatedEquivariantBlock, output_dense, smooth_norm, xavier_dense
 from dimenet_tf.layers.gathers import NeighborSlots, gather, segment_sum
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm, unit_vectors
 from dimenet_tf.layers.initializers import seed_stream
-from dimenet_tf.layers.kept import dense_layers
 from dimenet_tf.layers.output import AtomOutputs, atom_outputs
+from dimenet_tf.layers.pictures import BASIS, NUM_FILTERS, Curves, Diagram, Picture, distances, radial_curves
 from dimenet_tf.models.hyperparameters import Hyperparameters
 
 NUM_EMBEDDINGS = 100  # rows of the published table of atoms
@@ -37,8 +39,8 @@ class Filters(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, rbf: tf.Tensor, f_cut: tf.Tensor) -> list[tf.Tensor]:
-        # the cutoff multiplies the bias too, which so is the kernel of one more radial function, and every array gets
-        # a product of its own: nothing of the size of the filters is multiplied or split
+        # The cutoff also multiplies the bias, so treat the bias as the kernel of an extra constant radial function. One
+        # matmul per filter avoids splitting a large array.
         radial = tf.concat([rbf * f_cut, f_cut], axis=-1)  # (edges, num_radial + 1)
         kernel = tf.concat([self.kernel, self.bias[None]], axis=0)
         return [tf.matmul(radial, part) for part in tf.split(kernel, self.count, axis=-1)]
@@ -177,7 +179,19 @@ class PaiNN(Hyperparameters, tf.keras.Model):
     seed : int
     """
 
+    choices = {
+        "radial_basis": tuple(BARE_BASES),
+        "envelope": tuple(CUTOFFS),
+        "output_init": ("zeros", "GlorotUniform"),
+    }
+    may_be_zero = ()
     meaning = ("cutoff", "radial_basis", "envelope", "extensive")
+    small = {"emb_size": 16, "num_blocks": 2, "num_radial": 8, "cutoff": 3.0}
+    variants = (
+        {},
+        {"radial_basis": "gaussian", "num_targets": 2, "num_vectors": 1},
+        {"envelope": "polynomial", "vector_propagation": False, "scalar_product": False},
+    )
 
     def __init__(
         self,
@@ -198,10 +212,8 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         seed: int = 42,
         **kwargs: Any,
     ) -> None:
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.set_hyperparameters(locals())
-        check_choice("radial_basis", radial_basis, tuple(BARE_BASES))
-        check_choice("envelope", envelope, tuple(CUTOFFS))
         if not vectors and num_vectors:
             raise UserError(f"vectors = False leaves no vectors, but num_vectors = {num_vectors}", "vectors")
         if not 0 <= num_vectors <= num_targets:
@@ -239,8 +251,8 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         filters = self.edge_filters(safe_norm(r_ij))
 
         s, v = self.atom_emb(graph.atomic_numbers), None  # (atoms, emb_size), (atoms, 3, emb_size)
-        for message, update, of_block in zip(self.message_blocks, self.update_blocks, filters):
-            s, v = message(s, v, of_block, neighborhood)
+        for message, update, block_filters in zip(self.message_blocks, self.update_blocks, filters):
+            s, v = message(s, v, block_filters, neighborhood)
             s, v = update(s, v)
         return self.read_out(s, v)
 
@@ -263,9 +275,56 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         joined = tf.transpose(tf.concat(vectors, axis=-1), [0, 2, 1]) if vectors else None
         return atom_outputs(tf.concat(scalars, axis=-1), joined)
 
+    @classmethod
+    def gives_vectors(cls, hyperparameters: Mapping[str, Any]) -> bool:
+        return bool(hyperparameters.get("vectors", True))
+
+    def basis_pictures(self) -> dict[str, Picture]:
+        def enveloped(d: tf.Tensor) -> tf.Tensor:
+            return self.rbf_basis(d) * self.cutoff_function(d / self.cutoff)[:, None]
+
+        return {"basis_radial": radial_curves(enveloped, self.cutoff, self.dtype)}
+
+    def filter_pictures(self) -> dict[str, Picture]:
+        """W_s, W_vs and W_vv of each block."""
+        d, titles = distances(self.cutoff, self.dtype), ("$W_s$", "$W_{vs}$", "$W_{vv}$")
+        pictures: dict[str, Picture] = {}
+        for b, block_filters in enumerate(self.edge_filters(d)):
+            panels = {title: values.numpy()[:, :NUM_FILTERS] for title, values in zip(titles, block_filters)}
+            pictures[f"filters_{b}"] = Curves(d.numpy(), panels)
+        return pictures
+
+    def architecture(self) -> Diagram:
+        """Fig. 2."""
+        diagram = Diagram(3.6, 7.8)
+        box, arrow = diagram.box, diagram.arrow
+        box(0.2, 5.3, 3.0, 1.6, "atoms\n$Z$, $R$", "input")
+        box(0.2, 1.3, 3.0, 1.6, "graph\nedges within\nthe cutoff", "input")
+        box(4.4, 5.3, 2.8, 1.6, "embedding\n$s_i$; $\\vec v_i = 0$", "block")
+        box(4.4, 1.3, 2.8, 1.6, "radial basis of $d_{ij}$,\nfilters $W$", "basis")
+        for x, number in ((8.6, "1"), (13.9, self.num_blocks)):
+            box(x, 5.3, 1.9, 1.6, f"message\n{number}", "block")
+            box(x + 2.3, 5.3, 1.9, 1.6, f"update\n{number}", "block")
+            arrow((x + 2.05, 6.1), (x + 2.2, 6.1))
+            diagram.line([7.4, x + 0.95], [2.1, 2.1], BASIS)
+            arrow((x + 0.95, 2.1), (x + 0.95, 5.1))
+        diagram.text(10.4, 2.3, "$W_s, W_{vs}, W_{vv}$ and directions $\\vec r_{ij}/d_{ij}$")
+        diagram.text(13.0, 6.1, "...", 14)
+        box(18.9, 5.3, 2.8, 1.6, "read-out of $s_i$,\ngated blocks of $s_i, \\vec v_i$", "head")
+        box(18.9, 1.3, 2.8, 1.6, "scalars and vectors\nof the atoms", "head")
+        arrow((1.7, 5.1), (1.7, 3.1))
+        arrow((3.4, 6.1), (4.2, 6.1))
+        arrow((3.4, 2.1), (4.2, 2.1))
+        arrow((7.4, 6.1), (8.4, 6.1))
+        arrow((18.2, 6.1), (18.7, 6.1))
+        arrow((20.3, 5.1), (20.3, 3.1))
+        diagram.text(16.9, 7.3, "$s_i, \\vec v_i$", 9)
+        return diagram
+
     def kept_per_edge(self, neighbors: float) -> float:
         vectors = {1: 0, 2: 1, 3: 4}[self.kinds]  # arrays of the size of a filter that are summed into vectors
-        of_edges = self.num_blocks * (self.kinds + 1 + vectors) * self.emb_size
-        # those without bias mix vectors, which have three components
-        of_atoms = sum(3 * layer.units * (1 if layer.use_bias else 3) for layer in dense_layers(self))
-        return of_edges + of_atoms / max(neighbors, 1.0)
+        per_edge = self.num_blocks * (self.kinds + 1 + vectors) * self.emb_size
+        # dense layers are applied to atoms; `mix` has a row for each of the three components of a vector
+        mixing = sum(dense_activations(block.mix) for block in self.update_blocks) if self.kinds > 1 else 0
+        per_atom = dense_activations(self) + 2 * mixing
+        return per_edge + per_atom / max(neighbors, 1.0)

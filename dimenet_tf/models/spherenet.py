@@ -9,17 +9,20 @@ import tensorflow as tf
 
 from dimenet_tf.basis import BesselBasis, SphericalBasis
 from dimenet_tf.basis.formulas import degrees, official_order
-from dimenet_tf.errors import UserError, check_choice
+from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
+from dimenet_tf.layers.activations import dense_activations
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
 from dimenet_tf.layers.embedding import EmbeddingBlock
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.initializers import seed_stream
 from dimenet_tf.layers.interaction import SkipUpdate
-from dimenet_tf.layers.kept import kept_by_dense
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, atom_outputs
+from dimenet_tf.layers.pictures import Diagram, Picture, directional_diagram, filter_disks, torsion_disks
 from dimenet_tf.layers.torsions import JUMPS, SphericalSums, kept_harmonics
 from dimenet_tf.models.hyperparameters import Hyperparameters
+
+NUM_TORSION_FILTERS = 6  # of a picture, as in Fig. 8
 
 
 class InteractionBlock(SkipUpdate):
@@ -64,7 +67,7 @@ class InteractionBlock(SkipUpdate):
         self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        # never called: the sums apply their kernels themselves
+        # Never called: `SphericalSums` uses the kernels directly.
         self.dense_sbf2.build([None, self.dense_sbf1.units])
         if self.torsion:
             self.dense_tbf2.build([None, self.dense_tbf1.units])
@@ -126,7 +129,31 @@ class SphereNet(Hyperparameters, tf.keras.Model):
     seed : int
     """
 
+    choices = {
+        "conventions": ("official", "corrected"),
+        "torsion": ("published", "smooth", "none"),
+        "output_init": ("zeros", "GlorotOrthogonal"),
+    }
     meaning = ("cutoff", "envelope_exponent", "conventions", "torsion", "extensive")
+    small = {
+        "num_spherical": 4,
+        "num_radial": 4,
+        "num_blocks": 2,
+        "emb_size": 16,
+        "out_emb_size": 24,
+        "int_emb_size": 8,
+        "basis_emb_size_dist": 4,
+        "basis_emb_size_angle": 5,
+        "basis_emb_size_torsion": 6,
+        "num_dense_output": 2,
+        "cutoff": 3.0,
+    }
+    variants = (
+        {},
+        {"conventions": "corrected"},
+        {"conventions": "corrected", "torsion": "smooth"},
+        {"conventions": "corrected", "torsion": "none", "num_spherical": 1},
+    )
 
     def __init__(
         self,
@@ -152,10 +179,8 @@ class SphereNet(Hyperparameters, tf.keras.Model):
         seed: int = 42,
         **kwargs: Any,
     ) -> None:
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.set_hyperparameters(locals())
-        check_choice("conventions", conventions, ("official", "corrected"))
-        check_choice("torsion", torsion, ("published", "smooth", "none"))
         if num_spherical == 1 and torsion != "none":
             raise UserError(
                 "num_spherical = 1 leaves no angles and no torsions; set torsion to 'none'", "num_spherical"
@@ -229,9 +254,28 @@ class SphereNet(Hyperparameters, tf.keras.Model):
     def discontinuity(self) -> str:
         return JUMPS if self.torsion == "published" else ""
 
+    def filter_pictures(self) -> dict[str, Picture]:
+        """Filters W_2 W_1 a_TBF of distance, angle and torsion in each block (Fig. 6).
+
+        If the torsion is not the published one, which belongs to one neighbor, the filters of distance and angle.
+        """
+        pictures: dict[str, Picture] = {}
+        for b, block in enumerate(self.int_blocks):
+            if self.torsion == "published":
+                kernel = block.dense_tbf1.kernel.numpy() @ block.dense_tbf2.kernel.numpy()
+                disks = torsion_disks(self.sbf_layer, self.bessel_degrees, kernel, NUM_TORSION_FILTERS)
+            else:
+                disks = filter_disks(self.sbf_layer, block.dense_sbf1.kernel.numpy() @ block.dense_sbf2.kernel.numpy())
+            pictures[f"filters_{b}"] = disks
+        return pictures
+
+    def architecture(self) -> Diagram:
+        angles = "angle (SBF)" if self.torsion == "none" else "angle, torsion\n(SBF, TBF)"
+        return directional_diagram(self.num_blocks, angles)
+
     def kept_per_edge(self, neighbors: float) -> float:
         harmonics = 0 if self.torsion == "none" else len(self.bessel_degrees)
         gates = 1 if self.torsion == "none" else 2
-        # measured: a torsion is made of several steps
-        of_pairs = 3 * self.num_spherical + 6 * harmonics + self.num_blocks * (3 * gates - 1) * self.int_emb_size
-        return kept_by_dense(self) + neighbors * of_pairs
+        # measured: the torsion takes several steps
+        per_pair = 3 * self.num_spherical + 6 * harmonics + self.num_blocks * (3 * gates - 1) * self.int_emb_size
+        return dense_activations(self) + neighbors * per_pair

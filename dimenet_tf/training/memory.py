@@ -48,7 +48,7 @@ def memory_line(predictor: Predictor, edges: int, neighbors: float) -> str:
     if needed < free:
         return f"{line}; {free / 1e9:.1f} GB are free"
     fitting = max(int(edges * free / needed), 1)
-    recompute = ", or model.recompute=True" if hasattr(predictor.model, "recompute") else ""
+    recompute = ", or model.recompute=True" if "recompute" in predictor.model.get_config() else ""
     return (
         f"WARNING: {line}, but only {free / 1e9:.1f} GB are free: training may be killed. Set training.batch_size=None "
         f"training.budget.edges={fitting}{recompute}"

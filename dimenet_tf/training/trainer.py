@@ -54,7 +54,7 @@ LENGTH_KEYS = (*LENGTHS, *SHARES, "batch_size", "budget")  # settings on which t
 MEASURED_STEPS, MEASURED_SHARE = 50, 0.02  # at most, by whose time `hours` become steps; and of the hours
 WASTED = 1e-5  # share of the learning rate below which steps hardly change a weight any more
 JUDGED_STEPS = 500  # at least, before errors are compared with those of the baseline
-FITTED_BATCHES, FITTED_ATOMS = 4, 400  # at most, by whose variances GemNet's scaling factors are chosen
+FITTED_BATCHES, FITTED_ATOMS = 4, 400  # at most, to fit scaling factors (`ScaleFactor`)
 
 
 class Trainer:

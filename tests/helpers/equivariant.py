@@ -28,10 +28,8 @@ ALL_HEADS = {
 
 @tf.keras.utils.register_keras_serializable("tests")
 class Equivariant(Hyperparameters, tf.keras.Model):
-    needs = frozenset()
-
     def __init__(self, emb_size=8, cutoff=5.0, num_targets=1, num_vectors=0, extensive=True, seed=42, **kwargs):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.set_hyperparameters(locals())
         seeds, policy = seed_stream(seed), {"dtype": self.dtype}
         self.rbf_layer = BesselBasis(emb_size, cutoff, **policy)

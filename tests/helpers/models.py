@@ -4,58 +4,12 @@ import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.graph import Graph, GraphStore
+from dimenet_tf.models import MODELS
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.predictor.weights import named_variables
 from dimenet_tf.properties.heads import Dipole, Head, Polarizability, Sum, scalar_head
 
-SMALL = {
-    "dimenet": {"emb_size": 16, "num_blocks": 2, "num_bilinear": 4},
-    "dimenet_pp": {"emb_size": 16, "out_emb_size": 24, "int_emb_size": 8, "basis_emb_size": 4, "num_blocks": 2},
-    "dpgn": {
-        "num_spherical": 4,
-        "num_radial": 4,
-        "num_blocks": 2,
-        "emb_size": 16,
-        "out_emb_size": 24,
-        "int_emb_size": 8,
-        "basis_emb_size": 4,
-        "num_bilinear": 6,
-        "num_dense_output": 2,
-        "cutoff": 3.0,
-        "global_cutoff": 4.0,
-    },
-    "gemnet": {
-        "num_spherical": 4,
-        "num_radial": 4,
-        "num_blocks": 2,
-        "emb_size_atom": 12,
-        "emb_size_edge": 16,
-        "emb_size_trip": 8,
-        "emb_size_quad": 6,
-        "emb_size_rbf": 5,
-        "emb_size_cbf": 4,
-        "emb_size_sbf": 6,
-        "emb_size_bil_trip": 8,
-        "emb_size_bil_quad": 6,
-        "num_atom": 1,
-        "cutoff": 3.0,
-        "int_cutoff": 4.0,
-    },
-    "painn": {"emb_size": 16, "num_blocks": 2, "num_radial": 8, "cutoff": 3.0},
-    "spherenet": {
-        "num_spherical": 4,
-        "num_radial": 4,
-        "num_blocks": 2,
-        "emb_size": 16,
-        "out_emb_size": 24,
-        "int_emb_size": 8,
-        "basis_emb_size_dist": 4,
-        "basis_emb_size_angle": 5,
-        "basis_emb_size_torsion": 6,
-        "num_dense_output": 2,
-        "cutoff": 3.0,
-    },
-}
+SMALL = {name: dict(kind.small) for name, kind in MODELS.items()}
 DIMENETS = ("dimenet", "dimenet_pp")
 
 

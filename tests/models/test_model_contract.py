@@ -13,61 +13,29 @@ from dimenet_tf.graph import NEEDS, GraphStore, graph_signature
 from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.models import MODELS, build_model
 from dimenet_tf.models.hyperparameters import hyperparameters
-from helpers.models import DIMENETS, SMALL, energies, force_field, graph_of, randomize
+from helpers.models import SMALL, energies, force_field, graph_of, randomize
 from helpers.molecules import molecules
 
-VARIANTS = [
-    (name, options)
-    for name in DIMENETS
-    for options in ({}, {"conventions": "corrected"}, {"aggregation": "harmonics", "conventions": "corrected"})
-]
-VARIANTS += [
-    ("dimenet", {"aggregation": "triplets"}),
-    ("dimenet", {"num_spherical": 1}),
-    ("dimenet", {"embeddings": "nodes"}),
-    ("dimenet_pp", {"radial_basis": "gaussian", "num_radial": 16}),
-    ("dimenet_pp", {"separate_output_blocks": True, "num_targets": 2}),
-    ("dimenet_pp", {"recompute": True}),
-]
-VARIANTS += [
-    ("gemnet", options)
-    for options in (
-        {},
-        {"triplets_only": True},
-        {"triplets_only": True, "aggregation": "harmonics"},
-        {"direct_forces": True, "forces_coupled": True, "num_targets": 2},
-    )
-]
-VARIANTS += [
-    ("painn", options)
-    for options in (
-        {},
-        {"radial_basis": "gaussian", "num_targets": 2, "num_vectors": 1},
-        {"envelope": "polynomial", "vector_propagation": False, "scalar_product": False},
-    )
-]
-VARIANTS += [
-    ("spherenet", options)
-    for options in (
-        {},
-        {"conventions": "corrected"},
-        {"conventions": "corrected", "torsion": "smooth"},
-        {"conventions": "corrected", "torsion": "none", "num_spherical": 1},
-    )
-]
-VARIANTS += [
-    ("dpgn", options)
-    for options in (
-        {},
-        {"torsion": "smooth"},
-        {"torsion": "none", "bilinear": False, "p_blocks": False, "global_embedding": True},
-    )
-]
+VARIANTS = [(name, dict(options)) for name, kind in MODELS.items() for options in kind.variants]
+
+
+def option(variant, key):
+    """Value of a hyperparameter in a variant, None for models that do not have it."""
+    name, options = variant
+    return {**hyperparameters(MODELS[name]), **options}.get(key)
+
+
 # the published torsion has a sense of rotation and jumps where the neighbor it is measured to changes
 # (docs/conventions.md)
-JUMPING = [variant for variant in VARIANTS if variant[0] in ("spherenet", "dpgn") and "torsion" not in variant[1]]
-AGGREGATED = [(name, options) for name, options in VARIANTS if "aggregation" in hyperparameters(MODELS[name])]
-WITH_VECTORS = [(name, options) for name, options in VARIANTS if options.get("num_vectors")]
+JUMPING = [variant for variant in VARIANTS if option(variant, "torsion") == "published"]
+AGGREGATED = [variant for variant in VARIANTS if option(variant, "aggregation") is not None]
+WITH_VECTORS = [variant for variant in VARIANTS if option(variant, "num_vectors")]
+# the published form of each model, other kinds of forces, and forces that do not jump
+SERVED = [
+    (name, {key: value for key, value in options.items() if key != "num_targets"})
+    for name, options in VARIANTS
+    if not options or options.get("direct_forces") or options.get("torsion") == "smooth"
+]
 
 
 def name_of(variant) -> str:
@@ -221,8 +189,7 @@ def derivatives(model, distance: float) -> np.ndarray:
 @pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant not in JUMPING], ids=name_of)
 def test_energy_is_smooth_where_an_atom_crosses_a_cutoff(variant, model):
     """Value, first and second derivative on both sides come together with the distance; the cosine's second do not."""
-    name, options = variant
-    jumps = [False, False, name == "painn" and "envelope" not in options]
+    jumps = [False, False, option(variant, "envelope") == "cosine"]
     for cutoff in model.cutoffs:
         assert np.abs(derivatives(model, 0.9 * cutoff)[1:]).min() > 1e-6
         wide, narrow = (np.abs(derivatives(model, cutoff + h) - derivatives(model, cutoff - h)) for h in (1e-2, 1e-4))
@@ -237,7 +204,7 @@ def test_aggregations_agree(variant):
     for dtype, tolerance in (("float64", 1e-12), ("float32", 1e-5)):
         results = []
         for way in ("triplets", "sum_first", "harmonics"):
-            if way == "harmonics" and name == "dimenet" and options.get("conventions") != "corrected":
+            if way == "harmonics" and getattr(model_of(variant), "angle", None) == "at_target":
                 continue
             model = randomize(build_model(name, dtype=dtype, **{**SMALL[name], **options, "aggregation": way}))
             results.append(energies(model, *molecules("CH3CH2OH", "C6H6", "CO2", "H")))
@@ -346,16 +313,6 @@ def test_keras_saves_and_loads(variant, tmp_path):
     np.testing.assert_array_equal(loaded(graph).scalars, model(graph).scalars)
 
 
-SERVED = [
-    ("gemnet", {}),
-    ("gemnet", {"direct_forces": True, "triplets_only": True}),
-    ("painn", {}),
-    ("spherenet", {}),
-    ("spherenet", {"conventions": "corrected", "torsion": "smooth"}),
-    ("dpgn", {"torsion": "smooth"}),
-]  # DimeNet and DimeNet++: tests/predictor/test_serving.py
-
-
 @pytest.mark.parametrize(
     "name, options",
     [pytest.param(*v, id=name_of(v), marks=() if len(v[1]) > 1 else pytest.mark.smoke) for v in SERVED],
@@ -374,15 +331,15 @@ def test_served_and_moved_by_ase(name, options, tmp_path):
         np.testing.assert_allclose(own, expected[name][0], rtol=1e-9, atol=1e-9)
 
 
-def test_every_model_is_here():
-    assert {name for name, _ in VARIANTS} == {*DIMENETS, *(name for name, _ in SERVED)} == set(MODELS)
+def test_every_model_has_sizes_for_tests():
+    for kind in MODELS.values():
+        assert set(kind.small) <= set(hyperparameters(kind)) and {} in kind.variants
 
 
 def test_wrong_choices_are_named():
     for name in MODELS:
-        choices = ("aggregation", "conventions", "envelope", "output_init", "radial_basis", "torsion")
-        for key in set(choices) & set(hyperparameters(MODELS[name])):
-            with pytest.raises(ValueError, match=f"{key} must be one of .*; got 'nonsense'"):
+        for key in MODELS[name].choices:
+            with pytest.raises(ValueError, match=f"^{key} must be one of .*; got 'nonsense'"):
                 build_model(name, **{key: "nonsense"})
     with pytest.raises(UserError, match="unknown model 'dimnet'; did you mean 'dimenet'"):
         build_model("dimnet")

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from dimenet_tf.data import sample
 from dimenet_tf.graph import GraphStore
-from dimenet_tf.models import build_model
+from dimenet_tf.layers.activations import activation_counter
+from dimenet_tf.layers.output import atom_outputs
+from dimenet_tf.models import MODELS, build_model
+from dimenet_tf.models.hyperparameters import Hyperparameters
 from dimenet_tf.training import memory
 from helpers.models import DIMENETS, SMALL, force_field
 
@@ -71,6 +75,37 @@ def test_forecast_is_what_a_step_needs(name, model, forces, molecules):
     command = [sys.executable, "-c", textwrap.dedent(STEP), options]
     needed, forecast = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     assert 0.4 < needed / forecast < 1.3  # about
+
+
+@pytest.mark.parametrize("name", ["dimenet_pp", "gemnet", "painn"])
+def test_what_is_counted_by_default_is_about_what_models_state(name):
+    """Models have formulas that were fitted to processes; a model without one has its activations counted."""
+    model = build_model(name, **{**MODELS[name].small, "num_blocks": 1})
+    assert 0.5 < Hyperparameters.kept_per_edge(model, 6) / model.kept_per_edge(6) < 2
+
+
+def test_activations_are_counted_exactly():
+    """A square keeps its input, a view keeps nothing."""
+    once = count_of(lambda dense, x: tf.square(dense(x)))
+    assert once >= 3 * 4 + 3 * 5  # input and output of the dense layer
+    assert count_of(lambda dense, x: tf.square(tf.square(dense(x)))) == once + 3 * 5
+    assert count_of(lambda dense, x: tf.square(tf.reshape(dense(x), [-1]))) == once
+
+
+def count_of(function) -> int:
+    class Model(Hyperparameters, tf.keras.Model):
+        def __init__(self, cutoff=5.0, **kwargs):
+            super().__init__(**kwargs)
+            self.set_hyperparameters(locals())
+            self.dense = tf.keras.layers.Dense(5, use_bias=False)
+
+        def call(self, graph):
+            x = tf.concat([graph.positions, graph.positions[:, :1]], axis=1)
+            return atom_outputs(tf.reshape(function(self.dense, x), [-1, 5]))
+
+    model = Model()
+    model.make_weights()
+    return int(activation_counter(model)(model.graph_store([3], [8, 1, 1], np.eye(3)).batch([0])))
 
 
 def test_the_largest_batch_is_found():
