@@ -20,6 +20,7 @@ FLOORS = (
     {"bulk", "config", "interop", "plots"},
     {"training"},
     {"md"},
+    {"report"},
     {"commands"},
     {"__main__"},
 )
