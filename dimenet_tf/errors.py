@@ -18,6 +18,14 @@ class UserError(ValueError):
     message : str
     key : str, optional
         The option, hyperparameter or key of a configuration that it is about
+
+    Examples
+    --------
+    >>> import dimenet_tf
+    >>> dimenet_tf.load("no_such_model")
+    Traceback (most recent call last):
+        ...
+    dimenet_tf.errors.UserError: ...
     """
 
     def __init__(self, message: str, key: str | None = None) -> None:

@@ -44,6 +44,11 @@ def test_circles_are_found():
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
 
 
+def test_every_folder_is_a_package():
+    """`find_packages` leaves folders without an `__init__.py` out of the wheel."""
+    assert {path.parent for path in PACKAGE.rglob("*.py") if not (path.parent / "__init__.py").exists()} == set()
+
+
 def test_the_library_never_imports_sacred():
     for path in modules_of(PACKAGE).values():
         assert "import sacred" not in path.read_text() and "from sacred" not in path.read_text(), path

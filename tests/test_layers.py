@@ -187,7 +187,9 @@ def test_block_configurations_round_trip(model_name):
 
 
 def test_harmonics_need_the_angle_at_the_shared_atom():
-    with pytest.raises(ValueError, match="'harmonics' needs the angle at the shared atom; .* conventions: corrected"):
+    with pytest.raises(
+        ValueError, match="aggregation = 'harmonics' needs the angle at the shared atom; .* conventions = 'corrected'"
+    ):
         build_model("dimenet", aggregation="harmonics", **SMALL["dimenet"])
 
 

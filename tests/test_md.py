@@ -373,7 +373,7 @@ def test_relaxation_finds_a_minimum(predictor):
 
 def test_command_line(tmp_path, predictor):
     predictor.to_folder(tmp_path / "model")
-    command = [sys.executable, "-m", "dimenet_tf.md.certify"]  # dimenet-tf certify
+    command = [sys.executable, "-m", "dimenet_tf", "certify"]
     refused = subprocess.run([*command, tmp_path / "model"], text=True, capture_output=True)
     assert refused.returncode == 2 and "does not say which frames it has not seen" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1

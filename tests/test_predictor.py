@@ -213,9 +213,12 @@ BAD = [
     (lambda: {"Z": np.zeros((1, 3), int), "R": np.zeros((1, 2, 3))}, r"Z must be \(molecules, atoms\)"),
     (lambda: {"Z": np.array([[0, 1]]), "R": np.zeros((1, 2, 3))}, "Z = 0 is padding"),
     (lambda: {"Z": np.array([[1]])}, "predict needs 'Z' and 'R'"),
+    (lambda: {"Z": np.array(8), "R": np.zeros(3)}, r"Z must be \(molecules, atoms\)"),
+    (lambda: {"Z": [8]}, "predict needs 'Z' and 'R'"),
     (lambda: [molecule("H2O", pbc=True, cell=[9, 9, 9])], "molecule 0 is periodic"),
     (lambda: [molecule("H2O")] * 40 + [molecule("NH3")], "molecule 40 contains N"),
     (lambda: tf.data.Dataset.from_tensor_slices(padded(["H2O"])), r"Z must be \(molecules, atoms\)"),
+    (lambda: molecule("NH3"), "molecule 0 contains N"),
     (lambda: tf.data.Dataset.from_tensor_slices([1.0]), "a data set of {'Z'"),
     (lambda: "nowhere.extxyz", "no such file: nowhere.extxyz"),
 ]
@@ -237,13 +240,59 @@ def with_near_overlap():
     "inputs, message",
     [
         (with_near_overlap, "molecule 0 has two atoms 1e-12 Ang apart, closer than 0.3 Ang"),
-        (lambda: molecule("H2O"), r"predict\(\[atoms\]\)"),
+        (lambda: {"Z": [8, 1, 1], "R": np.zeros((2, 3))}, r"Z must be \(molecules, atoms\) and R"),
         (lambda: ["H2O"], "molecule 0 must be an ase.Atoms, got str"),
     ],
 )
 def test_inputs_that_look_right(inputs, message):
     with pytest.raises(UserError, match=message):
         make().predict(inputs())
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        lambda atoms: atoms,
+        lambda atoms: {"Z": atoms.numbers, "R": atoms.positions},
+        lambda atoms: {"Z": atoms.numbers.tolist(), "R": atoms.positions.tolist(), "charge": 0, "spin": 1},
+        lambda atoms: {"Z": tf.constant(atoms.numbers), "R": tf.constant(atoms.positions)},
+    ],
+)
+def test_one_molecule_has_no_axis_of_molecules(one):
+    predictor, atoms = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces"), molecule("CH3CH2OH")
+    predicted, expected = predictor.predict(one(atoms)), predictor.predict([atoms])
+    assert {name: np.shape(value) for name, value in predicted.items()} == {
+        "energy": (),
+        "forces": (9, 3),
+        "in_domain": (),
+    }
+    for name, value in expected.items():
+        np.testing.assert_array_equal(predicted[name], value[0])
+
+
+def test_steps_are_batches():
+    predictor, inputs = make(), padded(["H2O", "CO2", "H2O"])
+    expected = predictor.predict(inputs)["U0"]
+    repeated = tf.data.Dataset.from_tensor_slices(inputs).batch(2).repeat()
+    np.testing.assert_allclose(predictor.predict(repeated, steps=3)["U0"], expected[[0, 1, 2, 0, 1]], rtol=1e-6)
+    np.testing.assert_allclose(predictor.predict(x=inputs, batch_size=2, steps=1)["U0"], expected[:2], rtol=1e-6)
+    with pytest.raises(UserError, match="steps = 0 must be at least 1"):
+        predictor.predict(inputs, steps=0)
+
+
+def test_calls_with_molecules_name_what_takes_them():
+    model = dimenet_tf.build_model("painn", emb_size=8, num_blocks=1)
+    atoms = molecule("H2O")
+    for inputs, kind in ((atoms, "Atoms"), ([atoms], "list"), ({"Z": [8], "R": [[0, 0, 0]]}, "dict")):
+        with pytest.raises(UserError, match=rf"PaiNN takes a Graph .*, got {kind}\. .*predictor\.predict\(molecules\)"):
+            model(inputs)
+    for inputs, message in (
+        (atoms, r"got Atoms\. Molecules in other forms are predicted by predictor\.predict"),
+        ({"Z": [[8]]}, r"got \['Z'\]"),
+        ({"Z": atoms.numbers, "R": atoms.positions}, r"got 'Z': \(3,\)\. predictor\.predict takes one molecule"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make()(inputs)
 
 
 def test_any_iterable_of_molecules():

@@ -25,12 +25,11 @@ def modules_of(package: Path) -> dict[str, Path]:
 
 
 def module_graph(package: Path) -> Graph:
-    """Return which modules of a package each of its modules imports; what a file runs as a program does not count."""
+    """Return which modules of a package each of its modules imports."""
     files = modules_of(package)
     graph: Graph = {}
     for name, path in files.items():
         tree = ast.parse(path.read_text())
-        tree.body = [node for node in tree.body if not ast.unparse(node).startswith("if __name__ == '__main__'")]
         graph[name] = {found for node in ast.walk(tree) for found in _imported(node, files)} - {name}
     return graph
 

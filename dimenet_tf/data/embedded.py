@@ -1,4 +1,4 @@
-"""The data sets that come with the library; see the descriptions beside them in `sample/`."""
+"""Data sets that come with the library; the files next to them in `sample/` describe them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,28 @@ FOLDER = Path(__file__).parent / "sample"
 
 
 def sample(checks: Checks = STRICT) -> DataContainer:
-    """Return the embedded sample of 2000 small molecules."""
+    """Read the embedded sample of 2000 small molecules.
+
+    Examples
+    --------
+    >>> from dimenet_tf.data import sample
+    >>> sample()
+    DataContainer(embedded sample: 2000 molecules; H, C, N, O, F; mu, alpha, homo, lumo, gap, zpve, U0, U, H, G, Cv)
+    """
     data = read_file(FOLDER / "sample.npz", units={"R": "Ang"}, checks=checks)
     data.source = "embedded sample"
     return data
 
 
 def ethanol_xtb(checks: Checks = STRICT) -> DataContainer:
-    """Return the embedded trajectory: ethanol at 500 K with energies, forces, dipole moments and polarizabilities."""
+    """Read the embedded trajectory: ethanol at 500 K with energies, forces, dipole moments and polarizabilities.
+
+    Examples
+    --------
+    >>> from dimenet_tf.data import ethanol_xtb
+    >>> sorted(ethanol_xtb().targets)
+    ['dipole', 'energy', 'forces', 'polarizability', 'trajectory']
+    """
     data = read_file(FOLDER / "ethanol_xtb.npz", units={"R": "Ang"}, checks=checks)
     data.source = "embedded trajectory of ethanol"
     return data

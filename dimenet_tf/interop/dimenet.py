@@ -51,6 +51,13 @@ def load_dimenet_checkpoint(
     ------
     UserError
         If a variable is missing, unexpected or of another shape than the model's; names it.
+
+    Examples
+    --------
+    With a downloaded file, therefore not run as a test:
+
+    >>> predictor = load_dimenet_checkpoint("pretrained/dimenet_pp/U0", "dimenet_pp")  # doctest: +SKIP
+    >>> predictor.predict("molecules.xyz")["U0"]  # doctest: +SKIP
     """
     folder = Path(folder)
     if hyperparameters.get("conventions", "official") != "official":

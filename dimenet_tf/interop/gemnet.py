@@ -45,6 +45,12 @@ def load_gemnet_checkpoint(
     ------
     UserError
         If a variable, scaling factors included, is missing, unexpected or of another shape than the model's; names it.
+
+    Examples
+    --------
+    With a downloaded file, therefore not run as a test:
+
+    >>> predictor = load_gemnet_checkpoint("coll", [1, 6, 8], triplets_only=True)  # doctest: +SKIP
     """
     return _predictor(read_checkpoint(folder), str(folder), elements, dtype, hyperparameters)
 
@@ -62,6 +68,12 @@ def load_gemnet_state_dict(
     ----------
     file : npz
     others : as `load_gemnet_checkpoint`
+
+    Examples
+    --------
+    With a downloaded file, therefore not run as a test:
+
+    >>> predictor = load_gemnet_state_dict("gemnet_t.npz", [1, 6, 8], triplets_only=True)  # doctest: +SKIP
     """
     return _predictor(from_torch(load_npz(file, str(file))), str(file), elements, dtype, hyperparameters)
 

@@ -82,6 +82,12 @@ def load_schnetpack_painn(
     UserError
         If an array is missing, unexpected or of another shape than the model's, and for energies of single atoms
         (`atomref`) that are not zero: the file does not say whether the model adds them.
+
+    Examples
+    --------
+    With a file of your own, therefore not run as a test:
+
+    >>> predictor = load_schnetpack_painn("painn.npz", [1, 6, 8], "kcal/mol")  # doctest: +SKIP
     """
     weights, hyperparameters, mean = from_schnetpack(read_arrays(path), str(path))
     factor = conversion("energy", energy_unit)

@@ -94,6 +94,12 @@ def load_dig_spherenet(
     UserError
         If an array is missing, unexpected or of another shape than the model's, names it; if the model predicts several
         properties.
+
+    Examples
+    --------
+    With a file of your own, therefore not run as a test:
+
+    >>> predictor = load_dig_spherenet("spherenet.npz", target="U0")  # doctest: +SKIP
     """
     weights, hyperparameters = from_dig(read_arrays(path), str(path))
     if hyperparameters["num_targets"] != 1:

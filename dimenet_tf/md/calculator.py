@@ -53,6 +53,17 @@ class DimeNetCalculator(Calculator):
     UserError
         For models without an energy; when it computes: for periodic cells, and as `Predictor.predict`. Only the bonds
         of the first structure are checked for the unit of length.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> import dimenet_tf
+    >>> atoms = molecule("CH3CH2OH")
+    >>> atoms.calc = dimenet_tf.Calculator("dimenet_pp-ethanol_xtb-forces")
+    >>> round(atoms.get_potential_energy(), 1), atoms.get_forces().shape
+    (-310.0, (9, 3))
+    >>> atoms.calc.in_domain
+    True
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "energies"]  # noqa: RUF012  (ASE's type)
@@ -103,7 +114,24 @@ class DimeNetCalculator(Calculator):
         raise UserError("a calculator with a TensorFlow model cannot be pickled: make one in each process, by its path")
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """Return what has changed since the last calculation; ASE itself does not look at charge and spin in `info`."""
+        """Compare atoms with those of the last calculation, as ASE does, and also charge and spin in `atoms.info`.
+
+        Returns
+        -------
+        list of str
+            Names of the properties that have changed: "positions", "numbers", ..., and "info" for charge and spin.
+
+        Examples
+        --------
+        >>> from ase.build import molecule
+        >>> import dimenet_tf
+        >>> atoms = molecule("CH3CH2OH")
+        >>> atoms.calc = dimenet_tf.Calculator("dimenet_pp-ethanol_xtb-forces")
+        >>> energy = atoms.get_potential_energy()
+        >>> atoms.info["charge"] = 1
+        >>> atoms.calc.check_state(atoms)
+        ['info']
+        """
         changes = super().check_state(atoms, tol)
         return changes if changes or self.atoms is None or state_of(atoms) == self._state else ["info"]
 
@@ -113,7 +141,17 @@ class DimeNetCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Compute everything at once, as ASE asks for it."""
+        """Compute energy, forces and all other properties of the model; ASE calls this when the atoms have changed.
+
+        Examples
+        --------
+        >>> from ase.build import molecule
+        >>> import dimenet_tf
+        >>> calculator = dimenet_tf.Calculator("dimenet_pp-ethanol_xtb-forces")
+        >>> calculator.calculate(molecule("CH3CH2OH"))
+        >>> sorted(calculator.results)
+        ['energies', 'energy', 'forces', 'free_energy']
+        """
         super().calculate(atoms, properties, system_changes)
         atoms, self.results, self.spread, self.polarizability = self.atoms, {}, None, None
         self.in_domain = None
@@ -195,18 +233,36 @@ def _with_forces(model: Predictor | Committee, energy: str | None) -> Predictor 
 
 
 class UncertaintyExceeded(RuntimeError):
-    """The dynamics has come to where the committee knows too little."""
+    """Uncertainty of a force above the threshold of `StopOnUncertainty`."""
 
 
 class StopOnUncertainty:
-    """Stops a simulation when the uncertainty of a force passes a threshold.
+    """Stop a simulation when the uncertainty of a force exceeds a threshold.
 
-    `dynamics.attach(StopOnUncertainty(atoms, threshold=0.5))`; `dynamics.run` then raises `UncertaintyExceeded`.
+    Attach it to an ASE dynamics. `dynamics.run` then raises `UncertaintyExceeded`.
 
     Parameters
     ----------
     atoms : with a calculator of a committee whose factor is fitted
     threshold : eV/Angstrom, of any atom's scaled spread
+
+    Examples
+    --------
+    >>> from ase import units
+    >>> from ase.build import molecule
+    >>> from ase.md.verlet import VelocityVerlet
+    >>> import dimenet_tf
+    >>> one = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
+    >>> other = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")  # in practice: trained with another seed
+    >>> other.set_weights([1.01 * w for w in other.get_weights()])
+    >>> atoms = molecule("CH3CH2OH")
+    >>> atoms.calc = dimenet_tf.Calculator(dimenet_tf.Committee([one, other], factor=1.0))
+    >>> dynamics = VelocityVerlet(atoms, 0.5 * units.fs)
+    >>> dynamics.attach(StopOnUncertainty(atoms, threshold=1e-6))
+    >>> dynamics.run(10)
+    Traceback (most recent call last):
+        ...
+    dimenet_tf.md.calculator.UncertaintyExceeded: atom ...
     """
 
     def __init__(self, atoms: Atoms, threshold: float) -> None:

@@ -5,12 +5,8 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # python -m dimenet_tf.md.certify is dimenet-tf certify
-    import sys
-
-    from dimenet_tf.commands import main
-
-    main(["certify", *sys.argv[1:]])
+if __name__ == "__main__":
+    raise SystemExit("error: python -m dimenet_tf.md.certify is no longer a command; use: dimenet-tf certify")
 
 import hashlib
 import json

@@ -33,13 +33,24 @@ class Spread(NamedTuple):
 
 
 class Committee:
-    """Predictors of the same property whose mean is the prediction and whose spread, scaled, its uncertainty.
+    """Ensemble of predictors: their mean is the prediction, their scaled spread its uncertainty.
 
     Parameters
     ----------
     members : predictors, run folders or names of pretrained models, at least two; with forces, and with the same
         targets, elements, cutoff and dtype (different seeds, splits or sizes)
-    factor : by which the spread of the forces is multiplied to be their error, from `fit`; None before that
+    factor : ratio of the error of the forces to their spread, from `fit`; None before that
+
+    Examples
+    --------
+    >>> import dimenet_tf
+    >>> one = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
+    >>> other = one.clone()  # in practice: trained with another seed
+    >>> other.set_weights([1.001 * w for w in other.get_weights()])
+    >>> committee = Committee([one, other])
+    >>> frames = dimenet_tf.data.ethanol_xtb().select(range(-8, 0))
+    >>> committee.fit(frames) > 0  # frames that no member was trained on
+    True
     """
 
     def __init__(self, members: Sequence, factor: float | None = None) -> None:
@@ -75,7 +86,18 @@ class Committee:
         return f"Committee({len(self.members)} members, factor {factor}; member 0: {self.members[0]})"
 
     def predict_graph(self, graph: Graph) -> tuple[Prediction, Spread]:
-        """Return the mean and the spread of the members' predictions; see `Predictor.predict_graph`."""
+        """Predict the molecules of a graph: mean and spread of the members; see `Predictor.predict_graph`.
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> one = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
+        >>> committee = Committee([one, one.clone()])
+        >>> frame = dimenet_tf.data.ethanol_xtb().select([0])
+        >>> mean, spread = committee.predict_graph(committee.graph_store(frame.N, frame.Z, frame.R).batch([0]))
+        >>> mean.forces.shape, float(abs(spread.forces).numpy().max())
+        (TensorShape([9, 3]), 0.0)
+        """
         self.model.check_graph(graph)
         return self.graph_function(graph.only(self.model.needs))
 
@@ -93,12 +115,22 @@ class Committee:
     def fit(self, data: DataContainer, batch_size: int = 32) -> float:
         """Fit `factor` on frames that no member was trained on, and return it.
 
-        It makes the mean square of the scaled spread that of the length of the forces' errors.
+        With this factor the mean square of the scaled spread equals the mean squared error of the force vectors.
 
         Parameters
         ----------
         data : with the target `forces`
         batch_size : frames computed at once
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> one = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
+        >>> committee = Committee([one, one.clone()])
+        >>> committee.fit(dimenet_tf.data.ethanol_xtb().select([0, 1]))
+        Traceback (most recent call last):
+            ...
+        dimenet_tf.errors.UserError: the members of the committee do not differ: train them with different seeds
         """
         if len(data) == 0:
             raise UserError("the committee's factor needs frames to be fitted on")
@@ -116,7 +148,18 @@ class Committee:
         return self.factor
 
     def to_folder(self, folder: str | Path) -> None:
-        """Write the members and the factor."""
+        """Write the members and the factor; `from_folder` reads them.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import dimenet_tf
+        >>> one = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Committee([one, one.clone()], factor=1.5).to_folder(folder)
+        ...     Committee.from_folder(folder).factor
+        1.5
+        """
         folder = Path(folder)
         for i, member in enumerate(self.members):
             member.to_folder(folder / str(i))
@@ -125,11 +168,27 @@ class Committee:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Committee:
-        """Read what `to_folder` wrote."""
+        """Read a committee that `to_folder` wrote.
+
+        Examples
+        --------
+        >>> Committee.from_folder("nowhere")
+        Traceback (most recent call last):
+            ...
+        dimenet_tf.errors.UserError: ...
+        """
         folder = Path(folder)
         description = read_description(folder / DESCRIPTION, FORMAT)
         return cls([folder / str(i) for i in range(description["members"])], description["factor"])
 
     def clone(self, dtype: str) -> Committee:
-        """Return a committee of the same weights in another dtype."""
+        """Return a committee with the same weights in another dtype.
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> one = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
+        >>> Committee([one, one.clone()]).clone("float64").precision
+        'float64'
+        """
         return Committee([member.clone(dtype) for member in self.members], self.factor)

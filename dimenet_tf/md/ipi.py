@@ -11,12 +11,8 @@ polarizability (a0^3), where the model has them, go back as i-PI's extras, "dipo
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # python -m dimenet_tf.md.ipi is dimenet-tf ipi
-    import sys
-
-    from dimenet_tf.commands import main
-
-    main(["ipi", *sys.argv[1:]])
+if __name__ == "__main__":
+    raise SystemExit("error: python -m dimenet_tf.md.ipi is no longer a command; use: dimenet-tf ipi")
 
 import contextlib
 import json

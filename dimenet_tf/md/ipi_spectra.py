@@ -9,12 +9,8 @@ What is computed: docs/spectra.md.
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # python -m dimenet_tf.md.ipi_spectra is dimenet-tf ipi-spectra
-    import sys
-
-    from dimenet_tf.commands import main
-
-    main(["ipi-spectra", *sys.argv[1:]])
+if __name__ == "__main__":
+    raise SystemExit("error: python -m dimenet_tf.md.ipi_spectra is no longer a command; use: dimenet-tf ipi-spectra")
 
 import re
 from pathlib import Path

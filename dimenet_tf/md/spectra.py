@@ -7,12 +7,8 @@ structure.xyz` computes them.
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # python -m dimenet_tf.md.spectra is dimenet-tf spectra
-    import sys
-
-    from dimenet_tf.commands import main
-
-    main(["spectra", *sys.argv[1:]])
+if __name__ == "__main__":
+    raise SystemExit("error: python -m dimenet_tf.md.spectra is no longer a command; use: dimenet-tf spectra")
 
 import json
 from pathlib import Path

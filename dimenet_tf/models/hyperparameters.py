@@ -163,8 +163,14 @@ class Hyperparameters:
         Raises
         ------
         UserError
-            For positions of another dtype, optional arrays that are needed but were not made, or another cutoff.
+            For positions of another dtype, optional arrays that are needed but were not made, another cutoff, or an
+            object of another type.
         """
+        if not isinstance(graph, Graph):
+            raise UserError(
+                f"{type(self).__name__} takes a Graph (model.graph_store(N, Z, R).batch([0])), got "
+                f"{type(graph).__name__}. A trained predictor takes molecules: predictor.predict(molecules)"
+            )
         dtype, cutoff = graph.positions.dtype, graph.cutoff
         if dtype != self.dtype:
             raise UserError(f"{MISFIT}: expected {self.dtype} positions, received {tf.as_dtype(dtype).name}")

@@ -1,8 +1,3 @@
-"""`python -m dimenet_tf.plots` is the command `dimenet-tf plot`."""
+"""Refuse `python -m dimenet_tf.plots`, which was a command before `dimenet-tf plot`."""
 
-if __name__ == "__main__":
-    import sys
-
-    from dimenet_tf.commands import main
-
-    main(["plot", *sys.argv[1:]])
+raise SystemExit("error: python -m dimenet_tf.plots is no longer a command; use: dimenet-tf plot")

@@ -83,6 +83,14 @@ class Domain:
         data : the molecules
         cutoff : Angstrom, of the model; two atoms within it are neighbors
         names : of the labels whose ranges are kept
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> frames = dimenet_tf.data.ethanol_xtb().select(range(100))
+        >>> domain = Domain.of(frames, cutoff=5.0, names=["energy"])
+        >>> domain.max_atoms, domain.formulas, sorted(domain.closest)
+        (9, ('C2H6O',), ['C-C', 'C-H', 'C-O', 'H-H', 'H-O'])
         """
         closest, lone_atoms = _closest(data, cutoff)
         _, first = np.unique(data.composition(), axis=0, return_index=True)
@@ -105,7 +113,17 @@ class Domain:
 
     @classmethod
     def common(cls, domains: Sequence[Domain]) -> Domain:
-        """Return what lies inside of all of several domains, of models that know the same elements."""
+        """Intersect the domains of several models that know the same elements.
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> frames = dimenet_tf.data.ethanol_xtb()
+        >>> one, other = (Domain.of(frames.select(range(s, s + 50)), cutoff=5.0) for s in (0, 50))
+        >>> common = Domain.common([one, other])
+        >>> common.closest["C-H"] == max(one.closest["C-H"], other.closest["C-H"])
+        True
+        """
         first, *others = domains
         if not others:
             return first
@@ -138,12 +156,28 @@ class Domain:
         )
 
     def get_config(self) -> dict:
-        """Return the domain as JSON has it."""
+        """Domain as a dict for JSON; `from_config` reads it.
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> domain = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces").domain
+        >>> Domain.from_config(domain.get_config()) == domain
+        True
+        """
         return {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_config(cls, config: Mapping) -> Domain:
-        """Return the domain that `get_config` described."""
+        """Make a domain from a dict of `get_config`.
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> domain = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces").domain
+        >>> Domain.from_config(domain.get_config()).max_atoms
+        9
+        """
         arguments: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
         }
@@ -175,12 +209,30 @@ class Domain:
         return self._undetermined.shape[1] > 0
 
     def is_determined(self, compositions: np.ndarray) -> np.ndarray:
-        """Return whether the data determine the reference energy of compositions; (n, 95) int -> (n,) bool."""
+        """Check whether the training data determine the reference energies of compositions.
+
+        Parameters
+        ----------
+        compositions : (n, 95) int, atoms of each element
+
+        Returns
+        -------
+        (n,) bool
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> domain = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces").domain
+        >>> ethanol, water = np.zeros((2, 95), int)
+        >>> ethanol[[1, 6, 8]], water[[1, 8]] = (6, 2, 1), (2, 1)
+        >>> domain.is_determined(np.stack([ethanol, 2 * ethanol, water]))
+        array([ True,  True, False])
+        """
         rest = np.abs(compositions @ self._undetermined).max(axis=1, initial=0)
         return rest <= 1e-6 * np.maximum(compositions.sum(axis=1), 1)
 
     def undetermined(self, Z: tf.Tensor, molecule: tf.Tensor, molecules: tf.Tensor) -> tf.Tensor:
-        """Return of which molecules the reference energy is not determined, in TensorFlow.
+        """Find molecules whose reference energy is not determined, in TensorFlow.
 
         Parameters
         ----------
@@ -190,6 +242,14 @@ class Domain:
         Returns
         -------
         (molecules,) bool
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> domain = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces").domain
+        >>> hydrogen = tf.constant([1, 1]), tf.constant([0, 0]), tf.constant(1)  # one molecule
+        >>> domain.undetermined(*hydrogen).numpy()
+        array([ True])
         """
         rows = tf.gather(tf.constant(self._undetermined), Z)  # (atoms, directions)
         rest = tf.reduce_max(tf.abs(tf.math.unsorted_segment_sum(rows, molecule, molecules)), axis=1)
@@ -197,7 +257,19 @@ class Domain:
         return rest > 1e-6 * tf.cast(size, tf.float64)
 
     def why_undetermined(self, composition: np.ndarray) -> str:
-        """Return why a molecule of a composition, (95,) int, is refused: "has the formula ..."."""
+        """Explain why a molecule is refused whose reference energy is not determined.
+
+        Parameters
+        ----------
+        composition : (95,) int, atoms of each element
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> domain = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces").domain
+        >>> domain.why_undetermined(np.eye(95, dtype=int)[1])
+        'has the formula H, but the training data (C2H6O) do not determine the reference energy of that composition'
+        """
         formulas = ", ".join(self.independent)
         return (
             f"has the formula {hill(composition)}, but the training data ({formulas}) do not determine the reference "
@@ -205,7 +277,21 @@ class Domain:
         )
 
     def contains(self, graph: Graph) -> tf.Tensor:
-        """Return which molecules of a graph lie inside of the domain, (molecules,) bool."""
+        """Find which molecules of a graph lie inside of the domain, in TensorFlow.
+
+        Returns
+        -------
+        (molecules,) bool
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> predictor = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
+        >>> frame = dimenet_tf.data.ethanol_xtb().select([0])
+        >>> graph = predictor.graph_store(frame.N, frame.Z, frame.R).batch([0])
+        >>> predictor.domain.contains(graph).numpy()
+        array([ True])
+        """
         Z, atoms = graph.atomic_numbers, tf.shape(graph.atomic_numbers)[0]
         distance = safe_norm(edge_vectors(graph))
         pair = tf.gather(Z, graph.edge_source) * (MAX_Z + 1) + tf.gather(Z, graph.edge_target)
@@ -225,7 +311,7 @@ class Domain:
         return ~outside
 
     def reasons(self, Z: np.ndarray, R: np.ndarray, cutoff: float) -> dict[str, str]:
-        """Return why a molecule lies outside of the domain.
+        """List the reasons why a molecule lies outside of the domain.
 
         Parameters
         ----------
@@ -236,6 +322,13 @@ class Domain:
         Returns
         -------
         dict from a short name of each reason, the same for all structures that have it, to its text
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> domain = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces").domain
+        >>> domain.reasons(np.array([1, 1]), np.array([[0.0, 0, 0], [0, 0, 0.74]]), cutoff=5.0)["formula"]
+        'its formula is H2, which is not among those trained on (C2H6O)'
         """
         found = {}
         if len(Z) > LARGER * self.max_atoms:
@@ -261,7 +354,15 @@ class Domain:
         return found
 
     def summary(self) -> str:
-        """Return the domain in one line, for model cards."""
+        """Describe the domain in one line, for model cards.
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> domain = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces").domain
+        >>> domain.summary()
+        '1000 neutral singlets of at most 9 atoms, C2H6O only; smallest distances in Ang: ...'
+        """
         number = len(self.formulas or ())
         formulas = f"more than {FEW} formulas" if self.formulas is None else ", ".join(self.formulas)
         closest = ", ".join(f"{pair} {distance:.2f}" for pair, distance in self.closest.items())
@@ -271,7 +372,15 @@ class Domain:
         )
 
     def describe(self) -> dict:
-        """Return the domain for people: `get_config` with what follows from it."""
+        """Domain as a dict for display, without the example molecule.
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> domain = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces").domain
+        >>> domain.describe()["max_atoms"]
+        9
+        """
         config = {key: value for key, value in self.get_config().items() if key != "example"}
         if self.formulas is None:
             config["formulas"] = f"more than {FEW}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from dimenet_tf.predictor.property_model import FORMAT, PropertyModel
 from dimenet_tf.predictor.weights import load_weights
 from dimenet_tf.properties.prediction import Prediction
 from dimenet_tf.runs.catalog import DESCRIPTION, WEIGHTS, find_predictor, read_description
-from dimenet_tf.structures.inputs import read_molecules
+from dimenet_tf.structures.inputs import is_one_molecule, read_molecules
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -32,10 +33,19 @@ MEMORY = 4e9  # bytes that a batch may keep for its gradient before it is made s
 
 @tf.keras.utils.register_keras_serializable("dimenet_tf")
 class Predictor(PropertyModel):
-    """A trained model: predicts molecules in any form, is saved, loaded and exported.
+    """Trained model with property heads and units, which can predict, be saved and be exported.
 
     `predict` takes molecules in any form and finds their neighbors on the host. `PropertyModel` documents the
     parameters and `predictor({"Z": Z, "R": R})`, which is TensorFlow from atoms to named properties.
+
+    Examples
+    --------
+    >>> import dimenet_tf
+    >>> predictor = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
+    >>> predictor.units
+    {'energy': 'eV', 'forces': 'eV/Ang'}
+    >>> predictor
+    Predictor(dimenet_pp: energy in eV, forces in eV/Ang; H, C, O; ... parameters; float32)
     """
 
     def predict_store(
@@ -45,9 +55,28 @@ class Predictor(PropertyModel):
         batch_size: int = 32,
         before_batch: Callable[[], None] | None = None,
     ) -> Prediction:
-        """Predict some molecules of a store; NumPy arrays in the order of `molecules`.
+        """Predict some molecules of a store, whose neighbors are known.
 
-        `before_batch` is called before every batch and may end the prediction by an exception.
+        Parameters
+        ----------
+        store : from `graph_store`
+        molecules : (n,) int, positions in the store
+        batch_size : molecules computed at once
+        before_batch : called before every batch; may end the prediction by an exception
+
+        Returns
+        -------
+        Prediction
+            NumPy arrays in the order of `molecules`
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> predictor = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
+        >>> frames = dimenet_tf.data.ethanol_xtb().select([0, 1, 2])
+        >>> store = predictor.graph_store(frames.N, frames.Z, frames.R)
+        >>> predictor.predict_store(store, [2, 0]).forces.shape  # (atoms of both, 3)
+        (18, 3)
         """
         parts = []
         for batch in self._batches(store, np.asarray(molecules), batch_size):
@@ -82,9 +111,10 @@ class Predictor(PropertyModel):
 
     def predict(
         self,
-        inputs: Any,
-        batch_size: int = 32,
-        verbose: int = 0,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: int | str = 0,
+        steps: int | None = None,
         domain: str = "flag",
         length_unit: str | None = None,
     ) -> dict[str, np.ndarray]:
@@ -92,21 +122,24 @@ class Predictor(PropertyModel):
 
         Parameters
         ----------
-        inputs : {"Z": (B, A) int, "R": (B, A, 3) float, Angstrom}, padded with Z = 0 after each molecule's atoms, or
+        x : {"Z": (B, A) int, "R": (B, A, 3) float, Angstrom}, padded with Z = 0 after each molecule's atoms, or
             ragged, with charge and spin (B,) where they are known;
             or a `tf.data.Dataset` of such batches, or `ase.Atoms` in a list (or generator), or the name of a file:
-            extended XYZ, npz with N, Z and R, or what else ASE reads
-        batch_size : molecules computed at once; fewer where they are so large that they would need some gigabytes
-        verbose : 1 for a progress bar
+            extended XYZ, npz with N, Z and R, or what else ASE reads;
+            or one molecule: an `ase.Atoms` or {"Z": (A,), "R": (A, 3)}
+        batch_size : molecules computed at once, 32 by default; fewer if large molecules would need some gigabytes
+        verbose : 1 shows a progress bar, "auto" shows it in a terminal
+        steps : number of batches to predict, for a data set that repeats; all by default
         domain : "flag" marks molecules outside of the model's domain in the result, "error" refuses them
         length_unit : of the positions: "Ang", "a0", "nm" or "pm". Without it they are taken as Angstrom, unless their
             bonds have the length that they would have in another unit.
 
         Returns
         -------
-        dict from each property's name to (B,) float64, (B, 3) of vectors and (B, 3, 3) of tensors, and "forces"
-        (B, A, 3) where the predictor has them, zero for padding; in `units`. "in_domain", (B,) bool, says which
-        molecules lie inside of the model's domain, where that is recorded (see `dimenet_tf.predictor.domain.Domain`).
+        dict from each property's name to (B,) float64, (B, 3) for vectors and (B, 3, 3) for tensors, and "forces"
+        (B, A, 3) if the predictor has them, zero for padding; in `units`. "in_domain", (B,) bool, marks molecules
+        inside of the model's domain, if that is recorded (see `dimenet_tf.predictor.domain.Domain`). For one molecule
+        the arrays have no axis B.
 
         Raises
         ------
@@ -124,13 +157,24 @@ class Predictor(PropertyModel):
         >>> predicted = predictor.predict([molecule("CH3CH2OH")])
         >>> predicted["energy"].round(1), predicted["in_domain"]
         (array([-310.]), array([ True]))
+        >>> predictor.predict(molecule("CH3CH2OH"))["forces"].shape  # one molecule
+        (9, 3)
         """
-        if batch_size < 1:
-            raise UserError(f"batch_size = {batch_size} must be at least 1")
+        batch_size = 32 if batch_size is None else batch_size
+        for name, value in (("batch_size", batch_size), ("steps", steps)):
+            if value is not None and value < 1:
+                raise UserError(f"{name} = {value} must be at least 1")
+        if is_one_molecule(x):
+            x = {name: np.asarray(value)[None] for name, value in x.items()} if isinstance(x, Mapping) else [x]
+            predicted = self.predict(x, batch_size, verbose, domain=domain, length_unit=length_unit)
+            return {name: value[0] for name, value in predicted.items()}
+        if steps is not None and isinstance(x, tf.data.Dataset):
+            x, steps = x.take(steps), None  # its elements are the batches
         watch = DomainWatch(self.domain, self.model.cutoff, domain)
         sizes, width, parts = [np.empty(0, int)], 0, []
-        with tqdm(unit="molecule", disable=not verbose, dynamic_ncols=True) as bar:
-            for some in read_molecules(inputs, batch_size):
+        hidden = None if verbose == "auto" else not verbose  # tqdm: None hides the bar outside of a terminal
+        with tqdm(unit="molecule", disable=hidden, dynamic_ncols=True) as bar:
+            for some in itertools.islice(read_molecules(x, batch_size), steps):
                 first = sum(map(len, sizes))
                 width = max(width, some.width)
                 if len(some.N) == 0:
@@ -152,14 +196,26 @@ class Predictor(PropertyModel):
         return named
 
     def hessian(self, atoms: Atoms) -> np.ndarray:
-        """Return the second derivatives of the energy of one molecule, (3 atoms, 3 atoms) float64, eV/Angstrom^2.
+        """Second derivatives of the energy of one molecule, analytic and at any geometry.
 
-        Analytic, at any geometry. Frequencies: `ase.vibrations.VibrationsData.from_2d(atoms, hessian)`.
+        `ase.vibrations.VibrationsData.from_2d(atoms, hessian)` gives the frequencies.
+
+        Returns
+        -------
+        (3 atoms, 3 atoms) float64, eV/Angstrom^2
 
         Raises
         ------
         UserError
-            Where the predictor has no forces (see `with_forces`), and as `predict`.
+            If the predictor has no forces (see `with_forces`), and as `predict`.
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> from ase.build import molecule
+        >>> hessian = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces").hessian(molecule("CH3CH2OH"))
+        >>> hessian.shape, bool((hessian == hessian.T).all())
+        ((27, 27), True)
         """
         if self.energy is None:
             raise UserError("this model has no forces: with_forces(target) makes them of one of its energies")
@@ -178,12 +234,38 @@ class Predictor(PropertyModel):
         return (hessian + hessian.T) / 2
 
     def export(self, path: str | Path, max_atoms: int = 1000, domain: str = "flag") -> None:
-        """Write a SavedModel; see `dimenet_tf.predictor.serving.export`."""
+        """Write a SavedModel for TensorFlow Serving; see `dimenet_tf.predictor.serving.export`.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import tensorflow as tf
+        >>> import dimenet_tf
+        >>> predictor = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
+        >>> frame = dimenet_tf.data.ethanol_xtb().select([0])
+        >>> Z, R = tf.constant(frame.Z[None], tf.int32), tf.constant(frame.R[None], tf.float32)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     predictor.export(f"{folder}/1")
+        ...     served = tf.saved_model.load(f"{folder}/1").signatures["serving_default"](Z=Z, R=R)
+        >>> bool(np.allclose(served["energy"], predictor.predict({"Z": Z, "R": R})["energy"]))
+        True
+        """
         serving.export(self, path, max_atoms, domain)
 
     @classmethod
     def from_folder(cls, folder: str | Path, **options: Any) -> Predictor:
-        """Read what `to_folder` wrote; options as `load`."""
+        """Read a predictor that `to_folder` wrote; options as for `load`.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import dimenet_tf
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     dimenet_tf.load("dimenet_pp-ethanol_xtb-forces").to_folder(folder)
+        ...     Predictor.from_folder(folder).energy
+        'energy'
+        """
         folder = Path(folder)
         description = read_description(folder / DESCRIPTION, FORMAT)
         for key in options:
@@ -200,11 +282,25 @@ class Predictor(PropertyModel):
         return predictor
 
     def clone(self, dtype: str | None = None) -> Predictor:
-        """Return a predictor with the same configuration and weights in variables of its own, in another dtype too."""
+        """Copy the predictor and its weights, on request in another dtype.
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> dimenet_tf.load("dimenet_pp-ethanol_xtb-forces").clone("float64").precision
+        'float64'
+        """
         return self._twin(dtype or self.precision, self.energy)
 
     def with_forces(self, energy: str) -> Predictor:
-        """Return a predictor whose forces are the negative gradient of a target, which was not trained for them."""
+        """Copy the predictor and let its forces be the negative gradient of a target, which was trained without them.
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> dimenet_tf.load("dimenet_pp-sample-U0").with_forces("U0").units
+        {'U0': 'eV', 'forces': 'eV/Ang'}
+        """
         return self._twin(self.precision, energy)
 
     def _twin(self, dtype: str, energy: str | None) -> Predictor:
@@ -219,11 +315,18 @@ def load(path: str | Path, **options: Any) -> Predictor:
     Parameters
     ----------
     path : str or Path
-    **options : `aggregation` and `recompute` of the model: how it computes, not what
+    **options : override `aggregation` or `recompute` of the model; these affect speed and memory, not results
 
     Raises
     ------
     UserError
-        For a path that holds no model, damaged files, options that are none or do not fit the model.
+        For a path without a model, damaged files, unknown options, or options that the model does not support.
+
+    Examples
+    --------
+    >>> import dimenet_tf
+    >>> predictor = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces", aggregation="triplets")
+    >>> predictor.model.aggregation
+    'triplets'
     """
     return Predictor.from_folder(find_predictor(path), **options)

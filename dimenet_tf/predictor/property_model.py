@@ -50,7 +50,7 @@ class PropertyModel(tf.keras.Model):
     Raises
     ------
     UserError
-        For an energy that is none: no target, no sum or mean of scalars, or not in eV.
+        If `energy` is not a target, is not predicted by a sum or mean head, or is not in eV.
     """
 
     def __init__(
@@ -85,6 +85,20 @@ class PropertyModel(tf.keras.Model):
     def __repr__(self) -> str:
         what = describe_predictor(self.model_name, self.units, self.elements)
         return f"Predictor({what}; {self.count_params()} parameters; {self.precision})"
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> dict[str, tf.Tensor]:
+        if not isinstance(inputs, Mapping) or not {"Z", "R"} <= set(inputs):
+            raise UserError(
+                "a call of a predictor takes {'Z': (B, A), 'R': (B, A, 3)}, got "
+                f"{list(inputs) if isinstance(inputs, Mapping) else type(inputs).__name__}. "
+                "Molecules in other forms are predicted by predictor.predict(molecules)"
+            )
+        if tf.convert_to_tensor(inputs["Z"]).shape.rank == 1:
+            raise UserError(
+                "a call of a predictor takes molecules along the first axis, 'Z': (B, A) and 'R': (B, A, 3), got 'Z': "
+                f"{tf.convert_to_tensor(inputs['Z']).shape}. predictor.predict takes one molecule, too"
+            )
+        return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs: Mapping[str, tf.Tensor], max_atoms: int = 1000) -> dict[str, tf.Tensor]:
         """Predict zero-padded molecules with TensorFlow alone.

@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dimenet_tf.structures.elements import symbols
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.elements import symbols
 
 DESCRIPTION, WEIGHTS = "predictor.json", "weights.h5"
 

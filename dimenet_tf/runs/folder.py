@@ -9,16 +9,16 @@ import json
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 from pathlib import Path
+from typing import Any
 
 import filelock
 import yaml
 
-from dimenet_tf.version import __version__
-from dimenet_tf.structures.checks import Bad
 from dimenet_tf.errors import UserError
 from dimenet_tf.runs.files import file_to_disk, replace_text
+from dimenet_tf.structures.checks import Bad
+from dimenet_tf.version import __version__
 
 PACKAGES = ("tensorflow", "tensorflow-addons", "keras", "tf-keras", "numpy", "scipy", "sympy", "sacred", "h5py", "ase")
 

@@ -26,14 +26,21 @@ LOOKED_AT = 500  # molecules
 
 @dataclasses.dataclass(frozen=True)
 class Checks:
-    """What molecules are held to, and what becomes of bad ones.
+    """Validation options: which molecules are bad, and whether these are refused or dropped.
 
     Parameters
     ----------
     on_bad : "error" or "drop"
     max_atoms : larger molecules are bad; None for no limit
-    targets : names of properties that are wanted; a molecule without a finite value of any of them is bad
-    outliers : "bad" or "keep"; what becomes of molecules with an outlying value of `targets`, see `find_outliers`
+    targets : names of required properties; a molecule without a finite value of any of them is bad
+    outliers : "bad" or "keep": whether an outlying value of `targets` makes a molecule bad, see `find_outliers`
+
+    Examples
+    --------
+    >>> from dimenet_tf.data import Checks, sample
+    >>> small = sample(Checks(on_bad="drop", max_atoms=12))
+    >>> int(small.N.max()), len(small) + len(small.dropped)
+    (12, 2000)
     """
 
     on_bad: str = "error"

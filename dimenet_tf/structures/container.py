@@ -102,6 +102,12 @@ class DataContainer(FlatMolecules):
         UserError
             If there are bad molecules and `checks.on_bad` is "error", if there are no others, or if single atoms of one
             element have different energies.
+
+        Examples
+        --------
+        >>> from dimenet_tf.data import Checks, sample
+        >>> len(sample().checked(Checks(on_bad="drop", max_atoms=12))) < 2000
+        True
         """
         aside, isolated = isolated_atoms(self, checks)
         bad = find_bad(self, checks, aside)
@@ -158,11 +164,18 @@ class DataContainer(FlatMolecules):
         return self._atoms(range(len(self)))
 
     def to_atoms(self) -> list[Atoms]:
-        """Return the molecules as `ase.Atoms`, as `from_atoms` reads them.
+        """Convert the molecules to `ase.Atoms`, as `from_atoms` reads them.
 
         `energy` and `forces` are results of a `SinglePointCalculator`; other targets and the id are in `info`, as are
         `charge`, `spin` and `weight` where they are not 0, 1 and 1. Values that a molecule lacks are left out.
         `from_atoms(atoms, keys={"weight": "weight"})` reads the weights back.
+
+        Examples
+        --------
+        >>> from dimenet_tf.data import ethanol_xtb
+        >>> first, *_ = ethanol_xtb().select([0, 1]).to_atoms()
+        >>> first.symbols, first.get_forces().shape
+        (Symbols('C2OH6'), (9, 3))
         """
         return list(self)
 
@@ -194,6 +207,13 @@ class DataContainer(FlatMolecules):
 
         Charges, spins, weights and values of single atoms are included only if there are any besides the defaults, so
         that data sets without them keep the checksums of earlier versions.
+
+        Examples
+        --------
+        >>> from dimenet_tf.data import ethanol_xtb
+        >>> frames = ethanol_xtb()
+        >>> frames.checksum() == frames.select(range(len(frames))).checksum()
+        True
         """
         digest = hashlib.sha256()
         for array in (self.N, self.Z, np.ascontiguousarray(self.R, np.float64)):

@@ -64,10 +64,27 @@ def read_molecules(inputs: Any, size: int) -> Iterator[Molecules]:
         yield from from_padded(inputs, size)
     elif isinstance(inputs, (str, Path)):
         yield from from_atoms(read_frames(inputs), size)
-    elif hasattr(inputs, "numbers"):
-        raise UserError("predict takes a list of molecules: predict([atoms])")
     else:
         yield from from_atoms(inputs, size)
+
+
+def is_one_molecule(inputs: Any) -> bool:
+    """Return whether inputs are one molecule: an `ase.Atoms`, or {"Z": (A,), "R": (A, 3)}.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> is_one_molecule(molecule("H2O")), is_one_molecule([molecule("H2O")])
+    (True, False)
+    >>> is_one_molecule({"Z": [1, 1], "R": [[0, 0, 0], [0, 0, 0.74]]})
+    True
+    """
+    if not isinstance(inputs, Mapping):
+        return hasattr(inputs, "numbers")
+    Z = inputs.get("Z", ())
+    if isinstance(Z, (list, tuple)):  # may be ragged
+        return len(Z) > 0 and np.ndim(Z[0]) == 0
+    return not isinstance(Z, tf.RaggedTensor) and np.ndim(Z) == 1 and len(Z) > 0
 
 
 def from_padded(arrays: Mapping, size: int) -> Iterator[Molecules]:

@@ -1,4 +1,4 @@
-"""Which molecules are trained on."""
+"""Splits of a data set into training, validation and test molecules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from dimenet_tf.errors import UserError
 
 
 class Split(NamedTuple):
-    """Indices of molecules, each (n,) int64, disjoint."""
+    """Indices of the training, validation and test molecules, each (n,) int64, disjoint.
+
+    Examples
+    --------
+    >>> Split(np.arange(8), np.array([8]), np.array([9]))
+    Split(8 train, 1 valid, 1 test)
+    """
 
     train: np.ndarray
     valid: np.ndarray
@@ -21,7 +27,15 @@ class Split(NamedTuple):
         return f"Split({', '.join(f'{len(part)} {name}' for name, part in self._asdict().items())})"
 
     def check(self, num_molecules: int, source: str) -> None:
-        """Raise a UserError unless every part has molecules, all exist, and none is in two parts or twice in one."""
+        """Raise a UserError for empty parts, unknown molecules, and molecules that occur twice.
+
+        Examples
+        --------
+        >>> Split(np.arange(8), np.array([7]), np.array([9])).check(10, "split.npz")
+        Traceback (most recent call last):
+            ...
+        dimenet_tf.errors.UserError: split.npz: a molecule is in the split twice; what is tested must not be trained on
+        """
         for name, part in self._asdict().items():
             if len(part) == 0:
                 raise UserError(f"{source}: the split has no {name} molecules")
@@ -36,20 +50,50 @@ class Split(NamedTuple):
                 raise UserError(f"{source}: the split's {name} molecules are not all in 0 ... {num_molecules - 1}")
 
     def renumbered(self, keep: np.ndarray, source: str) -> Split:
-        """Return the split of what is left of a data set; `keep`: (molecules,) bool, which are."""
+        """Renumber the split after molecules were removed from a data set.
+
+        Parameters
+        ----------
+        keep : (molecules,) bool
+        source : name of the data set for messages
+
+        Examples
+        --------
+        >>> split = Split(np.array([0, 1]), np.array([2]), np.array([3]))
+        >>> split.renumbered(np.array([True, False, True, True]), "data")
+        Split(1 train, 1 valid, 1 test)
+        """
         self._check_range(len(keep), source)
         number = np.cumsum(keep) - 1
         return Split(*(number[part[keep[part]]] for part in self))
 
     def save(self, path: str | Path) -> None:
-        """Write an npz file, which is there when it is complete."""
+        """Write an npz file, in one step: an interrupted call leaves no partial file.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Split(np.arange(8), np.array([8]), np.array([9])).save(f"{folder}/split.npz")
+        ...     Split.load(f"{folder}/split.npz").test
+        array([9])
+        """
         new = Path(path).with_name(f".new-{Path(path).name}")
         np.savez_compressed(new, **self._asdict())
         new.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Split:
-        """Read what `save` wrote."""
+        """Read a file that `save` wrote.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     random_split(10, None, None, seed=1).save(f"{folder}/split.npz")
+        ...     Split.load(f"{folder}/split.npz")
+        Split(8 train, 1 valid, 1 test)
+        """
         with np.load(path, allow_pickle=False) as file:
             return cls(file["train"], file["valid"], file["test"])
 
@@ -82,11 +126,16 @@ def given_split(given: Split, num_train: int | None, num_valid: int | None, seed
 def random_split(
     num_molecules: int, num_train: int | None, num_valid: int | None, seed: int, groups: np.ndarray | None = None
 ) -> Split:
-    """Split at random: first `num_train`, then `num_valid`, the rest to test on.
+    """Split at random: first `num_train`, then `num_valid`, and the rest for the test.
 
     The permutation is that of the released DimeNet, `numpy.random.RandomState(seed).permutation(num_molecules)`.
     Counts left out are 80 % and 10 % of the molecules. `groups`, (molecules,) int, are distributed evenly over the
     permutation, so that every part has its share of each.
+
+    Examples
+    --------
+    >>> random_split(100, num_train=80, num_valid=None, seed=42)
+    Split(80 train, 10 valid, 10 test)
     """
     num_train = int(0.8 * num_molecules) if num_train is None else num_train
     num_valid = int(0.1 * num_molecules) if num_valid is None else num_valid
