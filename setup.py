@@ -64,6 +64,7 @@ setup(
         "dimenet_tf.configs": ["*.yaml", "paper/*.yaml"],
         "dimenet_tf.data": ["sample/*"],
         "dimenet_tf.pretrained": ["*/*"],
+        "dimenet_tf.report": ["static/*"],
     },
     entry_points={"console_scripts": ["dimenet-tf = dimenet_tf.commands:main"]},
     install_requires=[

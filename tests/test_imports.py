@@ -21,6 +21,7 @@ FLOORS = (
     {"bulk", "config", "interop", "plots"},
     {"training"},
     {"md"},
+    {"report"},
     {"commands"},
     {"__main__"},
 )

@@ -15,6 +15,7 @@ from dimenet_tf.commands.models import export, info, models
 from dimenet_tf.commands.plot import plot
 from dimenet_tf.commands.predict import predict
 from dimenet_tf.commands.recipes import recipes
+from dimenet_tf.commands.report import report
 from dimenet_tf.commands.train import train
 
 
@@ -30,6 +31,7 @@ def program() -> None:
 for command in (
     train,
     evaluate,
+    report,
     predict,
     export,
     info,
