@@ -18,7 +18,7 @@ from dimenet_tf.report.markup import tag
 HOSTILE = "<script>alert('x')</script>"
 SECTIONS = ["errors", "learning", "parity", "groups", "outliers", "domain", "certificate", "configuration"]
 CHROMIUM = shutil.which("chromium")
-EMPTY = {"meta", "line", "circle", "rect", "polyline"}
+EMPTY = {"meta"}
 LINKS = ("src", "href", "data", "action", "poster", "srcset", "xlink:href")
 
 

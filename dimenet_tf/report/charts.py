@@ -79,7 +79,7 @@ class Axis(NamedTuple):
 
 
 class Frame:
-    """Axes, grid and labels of a chart; `x` and `y` say where a point is drawn."""
+    """Axes, grid and labels of a chart; `x` and `y` map a value to its place in the picture."""
 
     def __init__(self, horizontal: Axis, vertical: Axis) -> None:
         self.horizontal, self.vertical = horizontal, vertical

@@ -1,4 +1,4 @@
-"""What a run's folder holds, as a report shows it; what is missing is None, with a note that says why."""
+"""Contents of a run's folder for its report; a missing part is None, with a note that gives the reason."""
 
 from __future__ import annotations
 

@@ -289,7 +289,7 @@ def _drawing(facts: Facts, molecule: int, forces: Errors | None) -> dict:
 
 
 def domain(facts: Facts) -> Markup:
-    """Return what the training data were, by which the model judges molecules."""
+    """Describe the domain of validity: the training data by which the model judges molecules."""
     if facts.predictor is None:
         return _missing(facts)
     if facts.predictor.domain is None:
