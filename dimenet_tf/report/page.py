@@ -241,7 +241,8 @@ def outliers(facts: Facts, errors: Sequence[Errors]) -> Markup:
     _, data, prediction, *_ = facts.evaluation
     rows_of_each = 10 if len(errors) < 3 else 5
     forces = next((of for of in errors if of.name == "forces"), None)
-    formulas, drawn, tables = data.formulas(), {}, []
+    formulas, tables = data.formulas(), []
+    drawn: dict = {}
     outside = ~np.asarray(prediction.in_domain, bool) if len(prediction.in_domain) else np.zeros(len(data), bool)
     for of in errors:
         largest = of.largest(len(data))

@@ -84,22 +84,22 @@ def test_a_killed_run_ends_as_if_it_had_not_been(cwd, undisturbed, kills):
 
 
 MOMENTS = [
-    "checkpoints.Checkpoints.save",  # a checkpoint is due
-    "checkpoints.sha256",  # its files are written, their checksums not
-    "checkpoints.folder_to_disk",  # it is renamed, older ones are still there
-    "folder.RunFolder.append_metrics",  # a validation is being written down
-    "folder.RunFolder.replace_best",
-    "folder.file_to_disk",  # of the two files of the best model none is replaced
-    "events.Event.FromString",  # TensorBoard's files are being cleaned
+    "training.checkpoints.Checkpoints.save",  # a checkpoint is due
+    "training.checkpoints.sha256",  # its files are written, their checksums not
+    "training.checkpoints.folder_to_disk",  # it is renamed, older ones are still there
+    "runs.folder.RunFolder.append_metrics",  # a validation is being written down
+    "runs.folder.RunFolder.replace_best",
+    "runs.folder.file_to_disk",  # of the two files of the best model none is replaced
+    "runs.events.Event.FromString",  # TensorBoard's files are being cleaned
 ]
 
 
 def run_with_accident(cwd: Path, function: str, accident: str) -> subprocess.CompletedProcess:
-    """Train in a process in which a statement is executed when a function of the training is called the third time."""
-    module, *names = function.split(".")
+    """Train in a process in which a statement is executed when a function is called the third time."""
+    room, module, *names = function.split(".")
     program = (
         "import os, runpy, signal, sys\n"
-        f"import dimenet_tf.training.{module} as module\n"
+        f"import dimenet_tf.{room}.{module} as module\n"
         f"owner = {'.'.join(['module', *names[:-1]])}\n"
         f"original, calls = getattr(owner, {names[-1]!r}), []\n"
         "def counted(*args, **kwargs):\n"
@@ -126,7 +126,7 @@ def test_killed_at_the_worst_moments(cwd, undisturbed):
 
 def test_a_signal_while_validating(cwd, undisturbed):
     """The saved state has made its steps but not this validation, so the next session begins with it."""
-    result = run_with_accident(cwd, "validation.Validation.run", "os.kill(os.getpid(), signal.SIGTERM)")
+    result = run_with_accident(cwd, "training.validation.Validation.run", "os.kill(os.getpid(), signal.SIGTERM)")
     assert result.returncode == 75, result.stderr
     assert "stopped at step 30;" in result.stdout
     assert (cwd / "runs/a/metrics.csv").read_text().splitlines()[-1].startswith("20,")
