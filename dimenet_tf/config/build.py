@@ -49,7 +49,7 @@ def build_head(model: Mapping, dataset: Dataset) -> Head:
     for (name, head), unit in zip(heads.items(), dataset.units):
         if head.needs_vector and not vectors:
             choices = ", ".join(other for other in MODELS if has_vectors({"name": other}))
-            raise UserError(f"{name} needs a model with vectors, which {model['name']} has not; with them: {choices}")
+            raise UserError(f"{name} needs a model with vectors ({choices}); {model['name']} has none")
         if head is DipoleMagnitude and model.get("output_init") == "zeros":
             raise UserError(f"model.output_init: zeros: a length of zero has no slope, {name} would never be learned")
         fit = dataset.reference(name, head.additive)

@@ -100,7 +100,7 @@ class Predictor(PropertyModel):
             yield molecules[start:]
 
     def _join(self, parts: Sequence[Prediction]) -> Prediction:
-        """Return predictions behind each other, as NumPy arrays."""
+        """Concatenate predictions as NumPy arrays."""
         nothing = np.empty((0, self.head.columns.width))
         inside = () if self.domain is None else np.empty(0, bool)
         parts = [Prediction(nothing, nothing, np.empty((0, 3), self.dtype), inside), *parts]
