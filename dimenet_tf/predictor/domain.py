@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from dimenet_tf.errors import UserError
+from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.graph import Graph, GraphStore, find_edges
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.structures.container import DataContainer
@@ -406,8 +406,7 @@ class DomainWatch:
     """
 
     def __init__(self, domain: Domain | None, cutoff: float, action: str = "flag") -> None:
-        if action not in ACTIONS:
-            raise UserError(f"domain must be one of {', '.join(ACTIONS)}; got '{action}'")
+        check_choice("domain", action, ACTIONS)
         if domain is None and action == "error":
             raise UserError(f"domain='error' needs a model that records its domain; this one's is {NOT_RECORDED}")
         self.domain, self.cutoff, self.action = domain, cutoff, action

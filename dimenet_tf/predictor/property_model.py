@@ -6,7 +6,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -20,9 +20,6 @@ from dimenet_tf.predictor.weights import save_weights
 from dimenet_tf.properties.heads import Head, check_energy
 from dimenet_tf.properties.prediction import Array, Prediction
 from dimenet_tf.runs.catalog import DESCRIPTION, WEIGHTS, describe_predictor
-
-if TYPE_CHECKING:
-    pass
 
 FORMAT = 2  # 1 had sums of scalars only, see `Head.from_config`
 # no tensor decides an `if` here, and AutoGraph's rewriting of Python takes a third of a trace's time
