@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from dimenet_tf.basis.formulas import azimuthal_factors, orders, polar_factors, zonal_harmonics
-from dimenet_tf.graph import Graph, ingraph
+from dimenet_tf.graph import Graph, find_edges_tensorflow, neighbor_table_tensorflow
 from dimenet_tf.layers.gathers import NeighborSlots, gather
 from dimenet_tf.layers.geometry import safe_norm, unit_vectors
 
@@ -41,9 +41,9 @@ class Quadruplets:
     def __init__(self, graph: Graph, vectors: tf.Tensor, int_cutoff: float, num_spherical: int) -> None:
         self.num_spherical = num_spherical
         self.slots = NeighborSlots(graph)
-        source, target, _ = ingraph.find_edges(graph.positions, graph.num_atoms, int_cutoff)
+        source, target, _ = find_edges_tensorflow(graph.positions, graph.num_atoms, int_cutoff)
         atoms = tf.shape(graph.positions)[0]
-        table = ingraph.neighbor_table(target, tf.math.bincount(target, minlength=atoms, maxlength=atoms))
+        table = neighbor_table_tensorflow(target, tf.math.bincount(target, minlength=atoms, maxlength=atoms))
         self.b = tf.gather(source, tf.maximum(table, 0))  # (a, b)
         self.shape = tf.concat([tf.shape(table), [tf.shape(graph.atom_edges)[1]]], axis=0)  # of (a, b, d)
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from dimenet_tf.basis import BesselBasis, SphericalBasis
 from dimenet_tf.basis.formulas import degrees
 from dimenet_tf.errors import UserError
-from dimenet_tf.graph import Graph, ingraph
+from dimenet_tf.graph import Graph, find_edges_tensorflow
 from dimenet_tf.layers.activation import swish
 from dimenet_tf.layers.activations import dense_activations
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
@@ -302,7 +302,7 @@ class DPGN(Hyperparameters, tf.keras.Model):
         return Bases(self.radial(self.rbf_layer, distance), radial, sbf)
 
     def global_edges(self, graph: Graph) -> GlobalEdges:
-        source, target, _ = ingraph.find_edges(graph.positions, graph.num_atoms, self.global_cutoff)
+        source, target, _ = find_edges_tensorflow(graph.positions, graph.num_atoms, self.global_cutoff)
         distance = safe_norm(gather(graph.positions, source) - gather(graph.positions, target))
         return GlobalEdges(source, target, self.radial(self.global_rbf_layer, distance))
 

@@ -218,9 +218,8 @@ class Hyperparameters:
         dtype, cutoff = graph.positions.dtype, graph.cutoff
         if dtype != self.dtype:
             raise UserError(f"{MISFIT}: expected {self.dtype} positions, received {tf.as_dtype(dtype).name}")
-        for name in self.needs:
-            if isinstance(getattr(graph, NEEDS[name][0]), tuple):
-                raise UserError(f"{MISFIT}: expected {' and '.join(NEEDS[name])}, received none")
+        for name in sorted(self.needs - graph.needs_met):
+            raise UserError(f"{MISFIT}: expected {' and '.join(NEEDS[name])}, received none")
         if not isinstance(cutoff, (float, np.ndarray)):
             cutoff = tf.get_static_value(cutoff)
         if cutoff is None:
