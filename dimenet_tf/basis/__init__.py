@@ -1,4 +1,4 @@
-"""sympy formulas as Keras layers."""
+"""Bases: Keras layers that turn distances and angles into features, by formulas of sympy."""
 
 from dimenet_tf.basis.envelope import CUTOFFS, CosineCutoff, Envelope
 from dimenet_tf.basis.radial import BARE_BASES, RADIAL_BASES, BareBessel, BareGaussians, BesselBasis, GaussianBasis

@@ -1,4 +1,4 @@
-"""The smooth cutoff."""
+"""Smooth cutoff functions."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dimenet_tf.basis.formulas import horner
 class Envelope(tf.keras.layers.Layer):
     """Polynomial envelope u(x) of DimeNet, Eq. 8, with u = u' = u'' = 0 at x = 1 and beyond.
 
-    With p = `exponent` + 1 (DimeNet's way of counting; the paper's p = 6 is exponent 5):
-    u(x) = 1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2), which is evaluated as
-    (1-x)^3 sum_(k<p) (k+1)(k+2)/2 x^k: the same polynomial without cancellation near the cutoff.
+    With p = `exponent` + 1 (the release's exponent 5 is the paper's p = 6),
+    u(x) = 1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2). It is evaluated in the equal form
+    (1-x)^3 sum_(k<p) (k+1)(k+2)/2 x^k, which has no cancellation near the cutoff.
 
     Parameters
     ----------
     exponent : int, at least 0
     over_x : bool
-        Return u(x)/x, as the released DimeNet does. Finite at x = 0 only without.
+        Return u(x)/x, as the released DimeNet does. It diverges for small x; at x = 0 it is set to zero.
     """
 
     def __init__(self, exponent: int = 5, over_x: bool = False, **kwargs: Any) -> None:
@@ -31,12 +31,12 @@ class Envelope(tf.keras.layers.Layer):
         self._coefficients = [(k + 1) * (k + 2) / 2 for k in range(exponent + 1)]
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """x = distance / cutoff, any shape -> same shape."""
+        """Evaluate at x = distance / cutoff, any shape -> same shape."""
         rest = tf.nn.relu(1 - x)
         u = rest * rest * rest * horner(self._coefficients, x)
         if not self.over_x:
             return u
-        # a distance of zero belongs to padding only; it gets zero instead of infinity
+        # only padding has a distance of zero; the result is zero there instead of infinity
         positive = x > 0
         return tf.where(positive, u / tf.where(positive, x, tf.ones_like(x)), tf.zeros_like(x))
 
@@ -52,7 +52,7 @@ class CosineCutoff(tf.keras.layers.Layer):
     """
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """x = distance / cutoff, any shape -> same shape."""
+        """Evaluate at x = distance / cutoff, any shape -> same shape."""
         return tf.cos(math.pi / 2 * tf.minimum(x, tf.ones_like(x))) ** 2  # without cancellation near x = 1
 
 

@@ -1,9 +1,9 @@
-"""The formulas behind the bases, written by sympy and turned into TensorFlow functions.
+"""Formulas of the bases, written by sympy and turned into TensorFlow functions.
 
-The textbook form of a spherical Bessel function, j_l(z) = a_l(1/z) sin z + b_l(1/z) cos z, cancels to nothing at small
-arguments: in float32 j_6 has no correct digit below z = 1. Here sympy's formula is evaluated with 60 digits and
-becomes a Chebyshev series, which keeps all digits of the dtype on the whole interval, costs one small matrix product,
-and whose derivatives are series too.
+The textbook form of a spherical Bessel function, j_l(z) = a_l(1/z) sin z + b_l(1/z) cos z, loses all digits to
+cancellation at small arguments: in float32 j_6 has no correct digit below z = 1. Here sympy's formula is evaluated with
+60 digits and becomes a Chebyshev series. The series is accurate to the dtype's precision on the whole interval, costs
+one small matrix product, and its derivatives are series too.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from scipy.special import spherical_jn
 def bessel_series(num_spherical: int, num_radial: int) -> np.ndarray:
     """Return the Chebyshev coefficients of sqrt(2)/|j_(l+1)(z_ln)| j_l(z_ln x) on 0 <= x <= 1.
 
-    The factor normalises the functions on the unit ball (DimeNet, Eq. 6). What sympy made is kept in the user's cache
-    folder: it takes longer than everything else in a model.
+    The factor normalises the functions on the unit ball (DimeNet, Eq. 6). The coefficients are kept in the user's cache
+    folder, because sympy takes longer for them than all other steps of making a model.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def bessel_series(num_spherical: int, num_radial: int) -> np.ndarray:
         series = np.load(file)
         if series.shape[1:] == (num_spherical, num_radial) and np.isfinite(series).all():
             return series
-    except (OSError, ValueError, EOFError):  # not there, or damaged
+    except (OSError, ValueError, EOFError):  # missing or damaged
         pass
     series = make_bessel_series(num_spherical, num_radial)
     try:
@@ -45,12 +45,12 @@ def bessel_series(num_spherical: int, num_radial: int) -> np.ndarray:
         np.save(unfinished, series)
         unfinished.replace(file)
     except OSError:
-        pass  # a home that cannot be written to: the next process makes them again
+        pass  # a read-only home: the next process computes them again
     return series
 
 
 def make_bessel_series(num_spherical: int, num_radial: int) -> np.ndarray:
-    """Compute what `bessel_series` returns."""
+    """Compute the coefficients that `bessel_series` returns."""
     import sympy  # slow to import
     from mpmath import mp
 
@@ -69,14 +69,14 @@ def make_bessel_series(num_spherical: int, num_radial: int) -> np.ndarray:
     values *= np.sqrt(2) / np.abs(spherical_jn(degrees + 1, zeros))
     series = 2 / terms * np.tensordot(np.cos(np.outer(np.arange(terms), angles)), values, axes=1)
     series[0] /= 2
-    series[np.abs(series) < 1e-15 * np.abs(series).max(axis=0)] = 0  # rounding errors, which derivatives would amplify
+    series[np.abs(series) < 1e-15 * np.abs(series).max(axis=0)] = 0  # rounding errors that derivatives would amplify
     return series
 
 
 def chebyshev(series: np.ndarray, x: tf.Tensor) -> tf.Tensor:
     """Evaluate Chebyshev series on 0 <= x <= 1: sum_k c_k T_k(2x - 1).
 
-    Its gradient is the series of the derivative, to any order, instead of a walk back through the recursion of T_k.
+    Its gradient is the series of the derivative, to any order, and does not pass through the recursion of T_k.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def chebyshev(series: np.ndarray, x: tf.Tensor) -> tf.Tensor:
 
 
 def horner(coefficients: list[float], x: tf.Tensor) -> tf.Tensor:
-    """Evaluate a polynomial given by its coefficients, lowest power first."""
+    """Evaluate a polynomial given by its coefficients, in ascending powers."""
     value = tf.fill(tf.shape(x), tf.constant(coefficients[-1], x.dtype))
     for c in reversed(coefficients[:-1]):
         value = value * x + tf.constant(c, x.dtype)
@@ -122,7 +122,7 @@ def horner(coefficients: list[float], x: tf.Tensor) -> tf.Tensor:
 def spherical_bessel_zeros(num_spherical: int, num_radial: int) -> np.ndarray:
     """Return the first positive zeros z_ln of j_0 ... j_(num_spherical-1), (num_spherical, num_radial) float64.
 
-    The zeros of j_0 are n pi, and between two zeros of j_l lies exactly one of j_(l+1), which bisection finds.
+    The zeros of j_0 are n pi. Between two zeros of j_l lies exactly one zero of j_(l+1), which bisection finds.
     """
     count = num_radial + num_spherical - 1
     zeros = [np.arange(1, count + 1) * np.pi]
@@ -140,7 +140,7 @@ def spherical_bessel_zeros(num_spherical: int, num_radial: int) -> np.ndarray:
 def legendre(num_spherical: int, x: tf.Tensor) -> tf.Tensor:
     """Legendre polynomials P_0(x) ... P_(num_spherical-1)(x), (..., num_spherical).
 
-    By Bonnet's recursion: sympy's monomial form loses digits from degree 8 on.
+    They are computed by Bonnet's recursion, because sympy's monomial form loses digits from degree 8 on.
     """
     values = [tf.ones_like(x), x]
     for degree in range(1, num_spherical - 1):
@@ -158,8 +158,9 @@ def zonal_harmonics(num_spherical: int, cos_angle: tf.Tensor) -> tf.Tensor:
 def spherical_harmonics(num_spherical: int, directions: tf.Tensor) -> tf.Tensor:
     """Real spherical harmonics Y_lm of unit vectors as polynomials in x, y, z, (..., 3) -> (..., num_spherical^2).
 
-    Flat index l^2 + l + m, m = -l ... l. With (x + iy)^m = A_m + i B_m and the polynomials Q_lm(z) = d^m P_l / dz^m,
-    Y_lm = N_lm Q_lm(z) A_m for m >= 0 and N_l|m| Q_l|m|(z) B_|m| for m < 0: no angle, nothing singular at the poles.
+    The flat index is l^2 + l + m, m = -l ... l. With the polynomials Q_lm(z) = d^m P_l / dz^m and (x + iy)^m =
+    A_m + i B_m, Y_lm = N_lm Q_lm(z) A_m for m >= 0 and N_l|m| Q_l|m|(z) B_|m| for m < 0. No angle is computed, so
+    nothing is singular at the poles.
     """
     x, y, z = tf.unstack(directions, axis=-1)
     of_order = tf.gather(azimuthal_factors(num_spherical, x, y, axis=-1), orders(num_spherical), axis=-1)
@@ -172,27 +173,27 @@ def degrees(num_spherical: int) -> np.ndarray:
 
 
 def orders(num_spherical: int) -> np.ndarray:
-    """Return where the order m of every harmonic stands in `azimuthal_factors`, (num_spherical^2,) int."""
+    """Return the index in `azimuthal_factors` of the order m of every harmonic, (num_spherical^2,) int."""
     degree = degrees(num_spherical)
     return np.arange(num_spherical**2) - degree**2 - degree + num_spherical - 1
 
 
 def official_order(num_spherical: int) -> list[int]:
-    """Return the harmonics' places in GemNet's and SphereNet's releases, of every degree m = 0 ... l, -l ... -1."""
+    """Return the harmonics' indices in GemNet's and SphereNet's order: for each degree, m = 0 ... l, -l ... -1."""
     return [l**2 + m % (2 * l + 1) for l in range(num_spherical) for m in range(-l, l + 1)]  # noqa: E741
 
 
 def azimuthal_factors(num_spherical: int, x: tf.Tensor, y: tf.Tensor, axis: int) -> tf.Tensor:
-    """Return what of the harmonics depends on x and y, stacked on an axis of 2 num_spherical - 1 orders m.
+    """Return the factors of the harmonics that depend on x and y, stacked on an axis of 2 num_spherical - 1 orders m.
 
-    A_m for m >= 0 and B_|m| for m < 0, with A_m + i B_m = (x + iy)^m; any shapes.
+    They are A_m for m >= 0 and B_|m| for m < 0, with A_m + i B_m = (x + iy)^m. Shapes are arbitrary.
     """
     cosines, sines = circular_powers(num_spherical, x, y)
     return tf.stack([*sines[:0:-1], *cosines], axis=axis)
 
 
 def circular_powers(count: int, x: tf.Tensor, y: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """Return real and imaginary parts of (x + iy)^m, m = 0, 1, ..., count - 1; any shapes."""
+    """Return real and imaginary parts of (x + iy)^m, m = 0, 1, ..., count - 1, for any shapes."""
     cosines, sines = [tf.ones_like(x)], [tf.zeros_like(x)]
     for _ in range(1, count):
         a, b = cosines[-1], sines[-1]
@@ -202,9 +203,9 @@ def circular_powers(count: int, x: tf.Tensor, y: tf.Tensor) -> tuple[list[tf.Ten
 
 
 def polar_factors(num_spherical: int, z: tf.Tensor) -> tf.Tensor:
-    """Return what of the harmonics depends on z, N_l|m| Q_l|m|(z), (...) -> (..., num_spherical^2).
+    """Return the factors of the harmonics that depend on z, N_l|m| Q_l|m|(z), (...) -> (..., num_spherical^2).
 
-    Derivatives of Legendre polynomials are sums of such: one product with constants.
+    Derivatives of Legendre polynomials are sums of Legendre polynomials, so one product with constants gives them.
     """
     return legendre(num_spherical, z) @ tf.constant(polar_coefficients(num_spherical), z.dtype)
 
@@ -222,8 +223,9 @@ def polar_coefficients(num_spherical: int) -> np.ndarray:
 
 
 def by_harmonic(around: tf.Tensor, order: np.ndarray) -> tf.Tensor:
-    """Take `order` of the last axis, (..., orders) -> (..., harmonics), for large arrays.
+    """Gather `order` from the last axis, (..., orders) -> (..., harmonics), fast for large arrays.
 
-    A product with zeros and ones, whose gradient is a product too; that of a gather is a slow sum over rows.
+    It is a product with zeros and ones, whose gradient is a product too. The gradient of a gather is a slow sum over
+    rows.
     """
     return around @ tf.constant(np.eye(around.shape[-1])[:, order], around.dtype)

@@ -1,4 +1,4 @@
-"""Distances -> features: (edges,) Angstrom -> (edges, num_radial)."""
+"""Radial bases: features of distances, (edges,) Angstrom -> (edges, num_radial)."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class BesselBasis(tf.keras.layers.Layer):
 
 
 class GaussianBasis(tf.keras.layers.Layer):
-    """Gaussians with evenly spaced centers times the envelope: the comparison of DimeNet, Table 3.
+    """Gaussians with evenly spaced centers, times the envelope: the ablation of DimeNet, Table 3.
 
     g_n(d) = u(x) exp(-(d - o_n)^2 / (2 w^2)), centers o_n from 0 to the cutoff, width w = their spacing.
 
     Parameters
     ----------
-    num_radial : int, at least 2 (64 in the paper's comparison)
+    num_radial : int, at least 2 (64 in the paper's ablation)
     cutoff : float, Angstrom
     envelope_exponent : int
     """
@@ -90,8 +90,8 @@ class GaussianBasis(tf.keras.layers.Layer):
 class BareBessel(tf.keras.layers.Layer):
     """Radial Bessel functions without an envelope and with fixed frequencies: PaiNN, Sec. 4.1.
 
-    e_n(d) = sin(f_n d)/d with f_n = n pi/cutoff, no prefactor. The frequencies are weights that are not trained: files
-    hold them rounded.
+    e_n(d) = sin(f_n d)/d with f_n = n pi/cutoff, without a prefactor. The frequencies are weights that are not trained,
+    because published files contain them as rounded numbers.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class BareBessel(tf.keras.layers.Layer):
 
     def call(self, distance: tf.Tensor) -> tf.Tensor:
         d = distance[:, None]  # (edges, 1)
-        # a distance of zero belongs to padding only; it gets zero, without a division by it
+        # only padding has a distance of zero; the basis is zero there, without a division by zero
         positive = d > 0
         inverse = tf.where(positive, 1 / tf.where(positive, d, tf.ones_like(d)), tf.zeros_like(d))
         return tf.sin(self.frequencies * d) * inverse  # (edges, num_radial)

@@ -1,4 +1,4 @@
-"""Distances and angles -> features: the two-dimensional spherical Fourier-Bessel basis."""
+"""Two-dimensional spherical Fourier-Bessel basis: features of distances and angles."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ class SphericalBasis(tf.keras.layers.Layer):
     a_ln(d, angle) = u(x) B_ln(x) Y_l0(angle), B_ln(x) = sqrt(2)/|j_(l+1)(z_ln)| j_l(z_ln x), x = d/cutoff. The paper's
     constant factor cutoff^(-3/2) is left to the weights, as in the release.
 
-    The basis is a product, and models use its factors apart (`radial` per edge, `angular` per pair of edges): they
-    never hold num_spherical * num_radial numbers per triplet.
+    The basis is a product, and models use its two factors (`radial` per edge, `angular` per pair of edges). So they
+    never store num_spherical * num_radial numbers per triplet.
 
     Parameters
     ----------
     num_spherical, num_radial : int
     cutoff : float, Angstrom
     envelope_exponent : int
-    radial_basis : "bessel" or "gaussian" (the comparison of DimeNet, Table 3: Gaussians instead of u(x) B_ln(x))
+    radial_basis : "bessel" or "gaussian" (the ablation of DimeNet, Table 3: Gaussians instead of u(x) B_ln(x))
     over_x : bool
         Multiply by a further 1/x, as the released DimeNet does.
     enveloped : bool
-        False: the Bessel functions alone, as in the released SphereNet. Their slope at the cutoff is not zero.
+        Multiply by the envelope. False gives the Bessel functions of the released SphereNet, whose slope at the cutoff
+        is not zero.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class SphericalBasis(tf.keras.layers.Layer):
         self.series = bessel_series(num_spherical, num_radial)
 
     def radial(self, distance: tf.Tensor) -> tf.Tensor:
-        """(edges,) Angstrom -> (edges, num_spherical, num_radial)."""
+        """Return the radial factor, (edges,) Angstrom -> (edges, num_spherical, num_radial)."""
         if self.radial_basis == "gaussian":
             return tf.repeat(self.gaussians(distance)[:, None], self.num_spherical, axis=1)
         x = tf.minimum(distance / self.cutoff, 1)  # the series ends there, and the envelope is zero beyond
@@ -68,15 +69,15 @@ class SphericalBasis(tf.keras.layers.Layer):
         return tf.reshape(product, [-1, self.num_spherical, self.num_radial])
 
     def angular(self, cos_angle: tf.Tensor) -> tf.Tensor:
-        """Cosines of any shape -> (..., num_spherical)."""
+        """Return the angular factor Y_l0, cosines of any shape -> (..., num_spherical)."""
         return zonal_harmonics(self.num_spherical, cos_angle)
 
     def harmonics(self, directions: tf.Tensor) -> tf.Tensor:
-        """(n, 3) unit vectors -> (n, num_spherical^2), all orders: what `angular` is a product of."""
+        """Return harmonics of all orders of unit vectors, (n, 3) -> (n, num_spherical^2)."""
         return spherical_harmonics(self.num_spherical, directions)
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        """(distances (n,), cosines (n,)) -> (n, num_spherical * num_radial), flat index l * num_radial + n."""
+        """Evaluate at distances and cosines, (n,) each: (n, num_spherical * num_radial), index l * num_radial + n."""
         distance, cos_angle = inputs
         product = self.angular(cos_angle)[:, :, None] * self.radial(distance)
         return tf.reshape(product, [-1, self.num_spherical * self.num_radial])

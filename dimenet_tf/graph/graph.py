@@ -22,11 +22,23 @@ class Graph(NamedTuple):
     Atoms of all molecules are concatenated along the first axis. All indices refer to the whole batch.
     An edge runs from its source atom j to its target atom i. Edges are sorted by (target, source), and the graph holds
     both directions of every edge. Distances and angles are not stored: models compute them from the positions, so that
-    forces are a gradient and need nothing more. Optional fields that were not made are the empty tuple `()`, which
-    TensorFlow's structures and signatures take as a structure without tensors.
+    forces are a gradient and need nothing more. Optional fields that were not made are the empty tuple `()`, which is
+    a structure without tensors to TensorFlow.
 
     A graph fits the model that made it (`model.graph_store`, `predictor.graph_store`): models refuse graphs of another
     cutoff or dtype, and graphs without an optional field that they need.
+
+    Examples
+    --------
+    Edges of a water molecule:
+
+    >>> from dimenet_tf.graph import GraphStore
+    >>> R = [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]
+    >>> graph = GraphStore([3], [8, 1, 1], R, cutoff=1.2).batch([0])
+    >>> list(zip(graph.edge_source.tolist(), graph.edge_target.tolist()))
+    [(1, 0), (2, 0), (0, 1), (0, 2)]
+    >>> graph.triplet_kj
+    ()
     """
 
     positions: Array
@@ -44,7 +56,7 @@ class Graph(NamedTuple):
     edge_reverse: Array
     """(edges,) int32: the edge i -> j that belongs to edge e = j -> i."""
     edge_shift: Array
-    """(edges, 3) float, Angstrom: what is added to the source's position because it is a periodic image; 0 here."""
+    """(edges, 3) float, Angstrom: added to the source's position where it is a periodic image; 0 for molecules."""
     cutoff: Array
     """() float64, Angstrom: the distance up to which pairs of atoms are edges."""
     atom_edges: OptionalArray = ()
@@ -61,24 +73,54 @@ class Graph(NamedTuple):
             shapes.append(f"cutoff {float(self.cutoff):g} Ang")
         return f"Graph({', '.join(shapes)})"
 
+    @property
+    def needs_met(self) -> frozenset[str]:
+        """Names in `NEEDS` whose arrays the graph has."""
+        return frozenset(name for name, fields in NEEDS.items() if not isinstance(getattr(self, fields[0]), tuple))
+
     def to_tensors(self) -> Graph:
-        """Return the graph with NumPy arrays converted to tensors; fields that were not made stay `()`."""
+        """Return the graph with tensors instead of NumPy arrays; fields that were not made stay `()`.
+
+        Examples
+        --------
+        >>> from dimenet_tf.graph import GraphStore
+        >>> graph = GraphStore([2], [1, 1], [[0, 0, 0], [0.74, 0, 0]], cutoff=5.0).batch([0]).to_tensors()
+        >>> graph.edge_source.dtype, graph.triplet_kj
+        (tf.int32, ())
+        """
         return tf.nest.map_structure(tf.convert_to_tensor, self)
 
     def only(self, needs: Iterable[str]) -> Graph:
-        """Return the graph without the optional fields that are not in `needs`."""
+        """Return the graph without the optional arrays that are not in `needs`.
+
+        Examples
+        --------
+        >>> from dimenet_tf.graph import GraphStore
+        >>> R = [[0, 0, 0], [0.74, 0, 0]]
+        >>> graph = GraphStore([2], [1, 1], R, cutoff=5.0, needs=["atom_edges", "triplets"]).batch([0])
+        >>> sorted(graph.needs_met), sorted(graph.only(["atom_edges"]).needs_met)
+        (['atom_edges', 'triplets'], ['atom_edges'])
+        """
         needs = check_needs(needs)
         unused = [field for name, fields in NEEDS.items() if name not in needs for field in fields]
         return self._replace(**dict.fromkeys(unused, ()))
 
 
 def check_needs(needs: Iterable[str]) -> frozenset[str]:
-    """Return a set of names in `NEEDS`; a single name may be given as a string.
+    """Return a set of names in `NEEDS`. A single name may be given as a string.
 
     Raises
     ------
     UserError
         For an unknown name.
+
+    Examples
+    --------
+    >>> from dimenet_tf.graph import NEEDS, check_needs
+    >>> check_needs("triplets")
+    frozenset({'triplets'})
+    >>> NEEDS["triplets"]
+    ('triplet_kj', 'triplet_ji')
     """
     needs = frozenset([needs] if isinstance(needs, str) else needs)
     for name in sorted(needs.difference(NEEDS), key=str):
@@ -87,12 +129,28 @@ def check_needs(needs: Iterable[str]) -> frozenset[str]:
 
 
 def graph_signature(dtype: str, needs: Iterable[str]) -> Graph:
-    """Return the `tf.TensorSpec` of every field, all sizes open: one trace serves every batch.
+    """Return a `Graph` of `tf.TensorSpec` with open sizes: with this signature, one trace serves every batch.
 
     Parameters
     ----------
     dtype : of the positions; a model's `dtype`
     needs : the optional arrays; a model's `needs`. Fields that are not in it are `()`
+
+    Raises
+    ------
+    UserError
+        For an unknown name in `needs`.
+
+    Examples
+    --------
+    >>> import tensorflow as tf
+    >>> from dimenet_tf.graph import GraphStore, graph_signature
+    >>> @tf.function(input_signature=[graph_signature("float32", needs=())])
+    ... def count_edges(graph):
+    ...     return tf.size(graph.edge_source)
+    >>> graph = GraphStore([2], [1, 1], [[0, 0, 0], [0.74, 0, 0]], cutoff=5.0).batch([0])
+    >>> count_edges(graph.to_tensors()).numpy().item()
+    2
     """
     number = tf.TensorSpec([None], tf.int32)
     vector = tf.TensorSpec([None, 3], dtype)

@@ -1,4 +1,4 @@
-"""Batches of molecules -> a `tf.data.Dataset` of graphs and targets."""
+"""Data sets of graphs and labels for training: `tf.data.Dataset` of `Batch`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from dimenet_tf.graph import Graph, GraphStore, graph_signature
+from dimenet_tf.graph.graph import Array, Graph, graph_signature
+from dimenet_tf.graph.store import GraphStore
 
 
 class Batch(NamedTuple):
-    """One step's data of one replica."""
+    """Graph and labels of one step on one replica."""
 
     graph: Graph
-    targets: tf.Tensor
+    targets: Array
     """(molecules, targets) float64, in their units; NaN for a target that a molecule lacks."""
-    forces: tf.Tensor
+    forces: Array
     """(atoms, 3) float64, eV/Angstrom, NaN for molecules that lack them; no rows where no forces are learned."""
-    weight: tf.Tensor
+    weight: Array
     """() float64: 1 / molecules of all replicas in this step; losses are sums times this."""
-    molecule_weights: tf.Tensor
+    molecule_weights: Array
     """(molecules,) float64: the loss of each molecule is multiplied by its weight."""
 
 
@@ -38,41 +39,44 @@ def make_dataset(
 
     Parameters
     ----------
-    store : of all molecules
+    store : with all molecules
     targets : (molecules, targets) float64
     batches : called for a new iterator over arrays of molecules
     forces : (atoms of all molecules, 3) float64, where they are learned
-    num_replicas : every batch is divided by molecules into so many elements, one for each replica; a graph is never cut
-    molecule_weights : (molecules,) float64, 1 for all where left out
-    own : which of them this data set has; the others are those of other workers
+    num_replicas : number of elements that every batch is divided into by molecules, one for each replica. No molecule
+        is divided
+    own : the replicas whose elements this data set has, for several workers; all by default
+    molecule_weights : (molecules,) float64, 1 for all by default
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dimenet_tf.graph import GraphStore
+    >>> from dimenet_tf.graph.pipeline import make_dataset
+    >>> store = GraphStore([2, 1], [1, 1, 8], [[0, 0, 0], [0.74, 0, 0], [0, 0, 0]], cutoff=5.0)
+    >>> batches = np.array([[0, 1], [1, 0]])
+    >>> for batch in make_dataset(store, np.array([[-31.8], [-74.9]]), lambda: iter(batches)):
+    ...     print(batch.graph.num_atoms.numpy(), batch.targets.numpy().tolist())
+    [2 1] [[-31.8], [-74.9]]
+    [1 2] [[-74.9], [-31.8]]
     """
 
-    def elements() -> Iterator[dict]:
+    def elements() -> Iterator[Batch]:
         for molecules in batches():
             for part in np.array_split(molecules, num_replicas)[own]:
-                yield {
-                    **_made_fields(store.batch(part)),
-                    "targets": targets[part],
-                    "forces": np.empty((0, 3)) if forces is None else forces[store.atoms(part)],
-                    "weight": np.float64(1 / len(molecules)),
-                    "molecule_weights": np.ones(len(part)) if molecule_weights is None else molecule_weights[part],
-                }
+                yield Batch(
+                    graph=store.batch(part),
+                    targets=targets[part],
+                    forces=np.empty((0, 3)) if forces is None else forces[store.atoms(part)],
+                    weight=np.float64(1 / len(molecules)),
+                    molecule_weights=np.ones(len(part)) if molecule_weights is None else molecule_weights[part],
+                )
 
-    signature = {
-        **_made_fields(graph_signature(store.dtype, store.needs)),
-        "targets": tf.TensorSpec([None, targets.shape[1]], tf.float64),
-        "forces": tf.TensorSpec([None, 3], tf.float64),
-        "weight": tf.TensorSpec([], tf.float64),
-        "molecule_weights": tf.TensorSpec([None], tf.float64),
-    }
-
-    def to_batch(element: dict) -> Batch:
-        graph = Graph(**{field: element[field] for field in Graph._fields if field in element})
-        return Batch(graph, **{field: element[field] for field in Batch._fields[1:]})
-
-    return tf.data.Dataset.from_generator(elements, output_signature=signature).map(to_batch).prefetch(4)
-
-
-def _made_fields(graph: Graph) -> dict:
-    """Return the fields of a graph by name, without those that were not made: elements must be tensors."""
-    return {field: value for field, value in graph._asdict().items() if not isinstance(value, tuple)}
+    signature = Batch(
+        graph=graph_signature(store.dtype, store.needs),
+        targets=tf.TensorSpec([None, targets.shape[1]], tf.float64),
+        forces=tf.TensorSpec([None, 3], tf.float64),
+        weight=tf.TensorSpec([], tf.float64),
+        molecule_weights=tf.TensorSpec([None], tf.float64),
+    )
+    return tf.data.Dataset.from_generator(elements, output_signature=signature).prefetch(4)

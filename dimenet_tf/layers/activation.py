@@ -9,14 +9,14 @@ import tensorflow as tf
 
 @tf.keras.utils.register_keras_serializable("dimenet_tf")
 def swish(x: tf.Tensor) -> tf.Tensor:
-    """x sigmoid(x), any shape.
+    """Activation function x sigmoid(x), any shape.
 
-    TensorFlow's gradient of it computes the sigmoid again and, for training with forces, walks through every factor of
-    the first derivative. Here the sigmoid is computed once and serves the function and two derivatives.
+    TensorFlow's gradient computes the sigmoid again and, in training with forces, differentiates every factor of the
+    first derivative. Here the sigmoid is computed once for the function and two derivatives.
     """
-    if x.dtype == tf.bfloat16:  # whose sigmoid is slower than two casts, and has two digits
+    if x.dtype == tf.bfloat16:  # its sigmoid is slower than two casts and has two digits
         return tf.cast(swish(tf.cast(x, tf.float32)), x.dtype)
-    # constants to TensorFlow: gradients flow through the three functions below alone
+    # constants to TensorFlow: gradients flow only through the three functions below
     s = tf.stop_gradient(tf.sigmoid(x))
     y = tf.stop_gradient(x * s)
 

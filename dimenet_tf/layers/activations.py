@@ -59,7 +59,7 @@ def _without_views(array: tf.Tensor) -> tf.Tensor:
 
 
 def cluster(neighbors: int, cutoff: float) -> np.ndarray:
-    """Positions of atoms each of which has this many neighbors: random points in a ball, (neighbors + 1, 3)."""
+    """Return positions of atoms with a given number of neighbors: random points in a ball, (neighbors + 1, 3)."""
     rng = np.random.default_rng(0)
     directions = rng.standard_normal((neighbors + 1, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)

@@ -1,10 +1,10 @@
 """Sums over the neighbors k of j except i, computed in several ways with the same results.
 
-All model-specific learning happens before and after these sums. Each way is a class that is made once per call of a
-model and then serves all interaction blocks:
+The sums themselves have no weights except a kernel that the model passes. Each way is a class. A model makes an object
+of it once per call, and all interaction blocks use the object:
 
     pairs = AGGREGATIONS["sum_first"](graph, angle="interior")
-    y = pairs.angular(vectors, basis)          # what the geometry gives, in whatever form this way needs it
+    y = pairs.angular(vectors, basis)          # angles, in the form that this way needs
     pairs.sum_outer(y, x, radial)              # sum_k c_b x_f     -> (edges, b, f)
     pairs.sum_product(y, x, radial, kernel)    # sum_k (c W)_f x_f -> (edges, f)
 
@@ -28,13 +28,13 @@ from dimenet_tf.layers.geometry import cos_angle, unit_vectors
 
 
 class Triplets:
-    """Gather to triplets, multiply, sum onto edges. Memory grows as edges x neighbors x features.
+    """Sums over a list of triplets: gather, multiply, sum. Memory grows as edges x neighbors x features.
 
     Parameters
     ----------
     graph : with `triplet_kj` and `triplet_ji`
-    angle : which angle, a key of `ANGLES`
-    radial_edge : "kj" or "ji", the edge whose distance G belongs to: the one that gives or the one that takes
+    angle : a key of `ANGLES`
+    radial_edge : "kj" or "ji", the edge whose distance G belongs to: the source of messages or their destination
     updates : "ji" (DimeNet), or "ij": sums belong to the edges i -> j, which end where k -> j ends (GemNet)
     """
 
@@ -48,7 +48,7 @@ class Triplets:
         self.num_edges = tf.shape(graph.edge_source)[0]
 
     def angular(self, vectors: tf.Tensor, basis: SphericalBasis) -> tf.Tensor:
-        """(edges, 3) target to source -> (triplets, num_spherical)."""
+        """Return Y_l0 of the angles, (edges, 3) target to source -> (triplets, num_spherical)."""
         return basis.angular(cos_angle(self.angle, gather(vectors, self.kj), gather(vectors, self.ji)))
 
     def _coefficients(self, y: tf.Tensor, radial: tf.Tensor) -> tf.Tensor:
@@ -76,9 +76,9 @@ class Triplets:
 
 
 class OverSlots:
-    """Base class of the ways without triplets: row j of padded arrays holds the edges that go to atom j.
+    """Base class of the ways without triplets: row j of padded arrays belongs to the edges that go to atom j.
 
-    Parameters as `Triplets`; the graph needs `atom_edges`.
+    Parameters are those of `Triplets`. The graph needs `atom_edges`.
     """
 
     needs = frozenset({"atom_edges"})
@@ -89,29 +89,29 @@ class OverSlots:
         self._reverse = graph.edge_reverse
 
     def turned(self, x: tf.Tensor) -> tf.Tensor:
-        """Rows of the edges that take <-> rows of the edges i -> j, for which everything is computed here."""
+        """Convert rows of the edges that receive sums to rows of the edges i -> j, which are used here, or back."""
         return reverse_edges(x, self._reverse) if self.updates == "ji" else x
 
 
 class SumFirst(OverSlots):
-    """Sum over k before anything learned is applied (GemNet, App. C): matrix products over padded neighbors.
+    """Sum over k before learned factors are applied (GemNet, App. C): matrix products over padded neighbors.
 
     A pair of slots (a, b) of atom j stands for the edges k -> j in slot a and j -> i, whose reverse is in slot b.
     """
 
     def angular(self, vectors: tf.Tensor, basis: SphericalBasis) -> tf.Tensor:
-        """(edges, 3) target to source -> (atoms, k_kj, k_ji, num_spherical), zero where there is no pair."""
+        """Return Y_l0 of the angles, (edges, 3) target to source -> (atoms, k_kj, k_ji, num_spherical), or zero."""
         incoming = self.slots.pad(vectors)  # (atoms, k, 3)
         cosine = cos_angle(self.angle, v_kj=incoming[:, :, None], v_ji=-incoming[:, None])  # (atoms, k_kj, k_ji)
         return basis.angular(cosine) * tf.cast(self.is_pair(), cosine.dtype)[..., None]
 
     def is_pair(self) -> tf.Tensor:
-        """(atoms, k_kj, k_ji) bool: both slots are used, and k is not i."""
+        """Return whether both slots are used and k is not i, (atoms, k_kj, k_ji) bool."""
         used = self.slots.used
         return used[:, :, None] & used[:, None] & ~tf.eye(tf.shape(used)[1], dtype=tf.bool)
 
     def _coefficients(self, y: tf.Tensor, radial: tf.Tensor) -> tf.Tensor:
-        """(edges, l, b) -> (atoms, k_kj, k_ji * b)."""
+        """Return c_b from the projected radial basis, (edges, l, b) -> (atoms, k_kj, k_ji * b)."""
         if self.radial_edge == "kj":
             c = y @ self.slots.pad(radial)  # (atoms, k_kj, k_ji, b)
         else:
@@ -145,17 +145,17 @@ class SumFirst(OverSlots):
 class Harmonics(OverSlots):
     """Sum over k without pairs of edges, by the addition theorem of spherical harmonics.
 
-    P_l(u.v) = 4 pi/(2l+1) sum_m Y_lm(u) Y_lm(v), so with A_l the part of the messages that belongs to degree l
+    P_l(u.v) = 4 pi/(2l+1) sum_m Y_lm(u) Y_lm(v). So, with the part A_l of the messages that belongs to degree l,
 
     sum_k Y_l0(angle) A_l[kj] = sqrt(4 pi/(2l+1)) sum_m Y_lm(u_ij) S_lm[j],  S_lm[j] = sum_k Y_lm(u_kj) A_l[kj]
 
-    and time and memory are linear in the number of edges. S holds k = i too, which is subtracted. Everything is
-    computed for the edges i -> j that come into j; the last step hands it to their reverses j -> i. The
-    angle must be one at j: between u_kj and u_ij, or its supplement, which changes the sign of odd l.
+    and time and memory are linear in the number of edges. S includes k = i, which is subtracted afterwards. All sums
+    are computed for the edges i -> j that go to j, and the last step reorders them for their reverses j -> i. The angle
+    must be the one at j, between u_kj and u_ij, or its supplement, which changes the sign of odd l.
     """
 
     def angular(self, vectors: tf.Tensor, basis: SphericalBasis) -> tf.Tensor:
-        """(edges, 3) target to source -> (atoms, k, num_spherical^2), zero in unused slots."""
+        """Return Y_lm of the edges, (edges, 3) target to source -> (atoms, k, num_spherical^2), zero where unused."""
         harmonics = self.slots.pad(basis.harmonics(unit_vectors(vectors)))
         return harmonics * tf.cast(self.slots.used, vectors.dtype)[..., None]
 

@@ -1,8 +1,8 @@
-"""The dense layers that all blocks are built from.
+"""Dense layers that all blocks are built from.
 
-With the policy "mixed_bfloat16" the wide layers of a block compute in bfloat16 and return it. Blocks cast by hand where
-they leave a stack of them (`autocast=False` keeps Keras from casting what comes in): sums of messages, bases and
-everything on atoms stay in float32.
+With the policy "mixed_bfloat16" the wide layers of a block compute in bfloat16 and return it. Blocks cast the result of
+a stack of such layers back by hand, and `autocast=False` keeps Keras from casting inputs. So sums of messages, bases
+and features of atoms stay in float32.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def linear(units: int, seed: int, **kwargs: Any) -> tf.keras.layers.Dense:
 
 
 class ResidualLayer(tf.keras.layers.Layer):
-    """x + swish(W2 swish(W1 x + b1) + b2), (n, units) -> (n, units)."""
+    """Residual layer x + swish(W2 swish(W1 x + b1) + b2), (n, units) -> (n, units)."""
 
     def __init__(self, units: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -51,8 +51,8 @@ class ResidualLayer(tf.keras.layers.Layer):
 class BasisProjection(tf.keras.layers.Layer):
     """Linear map of the two-dimensional basis, applied to its radial factor alone.
 
-    sum_ln W_(ln)b R_ln Y_l = sum_l Y_l G_lb with G_lb = sum_n W_(ln)b R_ln: G costs per edge what the product with the
-    full basis would cost per triplet. The kernel has the shape and order of a dense layer on the full basis.
+    sum_ln W_(ln)b R_ln Y_l = sum_l Y_l G_lb with G_lb = sum_n W_(ln)b R_ln. G is computed once per edge, a product with
+    the full basis once per triplet. The kernel has the shape and order of a dense layer on the full basis.
 
     (edges, num_spherical, num_radial) -> (edges, num_spherical, units)
     """

@@ -25,7 +25,7 @@ def atom_embeddings(layer: tf.keras.layers.Layer, emb_size: int, seed: int) -> t
 
 
 class AtomEmbedding(tf.keras.layers.Layer):
-    """Atomic numbers (atoms,) -> (atoms, units)."""
+    """Embedding of atomic numbers, (atoms,) -> (atoms, units)."""
 
     def __init__(self, units: int, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -36,7 +36,7 @@ class AtomEmbedding(tf.keras.layers.Layer):
 
 
 class EmbeddingBlock(tf.keras.layers.Layer):
-    """m_ji = swish(W [h_i, h_j, rbf_ji] + b), DimeNet Eq. 9 and Fig. 4.
+    """First messages m_ji = swish(W [h_i, h_j, rbf_ji] + b), DimeNet Eq. 9 and Fig. 4.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Layers on scalar and vector features of atoms, shared by PaiNN's blocks.
 
-Scalars are (atoms, units), vectors (atoms, 3, units). Vectors are combined linearly, scaled by scalars and multiplied
-with each other only, so they are rotation-equivariant.
+Scalars are (atoms, units), vectors (atoms, 3, units). Vectors are only combined linearly, scaled by scalars and
+multiplied with each other, so they are rotation-equivariant.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def output_dense(units: int, output_init: str, seed: int, **kwargs: Any) -> tf.k
 
 
 def smooth_norm(vectors: tf.Tensor) -> tf.Tensor:
-    """sqrt(|v|^2 + 1e-8), (atoms, 3, units) -> (atoms, units)."""
+    """Return the smooth length sqrt(|v|^2 + 1e-8), (atoms, 3, units) -> (atoms, units)."""
     return tf.sqrt(tf.reduce_sum(vectors * vectors, axis=1) + EPSILON)
 
 
@@ -41,9 +41,9 @@ class GatedEquivariantBlock(tf.keras.layers.Layer):
 
     Parameters
     ----------
-    hidden : int, width of the layer between
-    units : int, of what comes out
-    activation : of the scalars that come out, or None
+    hidden : int, width of the hidden layer
+    units : int, number of scalars and of vectors returned
+    activation : of the returned scalars, or None
     output_init : "GlorotUniform" or "zeros", of W2
     seed : int
 

@@ -9,37 +9,37 @@ from dimenet_tf.layers.gathers import gather
 
 ANGLES = {
     "interior": "angle at j between k and i (the papers; GemNet, SphereNet)",
-    "supplement": "pi minus that (the released DimeNet++)",
+    "supplement": "pi minus that angle (the released DimeNet++)",
     "at_target": "angle at i between j and k (the released DimeNet)",
 }
 
 
 def edge_vectors(graph: Graph) -> tf.Tensor:
-    """Vector of every edge from its target to its source, (edges, 3), Angstrom."""
+    """Return the vector of every edge from its target to its source, (edges, 3), Angstrom."""
     source = gather(graph.positions, graph.edge_source) + graph.edge_shift
     return source - gather(graph.positions, graph.edge_target)
 
 
 def safe_norm(vectors: tf.Tensor) -> tf.Tensor:
-    """Length along the last axis; at zero length the value and all derivatives are zero instead of NaN."""
+    """Return lengths along the last axis. At zero length the value and all derivatives are zero instead of NaN."""
     square = tf.reduce_sum(vectors * vectors, axis=-1)
     zero = square == 0
-    # two `where`: a gradient that passes the branch not taken must stay finite
+    # two `where`: the gradient of the unused branch must be finite
     return tf.where(zero, tf.zeros_like(square), tf.sqrt(tf.where(zero, tf.ones_like(square), square)))
 
 
 def unit_vectors(vectors: tf.Tensor) -> tf.Tensor:
-    """Directions; the direction of a zero vector is zero."""
+    """Return directions of vectors; the direction of a zero vector is zero."""
     length = safe_norm(vectors)[..., None]
     zero = length == 0
     return tf.where(zero, tf.zeros_like(vectors), vectors / tf.where(zero, tf.ones_like(length), length))
 
 
 def perpendicular_frame(directions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Two vectors that make a right-handed frame with unit vectors, (..., 3) -> (..., 3), (..., 3).
+    """Return two vectors that make a right-handed frame with unit vectors, (..., 3) -> (..., 3), (..., 3).
 
-    Duff et al., "Building an Orthonormal Basis, Revisited", 2017: nothing is singular, but the frame jumps where z = 0.
-    What is made of it must not depend on how the frame is turned about its axis.
+    The formula of Duff et al., "Building an Orthonormal Basis, Revisited", 2017, has no singularity, but the frame
+    jumps where z = 0. So results must not depend on a rotation of the frame about its axis.
     """
     x, y, z = tf.unstack(directions, axis=-1)
     sign = tf.where(z < 0, -tf.ones_like(z), tf.ones_like(z))
@@ -50,9 +50,10 @@ def perpendicular_frame(directions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def cos_angle(angle: str, v_kj: tf.Tensor, v_ji: tf.Tensor) -> tf.Tensor:
-    """Cosine between two edges k -> j -> i, given their vectors (target to source). Broadcasts; (..., 3) -> (...).
+    """Return the cosine of the angle of edges k -> j -> i from their vectors (target to source), (..., 3) -> (...).
 
-    A scalar product of unit vectors needs no acos and no atan2: linear molecules have finite forces.
+    The arguments broadcast. A scalar product of unit vectors needs no acos and no atan2, so linear molecules have
+    finite forces.
     """
     if angle == "at_target":
         return tf.reduce_sum(unit_vectors(v_ji) * unit_vectors(v_kj + v_ji), axis=-1)

@@ -13,7 +13,7 @@ from dimenet_tf.errors import check_choice
 
 
 def seed_stream(seed: int) -> Iterator[int]:
-    """Yield independent seeds derived from one: a block draws one for each of its weights and sub-blocks.
+    """Yield independent seeds derived from one. A block takes one for each of its weights and sub-blocks.
 
     Every weight needs its own initializer, because a Keras initializer that is used twice returns the same numbers.
     """
@@ -26,8 +26,8 @@ def _spawn(sequence: np.random.SeedSequence) -> Iterator[np.integer]:
 
 
 def orthogonal(rows: int, columns: int, seed: int) -> tf.Tensor:
-    """Return a random matrix with orthonormal columns, or rows if there are fewer of these, float64."""
-    # not NumPy's QR: its threads wait for each other for seconds when the machine is busy
+    """Return a random matrix with orthonormal columns, or orthonormal rows if there are fewer rows, float64."""
+    # not NumPy's QR, whose threads can wait for each other for seconds on a busy machine
     shape = [max(rows, columns), min(rows, columns)]
     q, r = tf.linalg.qr(tf.random.stateless_normal(shape, [seed, 0], dtype=tf.float64))
     q *= tf.sign(tf.linalg.diag_part(r))  # uniformly distributed only with this choice of signs
@@ -37,7 +37,7 @@ def orthogonal(rows: int, columns: int, seed: int) -> tf.Tensor:
 class GlorotOrthogonal(tf.keras.initializers.Initializer):
     """Orthogonal matrix rescaled to Glorot's variance: W sqrt(2 / ((fan_in + fan_out) Var(W))).
 
-    For two-dimensional kernels (fan_in, fan_out). Var is the population variance of all entries.
+    It initializes two-dimensional kernels (fan_in, fan_out). Var is the population variance of all entries.
     """
 
     def __init__(self, seed: int) -> None:
@@ -57,7 +57,7 @@ class GlorotOrthogonal(tf.keras.initializers.Initializer):
 class HeOrthogonal(tf.keras.initializers.Initializer):
     """Orthogonal matrix whose columns are standardized, times sqrt(1 / fan_in) (GemNet, Sec. 5).
 
-    For kernels (..., fan_out); fan_in is the product of all other axes.
+    It initializes kernels (..., fan_out); fan_in is the product of all other axes.
     """
 
     def __init__(self, seed: int) -> None:
@@ -76,7 +76,7 @@ class HeOrthogonal(tf.keras.initializers.Initializer):
 
 
 def output_initializer(name: str, seed: int, orthogonal: type = GlorotOrthogonal) -> tf.keras.initializers.Initializer:
-    """Initializer of an output block's last layer: "zeros" or the model's own."""
+    """Return the initializer of an output block's last layer: zeros for "zeros", otherwise `orthogonal`."""
     if name == "zeros":
         return tf.keras.initializers.Zeros()
     check_choice("output_init", name, ("zeros", orthogonal.__name__))

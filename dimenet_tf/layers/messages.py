@@ -54,7 +54,7 @@ class QuadrupletBasis(NamedTuple):
 
 
 class EfficientBilinear(tf.keras.layers.Layer):
-    """sum_bf W_fbo x_bf: the last step of App. C, on what is summed over neighbors already.
+    """Bilinear layer sum_bf W_fbo x_bf on sums over neighbors, the last step of App. C.
 
     (edges, b, f) -> (edges, units)
     """
@@ -88,7 +88,7 @@ class SymmetricUpProjection(tf.keras.layers.Layer):
 
 
 class TripletInteraction(tf.keras.layers.Layer):
-    """Messages b -> a into messages c -> a, with distances and angle c-a-b (one-hop message passing, Fig. 3)."""
+    """One-hop message passing (Fig. 3): messages b -> a into messages c -> a, with distances and angle c-a-b."""
 
     def __init__(self, sizes: Sizes, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -113,7 +113,7 @@ class TripletInteraction(tf.keras.layers.Layer):
 
 
 class QuadrupletInteraction(tf.keras.layers.Layer):
-    """Messages d -> b into messages c -> a, where a and b need no edge (two-hop message passing, Fig. 3)."""
+    """Two-hop message passing (Fig. 3): messages d -> b into messages c -> a, where a and b need no edge."""
 
     def __init__(self, sizes: Sizes, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)

@@ -1,9 +1,9 @@
 """Atom embeddings instead of message embeddings: the strongest ablation of DimeNet, Table 3.
 
 The paper gives no formulas for it. Here every block is DimeNet's with an atom's embedding h_i in place of the message
-m_ji and without angles: the interaction sums rbf-weighted embeddings of the neighbors instead of the bilinear layer's
-result, and the output block skips the sum over messages. All widths and depths are DimeNet's. The blocks are called
-like those they replace.
+m_ji and without angles. The interaction sums rbf-weighted embeddings of the neighbors instead of the bilinear layer's
+result, and the output block has no sum over messages. All widths and depths are DimeNet's. The blocks take the same
+arguments as those that they replace.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dimenet_tf.layers.interaction import SkipUpdate
 
 
 class NodeEmbeddingBlock(tf.keras.layers.Layer):
-    """h_i = row of the embedding table, (atoms, emb_size)."""
+    """Initial features of atoms: h_i = row of the embedding table, (atoms, emb_size)."""
 
     def __init__(self, emb_size: int, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -41,7 +41,7 @@ class NodeEmbeddingBlock(tf.keras.layers.Layer):
 
 
 class NodeInteractionBlock(SkipUpdate):
-    """h_i <- update(h_i, sum_j rbf_ji W * swish(W h_j + b))."""
+    """Update of atoms from their neighbors, h_i <- update(h_i, sum_j rbf_ji W * swish(W h_j + b))."""
 
     def __init__(self, emb_size: int, num_before_skip: int, num_after_skip: int, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -73,7 +73,7 @@ class NodeInteractionBlock(SkipUpdate):
 
 
 class NodeOutputBlock(tf.keras.layers.Layer):
-    """Dense layers on h_i; arguments as `OutputBlock`."""
+    """Dense layers on h_i, with the arguments of `OutputBlock`."""
 
     def __init__(
         self, emb_size: int, num_dense_output: int, num_targets: int, output_init: str, seed: int, **kwargs: Any

@@ -27,12 +27,12 @@ class GlobalEdges(NamedTuple):
 def projections(
     basis_emb_size: int, units: int, seeds: Iterator[int], dtype: tf.keras.mixed_precision.Policy
 ) -> list[tf.keras.layers.Layer]:
-    """Return a linear map down and one up, LB2 of Fig. 4."""
+    """Return a linear map to a smaller size and one back, LB2 of Fig. 4."""
     return [linear(basis_emb_size, next(seeds), dtype=dtype), linear(units, next(seeds), dtype=dtype)]
 
 
 class NonLocalBlock(tf.keras.layers.Layer):
-    """Update of the atoms: what reaches them by local edges, unified with what they exchange over the global ones.
+    """Update of the atoms by messages of local edges and by features exchanged over global edges.
 
     a_i = v_i + sum_j rbf_ji W W * m_ji                        (rho^(e -> v), Eq. 7)
     g_i = sum_j global rbf_ij W W * swish(W a_j + b)           (over all j up to the global cutoff)
@@ -60,7 +60,7 @@ class NonLocalBlock(tf.keras.layers.Layer):
 
 
 class Perceptron(tf.keras.layers.Layer):
-    """W2 swish(W1 x + b1) + b2, (n, any) -> (n, units), with as many hidden units."""
+    """Perceptron W2 swish(W1 x + b1) + b2 with `units` hidden units, (n, any) -> (n, units)."""
 
     def __init__(self, units: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -73,7 +73,7 @@ class Perceptron(tf.keras.layers.Layer):
 
 
 class PBlock(tf.keras.layers.Layer):
-    """x + W [m1(x) * m2(x), m3(x)] with perceptrons m1, m2, m3, (n, units) -> (n, units) (Sec. VI).
+    """P-block x + W [m1(x) * m2(x), m3(x)] with perceptrons m1, m2, m3, (n, units) -> (n, units) (Sec. VI).
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class PBlock(tf.keras.layers.Layer):
         self.m1 = Perceptron(half, next(seeds), dtype=policy)
         self.m2 = Perceptron(half, next(seeds), dtype=policy)
         self.m3 = Perceptron(units - half, next(seeds), dtype=policy)
-        # products of features of any size: training starts without them
+        # products of features can be large, so training starts without them
         self.dense_out = tf.keras.layers.Dense(units, use_bias=False, kernel_initializer="zeros", dtype=policy)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:

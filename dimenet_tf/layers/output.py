@@ -34,7 +34,7 @@ def atom_outputs(scalars: tf.Tensor, vectors: tf.Tensor | None = None, forces: t
 
 
 class OutputBlock(tf.keras.layers.Layer):
-    """Sum of the incoming messages, weighted by the radial basis, through dense layers (DimeNet, Fig. 4).
+    """Dense layers on the sum of the incoming messages, weighted by the radial basis (DimeNet, Fig. 4).
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class OutputBlock(tf.keras.layers.Layer):
     out_emb_size : int or None
         Width of the dense layers where it differs from `emb_size`, reached by a linear projection (DimeNet++).
     up_bias : bool
-        That projection has a bias (SphereNet).
+        Whether that projection has a bias (SphereNet).
     recompute : bool, see `dimenet_tf.layers.recompute`
     """
 
@@ -115,7 +115,7 @@ class OutputBlock(tf.keras.layers.Layer):
 class SeparateOutputBlocks(tf.keras.layers.Layer):
     """One output block per target instead of one for all (DimeNet, Table 4).
 
-    Arguments as `OutputBlock`.
+    Arguments are those of `OutputBlock`.
     """
 
     def __init__(self, num_targets: int, seed: int, **kwargs: Any) -> None:

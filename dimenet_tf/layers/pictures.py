@@ -81,12 +81,12 @@ class Diagram:
 
 
 def distances(cutoff: float, dtype: str) -> tf.Tensor:
-    """Distances up to a cutoff, without zero, (500,) Angstrom."""
+    """Return distances up to a cutoff, without zero, (500,) Angstrom."""
     return tf.constant(np.linspace(0.02 * cutoff, cutoff, 500), dtype)
 
 
 def radial_curves(function: Callable, cutoff: float, dtype: str) -> Curves:
-    """Curves of a radial basis: a function (n,) Angstrom -> (n, num_radial)."""
+    """Make curves of a radial basis, a function (n,) Angstrom -> (n, num_radial)."""
     d = distances(cutoff, dtype)
     values = function(d).numpy()
     names = [f"n = {n + 1}" for n in range(values.shape[1])]
@@ -94,19 +94,19 @@ def radial_curves(function: Callable, cutoff: float, dtype: str) -> Curves:
 
 
 def polar_grid(cutoff: float, size: int = 181) -> tuple[np.ndarray, np.ndarray]:
-    """Distances and angles of a disk, (size, size) each."""
+    """Return distances and angles of a disk, (size, size) each."""
     angle, distance = np.meshgrid(np.linspace(0, 2 * np.pi, size), np.linspace(0.05 * cutoff, cutoff, size))
     return distance, angle
 
 
 def on_grid(basis: SphericalBasis, distance: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Values of a two-dimensional basis, (points, num_spherical * num_radial)."""
+    """Return values of a two-dimensional basis, (points, num_spherical * num_radial)."""
     inputs = (tf.constant(values.ravel(), basis.dtype) for values in (distance, np.cos(angle)))
     return basis(tuple(inputs)).numpy()
 
 
 def spherical_disks(basis: SphericalBasis) -> Disks:
-    """Disks of all functions of a two-dimensional basis, one row for each degree."""
+    """Make disks of all functions of a two-dimensional basis, one row for each degree."""
     distance, angle = polar_grid(basis.cutoff)
     values = on_grid(basis, distance, angle).T.reshape(-1, *angle.shape)
     titles = [f"l = {degree}, n = {n + 1}" for degree in range(basis.num_spherical) for n in range(basis.num_radial)]
@@ -114,7 +114,7 @@ def spherical_disks(basis: SphericalBasis) -> Disks:
 
 
 def filter_disks(basis: SphericalBasis, kernel: np.ndarray) -> Disks:
-    """Disks of the first learned filters: linear combinations of a basis by the columns of a kernel."""
+    """Make disks of the first learned filters: linear combinations of a basis by the columns of a kernel."""
     distance, angle = polar_grid(basis.cutoff)
     kernel = kernel[:, :NUM_FILTERS]
     values = (on_grid(basis, distance, angle) @ kernel).T.reshape(-1, *angle.shape)
@@ -122,7 +122,7 @@ def filter_disks(basis: SphericalBasis, kernel: np.ndarray) -> Disks:
 
 
 def harmonics_at(basis: SphericalBasis, angle: np.ndarray, torsion: float, mirrored: bool = False) -> np.ndarray:
-    """Spherical harmonics on a disk at a torsion, (points, num_spherical^2).
+    """Return spherical harmonics on a disk at a torsion, (points, num_spherical^2).
 
     Angles above pi belong to the torsion plus pi. `mirrored` harmonics do not depend on the torsion's sign.
     """
@@ -132,7 +132,7 @@ def harmonics_at(basis: SphericalBasis, angle: np.ndarray, torsion: float, mirro
 
 
 def harmonic_disks(basis: SphericalBasis) -> Disks:
-    """Disks of the first radial functions times all spherical harmonics: a row for each degree l, a column for each m.
+    """Make disks of the first radial functions times all harmonics: a row for each degree l, a column for each m.
 
     They are drawn at the torsion 0 for m >= 0, and at pi / (2 |m|), where the sine is 1, for m < 0.
     """
@@ -153,7 +153,7 @@ def harmonic_disks(basis: SphericalBasis) -> Disks:
 def torsion_disks(
     basis: SphericalBasis, degree: np.ndarray, kernel: np.ndarray, count: int, mirrored: bool = False
 ) -> Disks:
-    """Disks of the first learned filters of distance, angle and torsion, one row for each filter.
+    """Make disks of the first learned filters of distance, angle and torsion, one row for each filter.
 
     Parameters
     ----------
@@ -181,12 +181,12 @@ def torsion_disks(
 
 
 def directional_diagram(num_blocks: int | str, angles: str) -> Diagram:
-    """Diagram of graph, bases and blocks of DimeNet (Fig. 4) and the architectures built like it.
+    """Make a diagram of graph, bases and blocks of DimeNet (Fig. 4) and the architectures built like it.
 
     Parameters
     ----------
     num_blocks : number of blocks, or its symbol
-    angles : what the directional basis depends on, with its symbols in brackets: "angle (SBF)"
+    angles : arguments of the directional basis, with its symbols in brackets: "angle (SBF)"
     """
     diagram = Diagram(5.2, 10.4)
     box, arrow = diagram.box, diagram.arrow
@@ -222,7 +222,7 @@ def directional_diagram(num_blocks: int | str, angles: str) -> Diagram:
 
 
 def layers_diagram(layers: Sequence[tf.keras.layers.Layer]) -> Diagram:
-    """Diagram of a model's layers in the order in which they were made, with their numbers of weights."""
+    """Make a diagram of a model's layers in the order in which they were made, with their numbers of weights."""
     groups: list[tuple[str, list[int]]] = []
     for layer in layers:
         kind = type(layer).__name__

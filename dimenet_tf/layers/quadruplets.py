@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from dimenet_tf.basis.formulas import azimuthal_factors, orders, polar_factors, zonal_harmonics
-from dimenet_tf.graph import Graph, ingraph
+from dimenet_tf.graph import Graph, find_edges_tensorflow, neighbor_table_tensorflow
 from dimenet_tf.layers.gathers import NeighborSlots, gather
 from dimenet_tf.layers.geometry import safe_norm, unit_vectors
 
@@ -13,22 +13,22 @@ STRAIGHT = 0.01  # sine of an angle, about half a degree
 
 
 def fade_in(across: tf.Tensor) -> tf.Tensor:
-    """1 for vectors (..., n) longer than `STRAIGHT`, smoothly down to 0 for shorter ones, (..., 1)."""
+    """Return 1 for vectors (..., n) longer than `STRAIGHT`, falling smoothly to 0 for shorter ones, (..., 1)."""
     t = tf.minimum(tf.reduce_sum(across * across, axis=-1, keepdims=True) / STRAIGHT**2, 1)
-    return t * t * t * (10 - 15 * t + 6 * t * t)  # value and two derivatives are those of 0 and 1 at the ends
+    return t * t * t * (10 - 15 * t + 6 * t * t)  # value and two derivatives match the constants 0 and 1 at the ends
 
 
 class Quadruplets:
     """All paths c -> a ... b <- d with c != b, d != a and c != d, where a and b are at most `int_cutoff` apart.
 
-    Nothing is listed per quadruplet: rows of padded arrays belong to atoms a, with axes for the edges c -> a, the
-    atoms b and the edges d -> b.
+    Quadruplets are not listed. Rows of padded arrays belong to atoms a, with axes for the edges c -> a, the atoms b and
+    the edges d -> b.
 
     The direction of c as seen from a, in a frame whose axis points to b and whose half-plane holds d, is
     (sin theta cos phi, sin theta |sin phi|, cos theta) with the angle theta = c-a-b and the dihedral 0 <= phi <= pi.
-    Its components are scalar products: no angle is computed, and nothing is singular where c, a, b are in line. Where
-    a, b, d are, the half-plane is undefined: the published function jumps there, and takes rounding errors for
-    directions. Here the components of the half-plane fade out within half a degree of the straight line.
+    Its components are scalar products. No angle is computed, so nothing is singular where c, a, b are in line. Where
+    a, b, d are in line, the half-plane is undefined, so the published function jumps and its direction is a rounding
+    error. Here the components in the half-plane fade out within half a degree of the straight line.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ class Quadruplets:
     def __init__(self, graph: Graph, vectors: tf.Tensor, int_cutoff: float, num_spherical: int) -> None:
         self.num_spherical = num_spherical
         self.slots = NeighborSlots(graph)
-        source, target, _ = ingraph.find_edges(graph.positions, graph.num_atoms, int_cutoff)
+        source, target, _ = find_edges_tensorflow(graph.positions, graph.num_atoms, int_cutoff)
         atoms = tf.shape(graph.positions)[0]
-        table = ingraph.neighbor_table(target, tf.math.bincount(target, minlength=atoms, maxlength=atoms))
+        table = neighbor_table_tensorflow(target, tf.math.bincount(target, minlength=atoms, maxlength=atoms))
         self.b = tf.gather(source, tf.maximum(table, 0))  # (a, b)
         self.shape = tf.concat([tf.shape(table), [tf.shape(graph.atom_edges)[1]]], axis=0)  # of (a, b, d)
 
@@ -68,17 +68,17 @@ class Quadruplets:
         self.y = polar * tf.gather(azimuthal, orders(num_spherical), axis=2)  # (a, c, num_spherical^2, b * d)
 
     def _of_b(self, x: tf.Tensor) -> tf.Tensor:
-        """Values of atoms (atoms, ...) -> of the atoms b, (a, b, ...)."""
+        """Gather values of the atoms b, (atoms, ...) -> (a, b, ...)."""
         taken = gather(x, tf.reshape(self.b, [-1]))
         return tf.reshape(taken, tf.concat([tf.shape(self.b), tf.shape(x)[1:]], axis=0))
 
     def _times(self, to_c: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
-        """Scalar products, (a, c, 3) and (a, b, d, 3) -> (a, c, b * d)."""
+        """Return scalar products, (a, c, 3) and (a, b, d, 3) -> (a, c, b * d)."""
         flat = tf.reshape(vectors, [self.shape[0], self.shape[1] * self.shape[2], 3])
         return tf.matmul(to_c, flat, transpose_b=True)
 
     def _set_masks(self, graph: Graph, table: tf.Tensor, dtype: tf.DType) -> None:
-        """1 for what exists: c and b (a, c, b), b and d (a, b, d), and where c is not d (a, c, b * d)."""
+        """Set masks of existing c and b (a, c, b), existing b and d (a, b, d), and c other than d (a, c, b * d)."""
         edges = tf.maximum(graph.atom_edges, 0)
         c, used = tf.gather(graph.edge_source, edges), self.slots.used  # (a, c)
         d, used_d = tf.gather(c, self.b), tf.gather(used, self.b)  # (a, b, d)
@@ -89,18 +89,18 @@ class Quadruplets:
         self.mask_cab, self.mask_abd, self.mask_cd = (tf.cast(mask, dtype) for mask in (cab, abd, apart))
 
     def circular(self, radial: tf.Tensor) -> tf.Tensor:
-        """Basis of d_ab and the angle a-b-d from its projected radial part, (a * b, l, units) -> (a, b, d, units)."""
+        """Return the basis of d_ab and angle a-b-d from its radial part, (a * b, l, units) -> (a, b, d, units)."""
         radial = tf.reshape(radial, [self.shape[0], self.shape[1], *radial.shape[1:]])
         return tf.matmul(self.angular_abd, radial)
 
     def to_paths(self, x: tf.Tensor) -> tf.Tensor:
-        """Messages of edges (edges, f) -> of the edges d -> b, (a, b, d, f); zero where there is none."""
+        """Gather messages of the edges d -> b, (edges, f) -> (a, b, d, f), zero where there is no edge."""
         return self._of_b(self.slots.pad(x)) * self.mask_abd[..., None]
 
     def sum_outer(self, x: tf.Tensor, radial: tf.Tensor) -> tf.Tensor:
-        """sum_bd c_k(cabd) x_f(abd) with c_k = sum_lm Y_lm G_lmk, the radial part of the edge c -> a.
+        """Return sum_bd c_k(cabd) x_f(abd) with c_k = sum_lm Y_lm G_lmk and the radial part G of the edge c -> a.
 
-        Summed before anything learned is applied (App. C): one matrix product for each atom.
+        The sum comes before learned factors (App. C) and is one matrix product for each atom.
 
         (a, b, d, f), (edges, num_spherical^2, k) -> (edges, k, f)
         """

@@ -9,11 +9,11 @@ import tensorflow as tf
 
 
 def run(function: Callable, *tensors: tf.Tensor, again: bool) -> Any:
-    """Return function(*tensors); with `again`, only the tensors are stored for the backward pass.
+    """Return function(*tensors). With `again`, only the tensors are stored for the backward pass.
 
-    The function returns a tensor or a list of tensors. It may use variables and whatever else it likes, but gradients
-    flow to `tensors` and variables only. Unlike `tf.recompute_grad`, the gradient can be differentiated, and is then
-    computed again in its turn: training with forces needs little memory too.
+    The function returns a tensor or a list of tensors. It may use variables and other objects, but gradients flow to
+    `tensors` and variables only. Unlike that of `tf.recompute_grad`, the gradient can be differentiated, and is then
+    computed again too, so training with forces saves memory as well.
     """
     if not again:
         return function(*tensors)
@@ -22,7 +22,7 @@ def run(function: Callable, *tensors: tf.Tensor, again: bool) -> Any:
     def once(*tensors: Any) -> tuple[Any, Callable]:
         def gradient(*upstream: Any, variables: list[tf.Variable] | None = None) -> Any:
             def pull_back(*arrays: Any) -> list[tf.Tensor]:
-                # not before the backward pass is here: TensorFlow would start at once
+                # depend on the upstream gradient: TensorFlow would otherwise start before the backward pass
                 with tf.control_dependencies(arrays[len(tensors) :]):
                     inputs = [tf.identity(tensor) for tensor in arrays[: len(tensors)]]
                 with tf.GradientTape() as tape:

@@ -15,12 +15,12 @@ from dimenet_tf.layers.initializers import HeOrthogonal, seed_stream
 
 @tf.keras.utils.register_keras_serializable("dimenet_tf")
 def scaled_swish(x: tf.Tensor) -> tf.Tensor:
-    """swish(x) / 0.6, which leaves the variance of normally distributed numbers about as it is."""
+    """Return swish(x) / 0.6, which approximately preserves the variance of normally distributed numbers."""
     return swish(x) / 0.6
 
 
 def scaled_sum(*branches: tf.Tensor) -> tf.Tensor:
-    """Sum of n independent branches over sqrt(n): as wide as one of them."""
+    """Return the sum of n branches over sqrt(n), which has the variance of one branch if they are independent."""
     return tf.add_n([tf.cast(branch, branches[0].dtype) for branch in branches]) / math.sqrt(len(branches))
 
 
@@ -34,7 +34,7 @@ def scaled_dense(
 
 
 class ScaledResidual(tf.keras.layers.Layer):
-    """(x + D2 D1 x) / sqrt(2), (n, units) -> (n, units)."""
+    """Residual layer (x + D2 D1 x) / sqrt(2), (n, units) -> (n, units)."""
 
     def __init__(self, units: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -52,10 +52,10 @@ class ScaledResidual(tf.keras.layers.Layer):
 
 
 class ScaleFactor(tf.keras.layers.Layer):
-    """Multiplication by a number that is fitted to data before training and then stays as it is.
+    """Multiplication by a number that is fitted to data before training and constant afterwards.
 
-    While `fitting` is set, a call chooses the factor that gives its output the variance of a reference: the mean over
-    features of the variance over rows. It is a weight: it cannot be lost.
+    While `fitting` is set, a call chooses the factor that gives its output the variance of a reference, which is the
+    mean over features of the variance over rows. The factor is a weight, so files of weights contain it.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -68,7 +68,7 @@ class ScaleFactor(tf.keras.layers.Layer):
     def call(self, x: tf.Tensor, reference: tf.Tensor) -> tf.Tensor:
         if self.fitting:
             before, after = self._variance(reference), self._variance(x)
-            if after > 0:  # else there is nothing to scale: no triplets, say
+            if after > 0:  # otherwise there is nothing to scale, for example no triplets
                 self.scale_factor.assign(tf.cast(tf.sqrt(before / after), self.scale_factor.dtype))
         return x * tf.cast(self.scale_factor, x.dtype)
 
@@ -79,7 +79,7 @@ class ScaleFactor(tf.keras.layers.Layer):
 
 
 def fit_scale_factors(model: tf.keras.Model, graph: Graph) -> None:
-    """Choose all scaling factors of a model so that variances stay what they are in a batch (Sec. 5), in one pass."""
+    """Choose all scaling factors of a model in one pass so that layers preserve the variances of a batch (Sec. 5)."""
     factors = [layer for layer in model.submodules if isinstance(layer, ScaleFactor)]
     for factor in factors:
         factor.fitting = True

@@ -23,9 +23,9 @@ COPLANAR = 1e-4  # radians; rounding in float32 stays below it
 
 
 def kept_harmonics(num_spherical: int, torsion: str) -> np.ndarray:
-    """Return which harmonics a torsion has, of all in the order of `dimenet_tf.basis.formulas.orders`: (h,) int.
+    """Return the harmonics that a torsion has, as indices in the order of `dimenet_tf.basis.formulas.orders`, (h,) int.
 
-    The smooth torsion has no sines: m >= 0.
+    The smooth torsion has no sines, only m >= 0.
     """
     order = orders(num_spherical)
     return np.flatnonzero(order >= num_spherical - 1) if torsion == "smooth" else np.arange(len(order))
@@ -34,12 +34,12 @@ def kept_harmonics(num_spherical: int, torsion: str) -> np.ndarray:
 class SphericalSums(SumFirst):
     """Sums over pairs of edges k -> j -> i, with the basis functions that all interaction blocks share.
 
-    Matrix products run over all pairs of padded slots; what is large and elementwise (harmonics, gated messages) over a
-    list of the pairs that there are, half as many where molecules differ in size.
+    Matrix products run over all pairs of padded slots. Large elementwise operations (harmonics, gated messages) run
+    over a list of the existing pairs, which are half as many where molecules differ in size.
 
-    Around the axis j -> i every neighbor has a place x + iy = sin(theta) exp(i azimuth): two scalar products with a
-    frame perpendicular to the axis. The torsion basis of k needs cosines and sines of differences of azimuths, which
-    are products of such numbers: no angle is differentiated, nothing is singular where k, j and i are in line.
+    Around the axis j -> i every neighbor has a place x + iy = sin(theta) exp(i azimuth), which two scalar products with
+    a frame perpendicular to the axis give. The torsion basis of k needs cosines and sines of differences of azimuths,
+    which are products of such numbers. No angle is differentiated, so nothing is singular where k, j and i are in line.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class SphericalSums(SumFirst):
     vectors : (edges, 3) from each edge's target to its source
     basis : SphericalBasis
     torsion : "next", "previous", "smooth" or "none"
-        See `next_neighbors` and `smooth_torsions`; "none": no harmonics.
+        See `next_neighbors` and `smooth_torsions`. With "none" there are no harmonics.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class SphericalSums(SumFirst):
             self.harmonics = self._in_slots(self._harmonics(vectors, basis, torsion))
 
     def _list_pairs(self, graph: Graph) -> None:
-        """Note every pair's place among all pairs of slots, and its two edges."""
+        """Store the index of every existing pair among all pairs of slots, and its two edges."""
         j, kj, ij = tf.unstack(tf.cast(tf.where(self.is_pair()), tf.int32), axis=1)
         self._place = (j * self.slots.shape[1] + kj) * self.slots.shape[1] + ij
         self._kj, ij = (tf.gather_nd(self.slots.edges, tf.stack([j, slot], axis=1)) for slot in (kj, ij))
@@ -73,7 +73,7 @@ class SphericalSums(SumFirst):
         self._num_edges = tf.shape(graph.edge_source)[0]
 
     def _harmonics(self, vectors: tf.Tensor, basis: SphericalBasis, torsion: str) -> tf.Tensor:
-        """Y_lm of the angle and the torsion of every pair, (pairs, num_harmonics)."""
+        """Return Y_lm of the angle and the torsion of every pair, (pairs, num_harmonics)."""
         num_spherical = basis.num_spherical
         neighbors = self.slots.pad(unit_vectors(vectors))  # (atoms, k, 3)
         first, second = perpendicular_frame(neighbors)  # of the axes j -> i, (atoms, i, 3)
@@ -90,25 +90,25 @@ class SphericalSums(SumFirst):
         return polar * by_harmonic(around, order)
 
     def _of_pairs(self, x: tf.Tensor) -> tf.Tensor:
-        """(atoms, k, i, ...) -> (pairs, ...)."""
+        """Gather the existing pairs, (atoms, k, i, ...) -> (pairs, ...)."""
         return gather(tf.reshape(x, tf.concat([[-1], x.shape[3:]], axis=0)), self._place)
 
     def _in_slots(self, x: tf.Tensor) -> tf.Tensor:
-        """(pairs, h) -> (atoms, k, i, h), zero where there is no pair."""
+        """Scatter pairs to their slots, (pairs, h) -> (atoms, k, i, h), zero where there is no pair."""
         atoms, slots = tf.unstack(self.slots.shape)
         return tf.reshape(segment_sum(x, self._place, atoms * slots**2), [atoms, slots, slots, x.shape[1]])
 
     def _weights(self, vectors: tf.Tensor, basis: SphericalBasis) -> tf.Tensor:
-        """Envelope of every neighbor's distance, (atoms, k)."""
+        """Return the envelope of every neighbor's distance, (atoms, k)."""
         return self.slots.pad(basis.envelope(safe_norm(vectors) / basis.cutoff))
 
     def sum_gated(self, x: tf.Tensor, gates: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]) -> tf.Tensor:
-        """sum_k x_kj prod_g (Y_g G_g W_g), the gates of angle and torsion; belongs to the edges j -> i, (edges, f).
+        """Return sum_k x_kj prod_g (Y_g G_g W_g) over gates g of angle and torsion, for the edges j -> i, (edges, f).
 
         Parameters
         ----------
         x : (edges, f), messages
-        gates : of each its harmonics (atoms, k, i, h), projected radial part (edges, h, b) and kernel (b, f)
+        gates : for each gate, harmonics (atoms, k, i, h), projected radial part (edges, h, b) and kernel (b, f)
         """
         product = gather(x, self._kj)  # (pairs, f)
         for y, radial, kernel in gates:
@@ -118,10 +118,10 @@ class SphericalSums(SumFirst):
     def sum_bilinear(
         self, x: tf.Tensor, gate: tuple[tf.Tensor, tf.Tensor, tf.Tensor], radial: tf.Tensor, bilinear: tf.Tensor
     ) -> tf.Tensor:
-        """sum_k sum_b (Y_lm G)_b W_b ((Y_l0 G W) * x_kj): the angle is a gate, the torsion meets it in a tensor.
+        """Return sum_k sum_b (Y_lm G)_b W_b ((Y_l0 G W) * x_kj) for the edges j -> i, (edges, units).
 
-        Summed over k before the tensor is applied, whose product is computed in its dtype; belongs to the edges j -> i,
-        (edges, units).
+        The angle is a gate, and a bilinear layer combines the gated messages with the torsion. Messages are summed over
+        k before the bilinear layer is applied, which computes in the dtype of its weights.
 
         Parameters
         ----------
@@ -131,7 +131,7 @@ class SphericalSums(SumFirst):
         bilinear : (units, b, f)
         """
         y, gate_radial, kernel = gate
-        # both factors are transposed before they grow to the size of messages
+        # both factors are transposed while they are smaller than messages
         coefficients = tf.transpose(tf.matmul(y, self.slots.pad(gate_radial)), [0, 2, 1, 3])  # (atoms, i, k, c)
         messages = (coefficients @ kernel) * self.slots.pad(x)[:, None]  # (atoms, i, k, f)
         c = tf.transpose(tf.matmul(self.harmonics, self.slots.pad(radial)), [0, 2, 3, 1])  # (atoms, i, b, k)
@@ -145,13 +145,14 @@ class SphericalSums(SumFirst):
 def next_neighbors(x: tf.Tensor, y: tf.Tensor, used: tf.Tensor, backwards: bool) -> tuple[tf.Tensor, tf.Tensor]:
     """Return sin(theta_k) times cosine and sine of the torsion of k about the axis j -> i, (atoms, k, i) each.
 
-    It is measured anticlockwise from k to the next neighbor q, the rule of the released SphereNet; backwards, from the
-    neighbor q before k to k, that of the paper's Fig. 4. Either way the torsions of all k about an axis add up to 2 pi.
+    The torsion is measured anticlockwise from k to the next neighbor q, which is the rule of the released SphereNet.
+    Backwards, it is measured from the neighbor q before k to k, as in the paper's Fig. 4. Either way the torsions of
+    all k about an axis add up to 2 pi.
 
-    The rule leaves open what rounding would decide, and is made definite here. A neighbor q = k, or with k in one
-    half-plane, is a full turn away; with no other neighbor the torsion is 2 pi. If several neighbors are next, in one
-    half-plane, it is their mean. A neighbor q in line with the axis (`STRAIGHT`) has no half-plane and is passed by;
-    for such a k both numbers fade out.
+    Rounding would decide some cases of this rule, so they are defined here. A neighbor q in the same half-plane as k,
+    or k itself, is a full turn away; without another neighbor the torsion is 2 pi. If several neighbors in one
+    half-plane are next, their mean is used. A neighbor q in line with the axis (`STRAIGHT`) has no half-plane and is
+    skipped; for such a k both numbers fade out.
 
     Parameters
     ----------
@@ -164,7 +165,7 @@ def next_neighbors(x: tf.Tensor, y: tf.Tensor, used: tf.Tensor, backwards: bool)
     azimuth = -azimuth if backwards else azimuth
     turn = azimuth[:, :, None] - azimuth[..., None]  # (atoms, i, k, q)
     turn = tf.where(turn < 0, turn + 2 * math.pi, turn)
-    bent = tf.reduce_sum(place * place, axis=-1) > STRAIGHT**2  # no for q = i: it is on the axis
+    bent = tf.reduce_sum(place * place, axis=-1) > STRAIGHT**2  # false for q = i, which is on the axis
     other = (used[:, None] & bent)[:, :, None] & (turn > COPLANAR) & (turn < 2 * math.pi - COPLANAR)
     turn = tf.where(other, turn, 2 * math.pi)
     nearest = other & (turn <= tf.reduce_min(turn, axis=-1, keepdims=True) + COPLANAR)
@@ -181,11 +182,11 @@ def next_neighbors(x: tf.Tensor, y: tf.Tensor, used: tf.Tensor, backwards: bool)
 def smooth_torsions(num_spherical: int, x: tf.Tensor, y: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Return the mean over all q of sin(theta_k)^m cos(m torsion_kq), m = 0, 1, ..., (atoms, k, i, num_spherical).
 
-    For m > 0: sum_q w_q sin(theta_q)^m sin(theta_k)^m cos(m torsion_kq) / (1 + sum_q w_q), where q runs over all
-    neighbors of j but i and k. Weights w_q are envelopes of the distances, so q comes and goes smoothly. With
-    sin(theta_q)^m a neighbor matters less the less its half-plane is defined, and every term is a polynomial in the
-    places x + iy. The 1 stands for a neighbor on the axis: without any other q the mean is zero. Sines of torsions
-    change their sign in a mirror and are left out.
+    For m > 0 it is sum_q w_q sin(theta_q)^m sin(theta_k)^m cos(m torsion_kq) / (1 + sum_q w_q), where q runs over all
+    neighbors of j except i and k. Weights w_q are envelopes of the distances, so neighbors enter and leave smoothly.
+    The factor sin(theta_q)^m reduces the weight of neighbors near the axis, whose half-plane is poorly defined, and
+    makes every term a polynomial in the places x + iy. The 1 stands for a neighbor on the axis: without any other q the
+    mean is zero. Sines of torsions are left out, because a mirror image changes their sign.
 
     The sum over q is Re(conj(c_k) sum_q w_q c_q) with c = (x + iy)^m: one sum serves all k.
 
@@ -197,13 +198,13 @@ def smooth_torsions(num_spherical: int, x: tf.Tensor, y: tf.Tensor, weights: tf.
     w = weights[:, :, None]  # (atoms, k, 1)
 
     def with_others(part: tf.Tensor) -> tf.Tensor:
-        """Each k's times the weighted sum of all others', (atoms, k, i, num_spherical)."""
+        """Multiply the part of each k by the weighted sum of all others, (atoms, k, i, num_spherical)."""
         weighted = w[..., None] * part
         return part * (tf.reduce_sum(weighted, axis=1, keepdims=True) - weighted)
 
     cosines, sines = circular_powers(num_spherical, x, y)  # of m = 0, 1, ...
     product = with_others(tf.stack(cosines, axis=-1)) + with_others(tf.stack(sines, axis=-1))
     rest = tf.reduce_sum(w, axis=1, keepdims=True) - w - tf.transpose(w, [0, 2, 1])  # q is neither k nor i
-    # k = i is no pair; what stands in its place must be finite only
+    # k = i is not a pair, so its value only has to be finite
     mean = product / (tf.maximum(rest, 0)[..., None] + 1)
     return tf.concat([tf.ones_like(mean[..., :1]), mean[..., 1:]], axis=-1)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from dimenet_tf.errors import UserError, check_choice, unknown_name
 
-# one line for each model; its file gives it its name
+# one line for each model, whose key is the name of its file
 from dimenet_tf.models.dimenet import DimeNet as DimeNet
 from dimenet_tf.models.dimenet_pp import DimeNetPP as DimeNetPP
 from dimenet_tf.models.dpgn import DPGN as DPGN
@@ -34,12 +34,12 @@ def find_model(name: str, what: str = "model") -> str:
     Parameters
     ----------
     name : str
-    what : what the name is of, for the error
+    what : noun for the named object in the error
 
     Raises
     ------
     UserError
-        For an unknown name; names the closest one.
+        For an unknown name, with the closest known one.
 
     Examples
     --------
@@ -57,14 +57,14 @@ def _plain(name: str) -> str:
 
 
 def unknown_hyperparameter(model: str, key: str, known: Iterable[str], section: str = "") -> UserError:
-    """Make the error for a key that a model does not have: the models that have it, or the closest key.
+    """Make the error for an unknown key of a model, with the models that have it or the closest key.
 
     Parameters
     ----------
     model : a key of `MODELS`
-    key : the unknown one
+    key : the unknown key
     known : keys that the model takes
-    section : what stands before a key in messages: "model." for those of a configuration
+    section : prefix of keys in messages, "model." for those of a configuration
     """
     have = [name for name, kind in MODELS.items() if key in defaults_of(kind)]
     if have and model not in have:
@@ -89,7 +89,7 @@ def build_model(name: str, dtype: str = "float32", **hyperparameters: Any) -> tf
     Raises
     ------
     UserError
-        For an unknown name or hyperparameter (names the closest one), and for values of another type or out of range.
+        For an unknown name or hyperparameter, with the closest known one; for values of another type or out of range.
 
     Examples
     --------

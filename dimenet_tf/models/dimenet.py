@@ -38,7 +38,7 @@ class InteractionBlock(SkipUpdate):
     Parameters
     ----------
     emb_size, num_bilinear, num_before_skip, num_after_skip, seed : int
-    rbf_edge : "kj" (the release) or "ji" (the paper): whose radial basis weights the messages m_kj
+    rbf_edge : "kj" (the release) or "ji" (the paper), the edge whose radial basis weights the messages m_kj
     recompute : bool, see `dimenet_tf.layers.recompute`
     """
 
@@ -113,7 +113,7 @@ class InteractionBlock(SkipUpdate):
 
 @tf.keras.utils.register_keras_serializable("dimenet_tf")
 class DimeNet(Hyperparameters, tf.keras.Model):
-    """DimeNet. `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets).
+    """DimeNet model. `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets).
 
     Parameters
     ----------
@@ -140,21 +140,21 @@ class DimeNet(Hyperparameters, tf.keras.Model):
     extensive : bool
         Properties are sums over atoms; False for means.
     conventions : "official" or "corrected"
-        What the released weights expect, or the paper: interior angle at j, no further 1/x in the two-dimensional
+        Formulas of the released weights, or of the paper: interior angle at j, no further 1/x in the two-dimensional
         basis, radial basis of d_ji in the interaction, linear radial basis in the embedding.
     aggregation : "auto", "sum_first", "harmonics" or "triplets"
         How sums over neighbors are computed. The numbers are the same. "harmonics" needs `conventions: corrected`;
-        "auto" is "sum_first", which is always faster here.
+        "auto" is "sum_first", which is always the fastest for DimeNet.
     recompute : bool
-        What blocks compute for edges is computed again in the backward pass instead of being kept: memory for time.
+        Compute features of edges again in the backward pass instead of storing them, which saves memory and costs time.
     radial_basis : "bessel" or "gaussian"
         Ablation of Table 3; the paper used num_radial = 64 for Gaussians.
     embeddings : "messages" or "nodes"
-        Ablation of Table 3; see `dimenet_tf.layers.nodes`. Nodes use no angles.
+        Ablation of Table 3; see `dimenet_tf.layers.nodes`. Embeddings of nodes use no angles.
     separate_output_blocks : bool
         One output block per target (Table 4) instead of one for all.
     seed : int
-        Of the initial weights.
+        Seed of the initial weights.
     """
 
     choices = {
@@ -271,7 +271,7 @@ class DimeNet(Hyperparameters, tf.keras.Model):
     def filter_pictures(self) -> dict[str, Picture]:
         """f_filter2,n(d, angle) = (W_SBF a_SBF)^T W_n, tensor slice n = 1 (App. D and Fig. 5).
 
-        With `embeddings = nodes`, which uses no angles, the radial filters.
+        With `embeddings = nodes`, which uses no angles, they are the radial filters.
         """
         if self.embeddings == "nodes":
             d = distances(self.cutoff, self.dtype)

@@ -65,7 +65,7 @@ class InteractionBlock(SkipUpdate):
         self.make_update(emb_size, num_before_skip, num_after_skip, seeds)
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        # never called: the aggregation applies its kernel where that costs least
+        # this layer is never called: the aggregation applies its kernel where that costs least
         self.dense_sbf2.build([None, self.basis_emb_size])
         super().build(input_shape)
 
@@ -94,7 +94,7 @@ class InteractionBlock(SkipUpdate):
 
 @tf.keras.utils.register_keras_serializable("dimenet_tf")
 class DimeNetPP(Hyperparameters, tf.keras.Model):
-    """DimeNet++. `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets).
+    """DimeNet++ model. `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets).
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
     num_dense_output, num_targets, output_init, extensive, recompute, radial_basis, separate_output_blocks, seed
         As `DimeNet`.
     conventions : "official" or "corrected"
-        What the released weights expect, or: no further 1/x in the two-dimensional basis, its radial part from d_ji,
-        linear radial basis in the embedding.
+        Formulas of the released weights, or corrected ones: no further 1/x in the two-dimensional basis, its radial
+        part from d_ji, linear radial basis in the embedding.
     """
 
     choices = {
@@ -222,7 +222,7 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
     def suited_to(cls, hyperparameters: Mapping[str, Any], neighbors: Callable[[], float]) -> dict[str, Any]:
         """Choose the `aggregation` for `auto`.
 
-        The cost of harmonics does not depend on the number of neighbors, that of sum_first grows with it.
+        The cost of harmonics does not depend on the number of neighbors; the cost of sum_first grows with it.
         """
         if hyperparameters["aggregation"] != "auto":
             return {}

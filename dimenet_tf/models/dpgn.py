@@ -10,7 +10,7 @@ import tensorflow as tf
 from dimenet_tf.basis import BesselBasis, SphericalBasis
 from dimenet_tf.basis.formulas import degrees
 from dimenet_tf.errors import UserError
-from dimenet_tf.graph import Graph, ingraph
+from dimenet_tf.graph import Graph, find_edges_tensorflow
 from dimenet_tf.layers.activation import swish
 from dimenet_tf.layers.activations import dense_activations
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
@@ -113,7 +113,7 @@ class InteractionBlock(SkipUpdate):
         return m if self.p_block is None else self.p_block(m)
 
     def unified(self, local: tf.Tensor, v: tf.Tensor, graph: Graph) -> tf.Tensor:
-        """swish(W [s_ji, v_j, v_i]), (edges, emb_size); the atoms' parts of the product are computed on atoms."""
+        """Return swish(W [s_ji, v_j, v_i]), (edges, emb_size); the parts of v are multiplied by W once per atom."""
         from_atoms = gather(self.dense_source(v), graph.edge_source) + gather(self.dense_target(v), graph.edge_target)
         x = self.up_projection(local)
         return swish(x + tf.cast(from_atoms, x.dtype))
@@ -132,7 +132,7 @@ class InteractionBlock(SkipUpdate):
 
 @tf.keras.utils.register_keras_serializable("dimenet_tf")
 class DPGN(Hyperparameters, tf.keras.Model):
-    """DPGN. `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets).
+    """DPGN model. `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets).
 
     DPGN has been published without code; docs/conventions.md lists the choices where the paper is silent or contradicts
     itself. Every block updates the edges, then the atoms (Eq. 7). The energy is E_local + E_non-local (Eq. 1): output
@@ -148,7 +148,7 @@ class DPGN(Hyperparameters, tf.keras.Model):
     out_emb_size : int
         Width of the output blocks.
     int_emb_size : int
-        Size of what is summed over neighbors.
+        Size of the messages while they are summed over neighbors.
     basis_emb_size : int
         Size to which the bases are reduced.
     num_bilinear : int
@@ -173,13 +173,13 @@ class DPGN(Hyperparameters, tf.keras.Model):
     extensive : bool
         Used by the head: sum or mean over atoms.
     global_embedding : bool
-        The radial basis of the global cutoff in the first messages too, as in MPNet (Table III).
+        Use the radial basis of the global cutoff in the first messages too, as in MPNet (Table III).
     torsion : "published", "smooth" or "none"
         Torsion to one neighbor; a mean over all, continuous and the same for mirror images (see
         `dimenet_tf.layers.torsions.smooth_torsions`); none (Table III).
     bilinear : bool
-        Bilinear layer of the circular and the spherical representation, or their Hadamard product (Table III). Without
-        torsion there is nothing for it to do: set False.
+        Bilinear layer of the circular and the spherical representation, or their Hadamard product (Table III). It must
+        be False without torsion.
     p_blocks : bool
         P-blocks after the residual layers (Table III).
     seed : int
@@ -302,13 +302,13 @@ class DPGN(Hyperparameters, tf.keras.Model):
         return Bases(self.radial(self.rbf_layer, distance), radial, sbf)
 
     def global_edges(self, graph: Graph) -> GlobalEdges:
-        source, target, _ = ingraph.find_edges(graph.positions, graph.num_atoms, self.global_cutoff)
+        source, target, _ = find_edges_tensorflow(graph.positions, graph.num_atoms, self.global_cutoff)
         distance = safe_norm(gather(graph.positions, source) - gather(graph.positions, target))
         return GlobalEdges(source, target, self.radial(self.global_rbf_layer, distance))
 
     @staticmethod
     def radial(layer: BesselBasis, distance: tf.Tensor) -> tf.Tensor:
-        """Radial basis with the constant factor of Eq. 4, without which features grow from block to block."""
+        """Return the radial basis times the constant of Eq. 4, which keeps features from growing with each block."""
         return layer(distance) * (math.sqrt(2 / layer.cutoff) / layer.cutoff)
 
     @property

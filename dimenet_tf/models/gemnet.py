@@ -60,7 +60,7 @@ def passed_through(layers: list, x: tf.Tensor) -> tf.Tensor:
 
 
 class EdgeEmbedding(tf.keras.layers.Layer):
-    """Message from the features of an edge and its two atoms: D [h_source, h_target, edge], (edges, units)."""
+    """Message from the features of an edge and its two atoms, D [h_source, h_target, edge], (edges, units)."""
 
     def __init__(self, units: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -72,7 +72,7 @@ class EdgeEmbedding(tf.keras.layers.Layer):
 
 
 class AtomUpdate(tf.keras.layers.Layer):
-    """Incoming messages, weighted by distance, summed and passed through dense layers, (atoms, emb_size_atom)."""
+    """Dense layers on the sum of the incoming messages, weighted by distance, (atoms, emb_size_atom)."""
 
     def __init__(self, sizes: Sizes, num_atom: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -179,7 +179,7 @@ class InteractionBlock(tf.keras.layers.Layer):
 
 @tf.keras.utils.register_keras_serializable("dimenet_tf")
 class GemNet(Hyperparameters, tf.keras.Model):
-    """GemNet-Q, and with `triplets_only` GemNet-T; with `direct_forces` GemNet-dQ and -dT.
+    """GemNet-Q model, or GemNet-T with `triplets_only`, and GemNet-dQ or -dT with `direct_forces`.
 
     `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets), and forces (atoms, num_targets, 3) where
     they are direct.
@@ -187,11 +187,12 @@ class GemNet(Hyperparameters, tf.keras.Model):
     Parameters
     ----------
     triplets_only : bool
-        GemNet-T: without quadruplets.
+        Leave out quadruplets (GemNet-T).
     direct_forces : bool
-        Predict forces as a sum over edges instead of the energy's gradient: faster, but they conserve no energy.
+        Predict forces as a sum over edges instead of the energy's gradient. They are faster, but do not conserve
+        energy.
     forces_coupled : bool
-        Direct forces of the two directions of a pair are made equal and opposite.
+        Make direct forces of the two directions of a pair equal and opposite.
     num_spherical, num_radial : int
         Degrees of the spherical harmonics, and radial functions of each.
     num_blocks : int
@@ -200,13 +201,13 @@ class GemNet(Hyperparameters, tf.keras.Model):
         Sizes of the embeddings of atoms and edges, of messages while they are summed over triplets and quadruplets, and
         of the reduced radial, circular and spherical bases.
     emb_size_bil_trip, emb_size_bil_quad : int
-        Sizes of what the bilinear layers make.
+        Output sizes of the bilinear layers.
     num_before_skip, num_after_skip, num_concat, num_atom : int
         Residual layers.
     cutoff : float
-        Embedding cutoff, Angstrom: which atoms exchange messages.
+        Embedding cutoff, Angstrom, up to which atoms exchange messages.
     int_cutoff : float
-        Interaction cutoff, Angstrom: a and b of quadruplets c -> a, b <- d.
+        Interaction cutoff, Angstrom, up to which a and b form quadruplets c -> a, b <- d.
     envelope_exponent : int
         p of the smooth cutoff.
     num_targets : int
@@ -214,7 +215,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
     extensive : bool
         Used by the head: sum or mean over atoms.
     aggregation : "auto", "sum_first", "harmonics" or "triplets"
-        How sums over neighbors are computed. The numbers are the same; "auto" is "sum_first".
+        How sums over neighbors are computed. The numbers are the same. "auto" is "sum_first".
     seed : int
     """
 
@@ -358,7 +359,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
         return triplets, QuadrupletBasis(quadruplets, rbf=self.mlp_rbf4(rbf), cbf=cbf, sbf=self.mlp_sbf4(by_harmonic))
 
     def forces(self, along_edge: tf.Tensor, vectors: tf.Tensor, graph: Graph) -> tf.Tensor:
-        """Direct forces on the atoms, (atoms, num_targets, 3): sums over edges of numbers times directions."""
+        """Return direct forces on the atoms, (atoms, num_targets, 3): sums over edges of numbers times directions."""
         if self.forces_coupled:
             along_edge = (along_edge + reverse_edges(along_edge, graph.edge_reverse)) / 2
         directions = -unit_vectors(vectors)  # from source to target
@@ -372,7 +373,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
         return [self.cutoff] if self.triplets_only else sorted([self.cutoff, self.int_cutoff])
 
     def shared_weights(self) -> list[tuple[tf.Variable, int]]:
-        """The down-projections of the bases (App. F)."""
+        """Return the down-projections of the bases (App. F)."""
         in_blocks = [self.mlp_rbf3, self.mlp_cbf3, self.mlp_rbf_h]
         if not self.triplets_only:
             in_blocks += [self.mlp_rbf4, self.mlp_cbf4, self.mlp_sbf4]
@@ -380,7 +381,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
         return [*shared, (self.mlp_rbf_out.kernel, self.num_blocks + 1)]
 
     def basis_pictures(self) -> dict[str, Picture]:
-        """Radial and circular bases, and the spherical one of the quadruplets' torsion (Sec. 4)."""
+        """Return radial and circular bases, and the spherical basis of the quadruplets' torsion (Sec. 4)."""
         pictures: dict[str, Picture] = {
             "basis_radial": radial_curves(self.rbf_basis, self.cutoff, self.dtype),
             "basis_circular": spherical_disks(self.cbf_basis),
@@ -391,7 +392,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
         return pictures
 
     def filter_pictures(self) -> dict[str, Picture]:
-        """Filters of each block: the projections of the bases that the block learns, after the shared ones.
+        """Return the filters of each block: the projections of the bases that the block learns, after the shared ones.
 
         Circular and spherical filters are those of the first feature of the messages (bilinear layers).
         """
@@ -422,7 +423,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
         return pictures
 
     def architecture(self) -> Diagram:
-        """Fig. 3."""
+        """Return the diagram of Fig. 3."""
         diagram = Diagram(5.2, 10.4)
         box, arrow = diagram.box, diagram.arrow
         box(0.2, 6.3, 3.0, 1.6, "atoms\n$Z$, $R$", "input")
@@ -470,5 +471,5 @@ class GemNet(Hyperparameters, tf.keras.Model):
         harmonics, messages = self.num_spherical**2, self.emb_size_quad
         quadruplets = (2 * harmonics + 3 * self.emb_size_sbf + 4 * neighbors) * messages
         blocks = self.num_blocks * (triplets + quadruplets)
-        # the number of atoms b within the interaction cutoff is taken to be that of the neighbors
+        # assume as many atoms b within the interaction cutoff as neighbors
         return dense_activations(self) + blocks + 3 * harmonics * neighbors**2

@@ -1,4 +1,4 @@
-"""Base class of models: hyperparameters, their checks, and defaults of what the library asks of a model."""
+"""Base class of models: hyperparameters, their checks, and defaults for methods that the library calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dimenet_tf.layers.pictures import Diagram, Picture, layers_diagram, radial_
 
 
 def check_numbers(values: Mapping[str, object], may_be_zero: Container[str], section: str = "") -> None:
-    """Raise a UserError that names the key for a number that is not finite or negative, or zero where it may not be."""
+    """Raise a UserError for a number that is not finite, is negative, or is zero where zero is not allowed."""
     for key, value in values.items():
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             continue
@@ -36,12 +36,12 @@ WORDS |= {Mapping: "a mapping", type(None): "None"}
 
 
 def check_type(key: str, value: object, types: tuple[type, ...]) -> object:
-    """Return a value of one of some types: numbers in text (YAML reads 1e-3 as text) as floats, tuples as lists.
+    """Return a value of one of several types; tuples become lists, and text such as "1e-3" a float if that is allowed.
 
     Raises
     ------
     UserError
-        For a value of another type; names the key.
+        For a value of another type, with its key.
 
     Examples
     --------
@@ -73,8 +73,8 @@ MISFIT = "the graph was not made for this model (make it with model.graph_store(
 class Hyperparameters:
     """Base class of all models, in addition to `tf.keras.Model`.
 
-    It stores the constructor's arguments as attributes and as the Keras configuration, checks them, and has defaults of
-    everything that the rest of the library asks of a model. A model overrides what differs.
+    It checks the constructor's arguments, stores them as attributes and as the Keras configuration, and has defaults
+    for all methods that the rest of the library calls. A model overrides those that differ.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Hyperparameters:
     choices: Mapping[str, Iterable[str]] = {}
     """Allowed values of the hyperparameters that are names."""
     may_be_zero: tuple[str, ...] = ("envelope_exponent", "num_after_skip", "num_before_skip", "num_dense_output")
-    """Numbers that may be zero; all others must be greater."""
+    """Numbers that may be zero; all others must be greater than zero."""
     meaning: tuple[str, ...] = ("cutoff", "envelope_exponent", "radial_basis", "conventions", "extensive")
     """Hyperparameters that change the meaning of the weights without changing their shapes."""
     direct_forces = False
@@ -96,7 +96,7 @@ class Hyperparameters:
     has_scale_factors = False
     """Whether the model has `ScaleFactor` layers, which are fitted before training."""
     small: Mapping[str, Any] = {}
-    """Sizes for tests: the model in miniature."""
+    """Hyperparameters of a small model for tests."""
     variants: tuple[Mapping[str, Any], ...] = ({},)
     """Hyperparameters that select other code; the contract tests cover each of these sets."""
 
@@ -218,9 +218,8 @@ class Hyperparameters:
         dtype, cutoff = graph.positions.dtype, graph.cutoff
         if dtype != self.dtype:
             raise UserError(f"{MISFIT}: expected {self.dtype} positions, received {tf.as_dtype(dtype).name}")
-        for name in self.needs:
-            if isinstance(getattr(graph, NEEDS[name][0]), tuple):
-                raise UserError(f"{MISFIT}: expected {' and '.join(NEEDS[name])}, received none")
+        for name in sorted(self.needs - graph.needs_met):
+            raise UserError(f"{MISFIT}: expected {' and '.join(NEEDS[name])}, received none")
         if not isinstance(cutoff, (float, np.ndarray)):
             cutoff = tf.get_static_value(cutoff)
         if cutoff is None:
@@ -239,10 +238,10 @@ class Hyperparameters:
         self.make_weights()
 
     def basis_pictures(self) -> dict[str, Picture]:
-        """Return pictures of the basis functions by the names of their files, here of all basis layers.
+        """Return pictures of the basis functions by the names of their files, by default of all basis layers.
 
-        Radial bases as DimeNet, Fig. 3, two-dimensional ones as Fig. 2. A further basis of a kind has its cutoff in the
-        name.
+        Radial bases are drawn as in DimeNet, Fig. 3, two-dimensional ones as in Fig. 2. The name of a further basis of
+        the same kind contains its cutoff.
         """
         pictures: dict[str, Picture] = {}
         for layer in self.layers:
@@ -260,7 +259,7 @@ class Hyperparameters:
         return {}
 
     def architecture(self) -> Diagram:
-        """Return a diagram of the model, here of its layers."""
+        """Return a diagram of the model, by default of its layers."""
         return layers_diagram(self.layers)
 
 
@@ -273,6 +272,6 @@ def _activation_counter(kind: Any, config: str) -> Callable[[Graph], tf.Tensor]:
 
 def hyperparameters(model_class: type) -> dict[str, Any]:
     """Return the hyperparameters of a model class with their defaults."""
-    constructor = model_class.__init__  # type: ignore[misc]  # of this very class
+    constructor = model_class.__init__  # type: ignore[misc]  # of this class
     parameters = inspect.signature(constructor).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}

@@ -24,7 +24,7 @@ NUM_EMBEDDINGS = 100  # rows of the published table of atoms
 
 
 class Filters(tf.keras.layers.Layer):
-    """W(d) = (W rbf + b) f_cut for all messages: `count` arrays (edges, units)."""
+    """Filters W(d) = (W rbf + b) f_cut of all messages: `count` arrays (edges, units)."""
 
     def __init__(self, units: int, count: int, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -62,11 +62,11 @@ class Neighborhood:
         self.directions = self.slots.pad(directions) * used  # (atoms, k, 3)
 
     def sum(self, filters: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        """sum_j W_ij x_j; (edges, units), (atoms, units) -> (atoms, units)."""
+        """Return sum_j W_ij x_j; (edges, units), (atoms, units) -> (atoms, units)."""
         return segment_sum(filters * gather(x, self.graph.edge_source), self.graph.edge_target, tf.shape(x)[0])
 
     def sum_along(self, filters: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        """sum_j W_ij x_j r_ij/|r_ij|; (edges, units), (atoms, units) -> (atoms, 3, units)."""
+        """Return sum_j W_ij x_j r_ij/|r_ij|; (edges, units), (atoms, units) -> (atoms, 3, units)."""
         product = filters * gather(x, self.graph.edge_source)  # (edges, units)
         return tf.matmul(self.directions, self.slots.pad(product), transpose_a=True)
 
@@ -78,7 +78,7 @@ class Message(tf.keras.layers.Layer):
     ----------
     units : int
     kinds : int
-        1: of scalars only; 2: and of vectors from scalars (phi_vs); 3: and from vectors (phi_vv).
+        1 updates scalars only, 2 also vectors by scalars (phi_vs), 3 also vectors by vectors (phi_vv).
     seed : int
     """
 
@@ -92,7 +92,7 @@ class Message(tf.keras.layers.Layer):
     def call(
         self, s: tf.Tensor, v: tf.Tensor | None, filters: list[tf.Tensor], neighborhood: Neighborhood
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """`v` is None as long as all vectors are zero."""
+        """Return the residuals of scalars and vectors; `v` is None while all vectors are zero."""
         phi = tf.split(tf.cast(self.dense_2(self.dense_1(s)), s.dtype), self.kinds, axis=-1)  # (atoms, units) each
         s = s + neighborhood.sum(filters[0], phi[0])
         if self.kinds == 1:
@@ -137,13 +137,13 @@ class Update(tf.keras.layers.Layer):
         return s, v + a_vv[:, None] * Uv
 
     def scaling(self, x: tf.Tensor) -> list[tf.Tensor]:
-        """The functions a of Eqs. 9 and 10, (atoms, units) each."""
+        """Return the functions a of Eqs. 9 and 10, (atoms, units) each."""
         return tf.split(tf.cast(self.dense_2(self.dense_1(x)), x.dtype), self.count, axis=-1)
 
 
 @tf.keras.utils.register_keras_serializable("dimenet_tf")
 class PaiNN(Hyperparameters, tf.keras.Model):
-    """PaiNN.
+    """PaiNN model.
 
     `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets) and vectors (atoms, num_vectors, 3). Scalars
     are read out of the atoms' scalar features; the last `num_vectors` of them come from gated equivariant blocks, each
@@ -165,7 +165,7 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         Smooth cutoff of the filters. The cosine's second derivative jumps at the cutoff; that of the polynomial
         (DimeNet, Eq. 8, p = 6) does not.
     shared_filters : bool
-        The same filters in all blocks.
+        Use the same filters in all blocks.
     scalar_product, vector_propagation, vectors : bool
         Ablations of Table 4: without the scalar product of Eq. 9, without the convolution of vectors in Eq. 8
         (W_vv = 0), without any vectors: only Eq. 7 and a_ss(s) of Eq. 9 are left.
@@ -257,7 +257,7 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         return self.read_out(s, v)
 
     def edge_filters(self, distance: tf.Tensor) -> list[list[tf.Tensor]]:
-        """Filters of every block, one for each kind of message, (edges, emb_size)."""
+        """Return the filters of every block, one for each kind of message, (edges, emb_size)."""
         rbf = self.rbf_basis(distance)  # (edges, num_radial)
         f_cut = self.cutoff_function(distance[:, None] / self.cutoff)  # (edges, 1)
         filters = self.filters(rbf, f_cut)
@@ -286,7 +286,7 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         return {"basis_radial": radial_curves(enveloped, self.cutoff, self.dtype)}
 
     def filter_pictures(self) -> dict[str, Picture]:
-        """W_s, W_vs and W_vv of each block."""
+        """Return the filters W_s, W_vs and W_vv of each block."""
         d, titles = distances(self.cutoff, self.dtype), ("$W_s$", "$W_{vs}$", "$W_{vv}$")
         pictures: dict[str, Picture] = {}
         for b, block_filters in enumerate(self.edge_filters(d)):
@@ -295,7 +295,7 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         return pictures
 
     def architecture(self) -> Diagram:
-        """Fig. 2."""
+        """Return the diagram of Fig. 2."""
         diagram = Diagram(3.6, 7.8)
         box, arrow = diagram.box, diagram.arrow
         box(0.2, 5.3, 3.0, 1.6, "atoms\n$Z$, $R$", "input")

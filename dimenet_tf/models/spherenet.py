@@ -26,7 +26,7 @@ NUM_TORSION_FILTERS = 6  # of a picture, as in Fig. 8
 
 
 class InteractionBlock(SkipUpdate):
-    """Spherical message passing (Fig. 7): DimeNet++'s, times a factor for the torsion.
+    """Spherical message passing (Fig. 7): that of DimeNet++, times a factor for the torsion.
 
     y_ji = swish(W m_ji + b) + up(sum_k sbf W1 W2 * tbf W3 W4 * down(rbf W5 W6 * swish(W m_kj + b))), then `SkipUpdate`.
 
@@ -88,7 +88,7 @@ class InteractionBlock(SkipUpdate):
 
 @tf.keras.utils.register_keras_serializable("dimenet_tf")
 class SphereNet(Hyperparameters, tf.keras.Model):
-    """SphereNet. `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets).
+    """SphereNet model. `model(graph)` returns `AtomOutputs` with scalars (atoms, num_targets).
 
     The published torsion of k about j -> i is measured to the next neighbor of j. Where two neighbors change their
     order, the energy jumps, and a mirror image has another energy: for forces choose `torsion: smooth`.
@@ -120,8 +120,8 @@ class SphereNet(Hyperparameters, tf.keras.Model):
     extensive : bool
         Used by the head: sum or mean over atoms.
     conventions : "official" or "corrected"
-        What released weights expect, or the paper: Bessel functions of the harmonics' degree (Eq. 4), torsions as in
-        Fig. 4; and the envelope on all bases. The embedding block is the release's in both.
+        Formulas of the released weights, or of the paper: Bessel functions of the harmonics' degree (Eq. 4), torsions
+        as in Fig. 4, and the envelope on all bases. The embedding block is that of the release in both.
     torsion : "published", "smooth" or "none"
         Torsion to one neighbor; a mean over all, continuous and the same for mirror images (see
         `dimenet_tf.layers.torsions.smooth_torsions`); none, the ablations of Table 4: "w/o phi", and with
@@ -227,7 +227,7 @@ class SphereNet(Hyperparameters, tf.keras.Model):
         ]
 
     def degrees_of_harmonics(self, official: bool) -> np.ndarray:
-        """Degree of the Bessel functions that multiply each harmonic, (num_harmonics,) int.
+        """Return the degree of the Bessel functions that multiply each harmonic, (num_harmonics,) int.
 
         The release takes the degree from the place of the harmonic in its list instead of from the harmonic.
         """
@@ -255,9 +255,9 @@ class SphereNet(Hyperparameters, tf.keras.Model):
         return JUMPS if self.torsion == "published" else ""
 
     def filter_pictures(self) -> dict[str, Picture]:
-        """Filters W_2 W_1 a_TBF of distance, angle and torsion in each block (Fig. 6).
+        """Return the filters W_2 W_1 a_TBF of distance, angle and torsion in each block (Fig. 6).
 
-        If the torsion is not the published one, which belongs to one neighbor, the filters of distance and angle.
+        Torsions other than the published one involve several neighbors, so these are filters of distance and angle.
         """
         pictures: dict[str, Picture] = {}
         for b, block in enumerate(self.int_blocks):
@@ -276,6 +276,6 @@ class SphereNet(Hyperparameters, tf.keras.Model):
     def kept_per_edge(self, neighbors: float) -> float:
         harmonics = 0 if self.torsion == "none" else len(self.bessel_degrees)
         gates = 1 if self.torsion == "none" else 2
-        # measured: the torsion takes several steps
+        # measured; the torsion takes several steps
         per_pair = 3 * self.num_spherical + 6 * harmonics + self.num_blocks * (3 * gates - 1) * self.int_emb_size
         return dense_activations(self) + neighbors * per_pair

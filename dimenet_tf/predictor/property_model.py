@@ -12,7 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.errors import UserError, check_choice
-from dimenet_tf.graph import Graph, GraphStore, graph_signature, ingraph
+from dimenet_tf.graph import (
+    Graph,
+    GraphStore,
+    build_graph_tensorflow,
+    find_edges_tensorflow,
+    graph_signature,
+    ingraph,
+)
 from dimenet_tf.models import PRECISIONS, build_model, find_model
 from dimenet_tf.predictor.admission import Admission
 from dimenet_tf.predictor.domain import Domain
@@ -161,11 +168,11 @@ class PropertyModel(tf.keras.Model):
             Z, R, num_atoms = ingraph.after([ingraph.refuse(bad, unknown)], Z, R, num_atoms)
         R = tf.cast(ingraph.center(R, num_atoms), self.dtype)
         if edges is None:
-            found = ingraph.find_edges(R, num_atoms, self.model.cutoff)
+            found = find_edges_tensorflow(R, num_atoms, self.model.cutoff)
         else:
             found = ingraph.sort_edges(*edges, R, num_atoms, self.model.cutoff)
         R = ingraph.check_distances(Z, R, num_atoms, found, self.model.cutoff)
-        return ingraph.complete_graph(Z, R, num_atoms, found, self.model.cutoff, self.model.needs)
+        return build_graph_tensorflow(Z, R, num_atoms, found, self.model.cutoff, self.model.needs)
 
     def named(self, prediction: Prediction) -> dict[str, Array]:
         """Return the properties by name, forces as they are."""

@@ -227,7 +227,7 @@ def test_budget_batches_are_full_and_leave_nothing_out():
         (None, None, "either training.batch_size or training.budget"),
         (32, {"edges": 5}, "either"),
         (0, None, "must be at least 1"),
-        (None, {"edge": 5}, "unknown 'edge'"),
+        (None, {"edge": 5}, "^unknown name in training.budget 'edge'; did you mean 'edges'[?]$"),
         (None, {"edges": 0}, "must be at least 1"),
     ],
 )

@@ -1,3 +1,5 @@
+import ast
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -6,16 +8,18 @@ from dimenet_tf.errors import UserError
 from dimenet_tf.graph import (
     GraphStore,
     SkinList,
+    build_graph_tensorflow,
+    build_numpy,
     check_needs,
     find_edges,
+    find_edges_tensorflow,
     find_reverse,
     find_triplets,
     graph_signature,
-    ingraph,
     neighbor_table,
-    neighbors,
 )
 from helpers.molecules import molecules
+from helpers.paths import PACKAGE
 
 RNG = np.random.default_rng(0)
 
@@ -53,7 +57,7 @@ def test_pair_at_exactly_the_cutoff_is_an_edge():
 def test_tree_finds_what_all_pairs_find(monkeypatch):
     positions = cloud(700)
     with_tree = find_edges(positions, 3.0)
-    monkeypatch.setattr(neighbors, "ALL_PAIRS_LIMIT", 10**6)
+    monkeypatch.setattr(build_numpy, "ALL_PAIRS_LIMIT", 10**6)
     np.testing.assert_array_equal(with_tree, find_edges(positions, 3.0))
 
 
@@ -131,16 +135,28 @@ def test_arrays_that_are_not_needed_are_absent(needs):
     graph = store.batch([0, 1])
     moving = SkinList(Z[:9], 5.0, 0.5, needs, "float32").graph(R[:9])
     positions, num_atoms = tf.constant(R, tf.float32), tf.constant(N, tf.int32)
-    edges = ingraph.find_edges(positions, num_atoms, 5.0)
-    made = ingraph.complete_graph(tf.constant(Z, tf.int32), positions, num_atoms, edges, 5.0, needs)
+    edges = find_edges_tensorflow(positions, num_atoms, 5.0)
+    made = build_graph_tensorflow(tf.constant(Z, tf.int32), positions, num_atoms, edges, 5.0, needs)
     for ours in (graph, moving, made, graph.to_tensors(), graph_signature("float32", needs)):
         assert absent(ours) == absent_without(needs)
+        assert ours.needs_met == set(needs)
     for ours in (graph, moving, made):
         assert np.asarray(ours.cutoff) == 5.0 and ours.cutoff.shape == () and ours.cutoff.dtype == "float64"
     assert store.sizes("triplets").tolist() == [9 * 8 * 7, 3 * 2 * 1]
     if needs:
         assert absent(graph.only(())) == absent_without(())
         assert absent(GraphStore(N, Z, R, 5.0).batch([0])) == absent_without(())  # the default
+
+
+def test_each_side_assembles_graphs_in_one_place():
+    """In addition, `graph.py` makes the signature of a graph."""
+    modules = {
+        path.stem
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Graph"
+    }
+    assert modules == {"build_numpy", "build_tensorflow", "graph"}
 
 
 @pytest.mark.parametrize("needs", NEEDED)
@@ -175,11 +191,11 @@ def test_absent_arrays_survive_functions_and_saved_models(needs, tmp_path):
 def test_unknown_needs_are_an_error():
     N, Z, R = molecules("H2O")
     positions, num_atoms = tf.constant(R), tf.constant(N, tf.int32)
-    edges = ingraph.find_edges(positions, num_atoms, 5.0)
+    edges = find_edges_tensorflow(positions, num_atoms, 5.0)
     for make in (
         lambda needs: GraphStore(N, Z, R, 5.0, needs),
         lambda needs: SkinList(Z, 5.0, 0.5, needs, "float32"),
-        lambda needs: ingraph.complete_graph(tf.constant(Z, tf.int32), positions, num_atoms, edges, 5.0, needs),
+        lambda needs: build_graph_tensorflow(tf.constant(Z, tf.int32), positions, num_atoms, edges, 5.0, needs),
         lambda needs: graph_signature("float32", needs),
         check_needs,
     ):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dimenet_tf.graph import GraphStore, ingraph
+from dimenet_tf.graph import GraphStore, build_graph_tensorflow, find_edges_tensorflow, ingraph
 from helpers.molecules import molecules
 
 ALL = {"atom_edges", "triplets"}
@@ -13,8 +13,8 @@ ALL = {"atom_edges", "triplets"}
 def build(N, Z, R, cutoff=5.0, needs=ALL, dtype="float32"):
     numbers, num_atoms = (tf.constant(a, tf.int32) for a in (Z, N))
     positions = tf.cast(ingraph.center(tf.constant(R), num_atoms), dtype)
-    edges = ingraph.find_edges(positions, num_atoms, cutoff)
-    return ingraph.complete_graph(numbers, positions, num_atoms, edges, cutoff, needs)
+    edges = find_edges_tensorflow(positions, num_atoms, cutoff)
+    return build_graph_tensorflow(numbers, positions, num_atoms, edges, cutoff, needs)
 
 
 def assert_same(ours, theirs):
@@ -41,7 +41,7 @@ def test_atoms_in_many_cells_and_far_from_the_origin():
         host = GraphStore(N, Z, R + shift, 5.0, ALL, "float64").batch(range(3))
         assert len(host.edge_source) > 5000
         assert_same(build(N, Z, R + shift, dtype="float64"), host)
-    edges = ingraph.find_edges(tf.zeros([0, 3]), tf.zeros([0], tf.int32), 5.0)
+    edges = find_edges_tensorflow(tf.zeros([0, 3]), tf.zeros([0], tf.int32), 5.0)
     assert [index.shape for index in edges] == [(0,)] * 3
 
 
@@ -68,7 +68,7 @@ def test_real_molecules_and_the_compiled_function():
     def compiled(N, Z, R):
         traces.append(1)
         R = tf.cast(ingraph.center(R, N), R.dtype)
-        return ingraph.complete_graph(Z, R, N, ingraph.find_edges(R, N, 5.0), 5.0, ALL)
+        return build_graph_tensorflow(Z, R, N, find_edges_tensorflow(R, N, 5.0), 5.0, ALL)
 
     for names in (["CH3CH2OH"], ["H"], ["C6H6", "H", "CO2"]):
         N, Z, R = molecules(*names)
@@ -106,7 +106,7 @@ def test_edges_of_a_client_in_any_order_and_with_a_skin():
     num_atoms, R = tf.constant(batch[0], tf.int32), tf.constant(wide.positions)
     source, target = (tf.constant(a[order]) for a in (wide.edge_source, wide.edge_target))
     edges = ingraph.sort_edges(source, target, R, num_atoms, 3.5)
-    ours = ingraph.complete_graph(tf.constant(batch[1], tf.int32), R, num_atoms, edges, 3.5, ALL)
+    ours = build_graph_tensorflow(tf.constant(batch[1], tf.int32), R, num_atoms, edges, 3.5, ALL)
     assert_same(ours, GraphStore(*batch, 3.5, ALL).batch(range(3)))
 
 
@@ -135,7 +135,7 @@ def test_wrong_molecules_are_refused():
         Z, R, N = tf.constant(Z, tf.int32), tf.constant(R, tf.float32), tf.constant(N, tf.int32)
         Z, R, N = ingraph.check_atoms(Z, R, N, elements, max_atoms)
         R = tf.cast(ingraph.center(R, N), tf.float32)
-        return ingraph.check_distances(Z, R, N, ingraph.find_edges(R, N, 5.0), 5.0)
+        return ingraph.check_distances(Z, R, N, find_edges_tensorflow(R, N, 5.0), 5.0)
 
     water = np.random.default_rng(0).normal(size=(3, 3))
     check([8, 1, 1], water, [3])

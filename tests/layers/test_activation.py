@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from dimenet_tf.layers.activation import swish
-from helpers.numbers import derivatives
+from helpers.numerics import derivatives
 
 
 def test_swish_and_its_derivatives_are_tensorflows():

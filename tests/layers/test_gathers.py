@@ -8,7 +8,7 @@ from dimenet_tf.layers.gathers import NeighborSlots, gather, rearrange, reverse_
 from dimenet_tf.models import build_model
 from helpers.models import SMALL, graph_of
 from helpers.molecules import molecules
-from helpers.numbers import derivatives
+from helpers.numerics import derivatives
 
 
 def test_gathers_and_their_derivatives_are_tensorflows():

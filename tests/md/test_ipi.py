@@ -20,7 +20,7 @@ from dimenet_tf.commands import main
 from dimenet_tf.errors import UserError
 from dimenet_tf.md import DimeNetCalculator, ipi, ipi_spectra, spectrum
 from helpers.models import painn
-from helpers.numbers import read_csv
+from helpers.numerics import read_csv
 from helpers.pretrained import FORCES, load_once
 
 needs_ipi = pytest.mark.skipif(shutil.which("i-pi") is None, reason="i-PI (extra pimd) is not installed")

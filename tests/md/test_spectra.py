@@ -20,7 +20,7 @@ from dimenet_tf.md.calculator import DimeNetCalculator
 from dimenet_tf.md.trajectories import Replicas, Settings, copies, run
 from dimenet_tf.structures.inputs import read_molecule
 from helpers.models import painn
-from helpers.numbers import read_csv
+from helpers.numerics import read_csv
 from helpers.pretrained import FORCES, load_once
 
 CM_PER_FS = correlation.CM_PER_FS

@@ -18,7 +18,7 @@ from dimenet_tf.predictor.weights import named_variables
 from dimenet_tf.properties.heads import scalar_head
 from helpers.models import SMALL, energies, graph_of, randomize
 from helpers.molecules import molecules
-from helpers.numbers import place, real_harmonic
+from helpers.numerics import place, real_harmonic
 
 
 def make(dtype: str = "float64", **options) -> tf.keras.Model:

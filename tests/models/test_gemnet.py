@@ -19,7 +19,7 @@ from dimenet_tf.predictor import load
 from dimenet_tf.predictor.weights import assign_weights, named_variables
 from helpers.models import SMALL, force_field, graph_of
 from helpers.molecules import molecules
-from helpers.numbers import real_harmonic
+from helpers.numerics import real_harmonic
 from helpers.references import Reference
 from helpers.training import configuration, force_dataset, trainer_of
 

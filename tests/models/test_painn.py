@@ -17,7 +17,7 @@ from dimenet_tf.predictor.weights import assign_weights, named_variables
 from dimenet_tf.structures.quantities import conversion
 from helpers.models import SMALL, graph_of, randomize
 from helpers.molecules import molecules
-from helpers.numbers import error
+from helpers.numerics import error
 from helpers.paths import FILES
 from helpers.references import Reference
 from helpers.training import configuration, force_dataset, trainer_of

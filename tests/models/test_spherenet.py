@@ -20,7 +20,7 @@ from dimenet_tf.predictor.weights import assign_weights, named_variables
 from dimenet_tf.structures.quantities import conversion
 from helpers.models import SMALL, energies, graph_of, randomize
 from helpers.molecules import molecules
-from helpers.numbers import error, place, real_harmonic
+from helpers.numerics import error, place, real_harmonic
 from helpers.references import Reference
 
 

@@ -15,7 +15,7 @@ from dimenet_tf.properties.heads import Dipole, Head, Polarizability, Sum, scala
 from dimenet_tf.properties.losses import Loss
 from helpers.models import force_field, graph_of
 from helpers.molecules import closed_shell, molecules
-from helpers.numbers import slope
+from helpers.numerics import slope
 from helpers.pretrained import FORCES
 
 

@@ -32,7 +32,7 @@ from dimenet_tf.training.report import report
 from helpers.equivariant import ALL_HEADS, predictor_with
 from helpers.models import SMALL, force_field, graph_of, randomize
 from helpers.molecules import molecules
-from helpers.numbers import slope
+from helpers.numerics import slope
 from helpers.training import configuration, trainer_of
 
 pytestmark = pytest.mark.usefixtures("equivariant")
