@@ -23,8 +23,7 @@ from dimenet_tf.commands.train import train
 @click.version_option(dimenet_tf.__version__, package_name="dimenet-tf")
 def program() -> None:
     """\b
-    Directional message-passing networks for molecules.
-    Example: dimenet-tf train dimenet; dimenet-tf COMMAND --help
+    Message-passing networks for molecules. Example: dimenet-tf train dimenet
     """
 
 
