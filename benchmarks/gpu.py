@@ -3,7 +3,7 @@
 Every column is a model, launched kernel by kernel ("eager") or compiled by XLA ("compiled"): milliseconds of a
 prediction, a training step, energy + forces and a training step with forces, and the memory of the card. A batch is the
 first molecules of the embedded sample, repeated where it has fewer. Columns run in processes side by side, which compile
-at the same time; a lock keeps all others waiting while one is timed. `--against` adds PyTorch Geometric's DimeNet++ on
+at the same time and are then timed one after another. `--against` adds PyTorch Geometric's DimeNet++ on
 the same card, eager and compiled by torch.compile, run by the Python that `--torch` names.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import statistics
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from common import print_table
@@ -78,7 +79,8 @@ def measure(options: dict) -> dict:
     hyperparameters = {**({} if way == "auto" else {key: way}), **GEMNETS.get(model, {})}
     name = "gemnet" if model in GEMNETS else model
     plain = Predictor(name, hyperparameters, head, range(1, 95), options["precision"])
-    result: dict[str, float | str] = {}
+    calls: dict[str, Callable] = {}
+    result: dict[str, float] = {}
     for size in options["sizes"]:
         graph = plain.graph_store(*first_molecules(size)).batch(range(size)).to_tensors()
         result[f"{size}: edges"] = len(graph.edge_source)
@@ -92,20 +94,42 @@ def measure(options: dict) -> dict:
                     for array in tf.nest.flatten(function(graph)):
                         array.numpy()
 
-                start = time.perf_counter()
-                try:
-                    call()
-                    result[f"{size}: first {task} / s"] = time.perf_counter() - start
-                    with alone(options["lock"]):
-                        call()
-                        if gpus:
-                            tf.config.experimental.reset_memory_stats("GPU:0")
-                        result[f"{size}: {task} / ms"] = milliseconds(call, (), options["repeats"])
-                        if gpus:
-                            peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]
-                            result[f"{size}: {task} / GB"] = peak / 1e9
-                except tf.errors.OpError as error:
-                    print(f"{options['column']}, {size} molecules, {task}: {str(error)[:500]}", file=sys.stderr)
+                calls[f"{size}: {task}"] = call
+
+    def reset() -> None:
+        if gpus:
+            tf.config.experimental.reset_memory_stats("GPU:0")
+
+    def peak() -> float:
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] if gpus else 0
+
+    return result | measure_all(calls, options, reset, peak)
+
+
+def measure_all(calls: dict[str, Callable], options: dict, reset: Callable, peak: Callable) -> dict[str, float]:
+    """Call everything once while other columns do so, then time it while they wait."""
+    result, ready = {}, {}
+    for name, call in calls.items():
+        start = time.perf_counter()
+        try:
+            call()
+        except Exception as error:  # of TensorFlow or PyTorch: what cannot be compiled is left out
+            print(f"{options['column']}, {name}: {str(error)[:300]}", file=sys.stderr)
+            continue
+        result[f"{name}, first / s"] = time.perf_counter() - start
+        ready[name] = call
+        if time.time() > options["compile_until"]:
+            break
+    Path(options["result"]).with_suffix(".ready").touch()
+    folder = Path(options["result"]).parent
+    while len(list(folder.glob("*.ready"))) < options["columns"] and time.time() < options["compile_until"] + 30:
+        time.sleep(0.5)
+    with alone(options["lock"]):
+        for name, call in ready.items():
+            call()
+            reset()
+            result[f"{name} / ms"] = milliseconds(call, (), options["repeats"])
+            result[f"{name} / GB"] = peak() / 1e9
     return result
 
 
@@ -119,20 +143,22 @@ def against(options: dict) -> dict:
     torch.backends.cuda.matmul.allow_tf32 = False
     sizes = {"hidden_channels": 128, "out_channels": 1, "num_spherical": 7, "num_radial": 6, "cutoff": 5.0}
     sizes.update(num_blocks=4, int_emb_size=64, basis_emb_size=8, out_emb_channels=256)
-    result: dict[str, float | str] = {}
+    calls: dict[str, Callable] = {}
     for size in options["sizes"]:
         arrays = np.load(Path(options["graphs"]) / f"{size}.npz")
         index = {name: torch.from_numpy(arrays[name].astype(np.int64)).cuda() for name in arrays if name != "positions"}
-        source, target, kj, ji = (index[f] for f in ("edge_source", "edge_target", "triplet_kj", "triplet_ji"))
-        theirs.radius_graph = lambda *a, source=source, target=target, **k: torch.stack([source, target])
-        found = (target, source, target[ji], source[ji], source[kj], kj, ji)
-        theirs.triplets = lambda *a, found=found, **k: found
         network = theirs.DimeNetPlusPlus(**sizes, output_initializer="glorot_orthogonal").cuda()
         optimizer = torch.optim.Adam(network.parameters(), amsgrad=True)
         positions = torch.from_numpy(arrays["positions"]).cuda()
         forward = torch.compile(network) if mode == "compiled" else network
 
-        def energies(with_forces, training, positions=positions, index=index, network=forward):
+        def give_edges(index=index):
+            source, target, kj, ji = (index[f] for f in ("edge_source", "edge_target", "triplet_kj", "triplet_ji"))
+            theirs.radius_graph = lambda *args, **kwargs: torch.stack([source, target])
+            theirs.triplets = lambda *args, **kwargs: (target, source, target[ji], source[ji], source[kj], kj, ji)
+
+        def energies(with_forces, training, positions=positions, index=index, network=forward, give_edges=give_edges):
+            give_edges()
             r = positions.clone().requires_grad_(with_forces)
             energy = network(index["atomic_numbers"], r, index["molecule_of_atom"])
             if not with_forces:
@@ -153,18 +179,8 @@ def against(options: dict) -> dict:
 
         for with_forces in (False, True):
             for task, function in zip(TASKS[2 * with_forces :], (predict, step)):
-                try:
-                    start = time.perf_counter()
-                    function(with_forces)
-                    result[f"{size}: first {task} / s"] = time.perf_counter() - start
-                    with alone(options["lock"]):
-                        function(with_forces)
-                        torch.cuda.reset_peak_memory_stats()
-                        result[f"{size}: {task} / ms"] = milliseconds(function, (with_forces,), options["repeats"])
-                        result[f"{size}: {task} / GB"] = torch.cuda.max_memory_allocated() / 1e9
-                except Exception as error:  # torch.compile differentiates once only
-                    print(f"{options['column']}, {size} molecules, {task}: {str(error)[:500]}", file=sys.stderr)
-    return result
+                calls[f"{size}: {task}"] = functools.partial(function, with_forces)
+    return measure_all(calls, options, torch.cuda.reset_peak_memory_stats, torch.cuda.max_memory_allocated)
 
 
 def write_graphs(folder: Path, sizes: list[int]) -> None:
@@ -195,11 +211,12 @@ def main() -> None:
     parser.add_argument("--sizes", default="1,32,1024", help="molecules in a batch, separated by commas")
     parser.add_argument("--columns", default=COLUMNS, help="model:way, separated by commas")
     parser.add_argument("--modes", default="eager,compiled")
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--against", action="store_true")
     parser.add_argument("--torch", default="python3", help="a Python with torch and torch_geometric")
     parser.add_argument("--cpu", action="store_true", help="run without a GPU, to try the script")
+    parser.add_argument("--compile-limit", type=float, default=300, help="seconds for the first calls of all columns")
     parser.add_argument("--limit", type=float, default=550, help="seconds after which a column is given up")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -212,10 +229,11 @@ def main() -> None:
     print_card()
     with tempfile.TemporaryDirectory() as folder:
         shared = {"sizes": sizes, "repeats": args.repeats, "precision": args.precision, "cpu": args.cpu}
-        shared |= {"lock": f"{folder}/lock", "graphs": folder}
         if args.against:
             write_graphs(Path(folder), sizes)
             columns += [f"dimenet_pp:pyg:{mode}" for mode in args.modes.split(",")]
+        shared |= {"lock": f"{folder}/lock", "graphs": folder, "columns": len(columns)}
+        shared["compile_until"] = time.time() + args.compile_limit
         processes = []
         plain = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         for column in columns:
