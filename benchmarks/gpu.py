@@ -1,10 +1,10 @@
-"""Steps of the published sizes on one GPU: `python benchmarks/gpu.py [--columns NAMES] [--sizes 1,32,1024] [--against]`.
+"""Time steps of the published sizes on one GPU: `python benchmarks/gpu.py [--columns NAMES] [--sizes 1,32,1024]`.
 
 Every column is a model, launched kernel by kernel ("eager") or compiled by XLA ("compiled"): milliseconds of a
 prediction, a training step, energy + forces and a training step with forces, and the memory of the card. A batch is the
-first molecules of the embedded sample, repeated where it has fewer. Columns run in processes side by side, which compile
-at the same time and are then timed one after another. `--against` adds PyTorch Geometric's DimeNet++ on
-the same card, eager and compiled by torch.compile, run by the Python that `--torch` names.
+first molecules of the embedded sample, repeated where it has fewer. Columns run in processes, which compile side by side
+and are timed one after another. `--against` adds PyTorch Geometric's DimeNet++ on the same card, eager
+and compiled by torch.compile, run by the Python that `--torch` names.
 """
 
 from __future__ import annotations
