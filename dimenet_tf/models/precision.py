@@ -25,9 +25,9 @@ def policy_of(precision: str) -> str:
 def set_matrix_products(precision: str) -> None:
     """Let NVIDIA cards round the factors of float32 matrix products to 10 bits, or keep them from it.
 
-    By default TensorFlow multiplies float32 matrices in TensorFloat-32, which changes forces by 1e-4 of their size. This
-    library does so for the precision "tensorfloat32" alone. TensorFlow has one switch for the whole process: it stays
-    off as soon as the process has made a model of another precision.
+    By default TensorFlow multiplies float32 matrices in TensorFloat-32, which changes forces by 1e-4 of their size.
+    This library does so for the precision "tensorfloat32" alone. TensorFlow has one switch for the whole process: it
+    stays off as soon as the process has made a model of another precision.
 
     Parameters
     ----------

@@ -143,10 +143,7 @@ def make_optimizer(
     weight_decay : each step takes this times the learning rate from a weight, in addition to the gradient's step
     jit_compile : whether XLA compiles the update
     """
-    if weight_decay:
-        inner = AdamW(learning_rate, weight_decay, jit_compile)
-    else:
-        inner = AMSGrad(learning_rate, jit_compile)
+    inner = AdamW(learning_rate, weight_decay, jit_compile) if weight_decay else AMSGrad(learning_rate, jit_compile)
     addons = _addons()
     if addons is None:
         return MovingAverage(inner, ema_decay)
