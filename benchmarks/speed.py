@@ -63,7 +63,7 @@ def measure(options: dict) -> dict:
     return result
 
 
-def training_step(predictor):
+def training_step(predictor, jit_compile: bool = False):
     """Return a function of a graph: loss, gradients, clipping, AMSGrad and moving average."""
     import tensorflow as tf
 
@@ -77,8 +77,8 @@ def training_step(predictor):
     forces = predictor.energy is not None
     rate, stop = tf.Variable(1.0, trainable=False), tf.Variable(0, trainable=False)
     loss = Loss("dimenet", None, predictor.head, "energy" if forces else None)
-    training = TrainingModel(predictor, loss, 1000.0, None, rate, stop)
-    optimizer = make_optimizer(WarmupDecay(1e-3, 100, 1000, 0.1, rate), 0.999)
+    training = TrainingModel(predictor, loss, 1000.0, None, rate, stop, jit_compile)
+    optimizer = make_optimizer(WarmupDecay(1e-3, 100, 1000, 0.1, rate), 0.999, jit_compile=jit_compile)
     training.compile(optimizer=optimizer)
     create_optimizer_weights(optimizer, predictor.trainable_variables)
 

@@ -62,8 +62,11 @@ class NeighborSlots:
         self.edges = tf.maximum(graph.atom_edges, 0)  # (atoms, k), what the slots show
         self.shape = tf.shape(graph.atom_edges)
         self._edge_of_slot = tf.reshape(self.edges, [-1])
-        # edges are sorted by target, so the used slots, row by row, are the edges in order
-        self._slot_of_edge = tf.where(tf.reshape(self.used, [-1]))[:, 0]
+        # edges are sorted by target, so slot a of atom j holds the a-th edge of its own: no shape depends on values
+        counts = tf.reduce_sum(tf.cast(self.used, tf.int32), axis=1)
+        first = tf.cumsum(counts, exclusive=True)  # edge of every atom
+        place = tf.range(tf.shape(graph.edge_target)[0]) - tf.gather(first, graph.edge_target)
+        self._slot_of_edge = graph.edge_target * self.shape[1] + place
 
     def pad(self, x: tf.Tensor) -> tf.Tensor:
         """(edges, f) -> (atoms, k, f). Unused slots show edge 0: what is made of them must be multiplied by zero."""

@@ -17,6 +17,9 @@ from dimenet_tf.models.gemnet import GemNet as GemNet
 from dimenet_tf.models.hyperparameters import Hyperparameters, check_type
 from dimenet_tf.models.hyperparameters import hyperparameters as defaults_of
 from dimenet_tf.models.painn import PaiNN as PaiNN
+from dimenet_tf.models.precision import PRECISIONS as PRECISIONS
+from dimenet_tf.models.precision import policy_of as policy_of
+from dimenet_tf.models.precision import set_matrix_products
 from dimenet_tf.models.spherenet import SphereNet as SphereNet
 
 MODELS: dict[str, type[tf.keras.Model]] = {
@@ -24,8 +27,6 @@ MODELS: dict[str, type[tf.keras.Model]] = {
     for kind in tuple(globals().values())
     if isinstance(kind, type) and issubclass(kind, Hyperparameters) and kind is not Hyperparameters
 }
-
-PRECISIONS = ("float32", "float64", "mixed_bfloat16")
 
 
 def find_model(name: str, what: str = "model") -> str:
@@ -79,7 +80,7 @@ def build_model(name: str, dtype: str = "float32", **hyperparameters: Any) -> tf
     Parameters
     ----------
     name : a key of `MODELS`, or another spelling of it: "DimeNet++", "PaiNN", "dimenet-pp"
-    dtype : "float32", "float64" or "mixed_bfloat16"
+    dtype : "float32", "float64", "mixed_bfloat16" or "tensorfloat32" (see `dimenet_tf.models.precision`)
     **hyperparameters : the model's constructor arguments
 
     Returns
@@ -109,6 +110,7 @@ def build_model(name: str, dtype: str = "float32", **hyperparameters: Any) -> tf
         if key not in known:
             raise unknown_hyperparameter(name, key, known)
         hyperparameters[key] = check_type(key, value, (type(known[key]),))
-    model = MODELS[name](dtype=dtype, **hyperparameters)
+    set_matrix_products(dtype)
+    model = MODELS[name](dtype=policy_of(dtype), **hyperparameters)
     model.make_weights()
     return model

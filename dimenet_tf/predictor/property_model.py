@@ -20,7 +20,7 @@ from dimenet_tf.graph import (
     graph_signature,
     ingraph,
 )
-from dimenet_tf.models import PRECISIONS, build_model, find_model
+from dimenet_tf.models import PRECISIONS, build_model, find_model, policy_of
 from dimenet_tf.predictor.admission import Admission
 from dimenet_tf.predictor.domain import Domain
 from dimenet_tf.predictor.weights import save_weights
@@ -47,7 +47,8 @@ class PropertyModel(tf.keras.Model):
     model_name, hyperparameters : as `build_model`
     head : turns the atoms' scalars and vectors into properties; how many of each the model gives follows from it
     elements : atomic numbers that the training data contained; others are refused
-    dtype : "float32", "float64", or "mixed_bfloat16": float32 with the wide dense layers in bfloat16
+    dtype : "float32", "float64", "mixed_bfloat16" (float32 with the wide dense layers in bfloat16), or "tensorfloat32"
+        (float32 whose matrix products NVIDIA cards compute in TensorFloat-32, see `dimenet_tf.models.precision`)
     energy : the target whose negative gradient are the forces; None for a predictor without forces
     domain : what it was trained on; None where that is not recorded
 
@@ -70,7 +71,7 @@ class PropertyModel(tf.keras.Model):
         check_choice("precision", dtype, PRECISIONS)
         # of positions, forces and weights; dense layers may have another one. Keras must not cast positions before they
         # are relative to their centroid
-        super().__init__(dtype=tf.keras.mixed_precision.Policy(dtype).variable_dtype, autocast=False)
+        super().__init__(dtype=tf.keras.mixed_precision.Policy(policy_of(dtype)).variable_dtype, autocast=False)
         if energy is not None:
             check_energy(head, energy)
         self.precision = dtype

@@ -11,15 +11,49 @@ import tensorflow as tf
 KEPT = ("embeddings", "bias", "frequencies")  # weights that do not decay (GemNet, App. F)
 
 
-class AdamW(tf.keras.optimizers.legacy.Adam):
+class AMSGrad(tf.keras.optimizers.legacy.Adam):
+    """AMSGrad, also where XLA compiles it: XLA has no form of the single operation that Keras uses.
+
+    Parameters
+    ----------
+    learning_rate : schedule
+    jit_compile : whether the update is written in operations that XLA compiles; the same numbers, to rounding
+    """
+
+    def __init__(
+        self, learning_rate: tf.keras.optimizers.schedules.LearningRateSchedule, jit_compile: bool = False
+    ) -> None:
+        super().__init__(learning_rate, amsgrad=True)
+        self.jit_compile = jit_compile
+
+    def _resource_apply_dense(self, grad: tf.Tensor, var: tf.Variable, apply_state: dict | None = None) -> tf.Operation:
+        if not self.jit_compile:
+            return super()._resource_apply_dense(grad, var, apply_state)
+        known = (apply_state or {}).get((var.device, var.dtype.base_dtype))
+        known = known or self._fallback_apply_state(var.device, var.dtype.base_dtype)
+        m, v, largest = (self.get_slot(var, name) for name in ("m", "v", "vhat"))
+        new_m = m + (grad - m) * known["one_minus_beta_1_t"]
+        new_v = v + (grad * grad - v) * known["one_minus_beta_2_t"]
+        new_largest = tf.maximum(largest, new_v)
+        rate = known["lr_t"] * tf.sqrt(1 - known["beta_2_power"]) / (1 - known["beta_1_power"])
+        step = rate * new_m / (tf.sqrt(new_largest) + known["epsilon"])
+        return tf.group(m.assign(new_m), v.assign(new_v), largest.assign(new_largest), var.assign_sub(step))
+
+
+class AdamW(AMSGrad):
     """AMSGrad with decoupled weight decay (Loshchilov, Hutter, ICLR 2019, Alg. 2, as PyTorch and Keras read it).
 
     Each step takes the share `weight_decay` times the learning rate from the weights. TFA's class of this name finds
     the weights that do not decay neither inside `MovingAverage` nor under `MirroredStrategy`.
     """
 
-    def __init__(self, learning_rate: tf.keras.optimizers.schedules.LearningRateSchedule, weight_decay: float) -> None:
-        super().__init__(learning_rate, amsgrad=True)
+    def __init__(
+        self,
+        learning_rate: tf.keras.optimizers.schedules.LearningRateSchedule,
+        weight_decay: float,
+        jit_compile: bool = False,
+    ) -> None:
+        super().__init__(learning_rate, jit_compile)
         self.weight_decay = weight_decay
 
     def _resource_apply_dense(self, grad: tf.Tensor, var: tf.Variable, apply_state: dict | None = None) -> tf.Operation:
@@ -91,7 +125,10 @@ def _addons() -> type | None:
 
 
 def make_optimizer(
-    learning_rate: tf.keras.optimizers.schedules.LearningRateSchedule, ema_decay: float, weight_decay: float = 0.0
+    learning_rate: tf.keras.optimizers.schedules.LearningRateSchedule,
+    ema_decay: float,
+    weight_decay: float = 0.0,
+    jit_compile: bool = False,
 ) -> tf.keras.optimizers.legacy.Optimizer:
     """Return AMSGrad in a `MovingAverage`: that of TensorFlow Addons where it is installed, else the one above.
 
@@ -104,11 +141,9 @@ def make_optimizer(
     learning_rate : schedule
     ema_decay : float
     weight_decay : each step takes this times the learning rate from a weight, in addition to the gradient's step
+    jit_compile : whether XLA compiles the update
     """
-    if weight_decay:
-        inner = AdamW(learning_rate, weight_decay)
-    else:
-        inner = tf.keras.optimizers.legacy.Adam(learning_rate, amsgrad=True)
+    inner = AdamW(learning_rate, weight_decay, jit_compile) if weight_decay else AMSGrad(learning_rate, jit_compile)
     addons = _addons()
     if addons is None:
         return MovingAverage(inner, ema_decay)

@@ -37,15 +37,21 @@ def test_schedule():
         WarmupDecay(1e-3, 0, 100, 0.01, decay="linear")
 
 
-def test_optimizer_is_amsgrad_with_a_moving_average():
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_optimizer_is_amsgrad_with_a_moving_average(jit_compile):
     variable = tf.Variable([1.0, 2.0])
-    optimizer = make_optimizer(WarmupDecay(0.1, 0, 100, 1.0), ema_decay=0.5)
+    optimizer = make_optimizer(WarmupDecay(0.1, 0, 100, 1.0), ema_decay=0.5, jit_compile=jit_compile)
     create_optimizer_weights(optimizer, [variable])
     expected, m, v, v_max = np.array([1.0, 2.0]), 0, 0, 0
     average = expected.copy()
+
+    @tf.function(jit_compile=jit_compile)
+    def step(gradient):
+        optimizer.apply_gradients([(gradient, variable)])
+
     for t in range(1, 6):
         g = np.array([1.0, -0.5]) / t
-        optimizer.apply_gradients([(tf.constant(g, tf.float32), variable)])
+        step(tf.constant(g, tf.float32))
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         v_max = np.maximum(v_max, v)
         expected = expected - 0.1 * math.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v_max) + 1e-7)
