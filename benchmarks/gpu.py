@@ -3,8 +3,8 @@
 Every column is a model, launched kernel by kernel ("eager") or compiled by XLA ("compiled"): milliseconds of a
 prediction, a training step, energy + forces and a training step with forces, and the memory of the card. A batch is the
 first molecules of the embedded sample, repeated where it has fewer. Columns run in processes that compile side by
-side and are timed one after another. `--against` adds PyTorch Geometric's DimeNet++ on the same card, eager and compiled
-by torch.compile, run by the Python that `--torch` names.
+side and are timed one after another. `--against` adds PyTorch Geometric's DimeNet++ on the same card, eager and
+compiled by torch.compile, run by the Python that `--torch` names.
 """
 
 from __future__ import annotations
