@@ -49,6 +49,8 @@ class TrainingConfig:
     patience : validations without improvement, of the loss with forces and of the mean std. MAE without, after which
         training ends; None for never
     init_from : run or model whose weights training starts from (fine-tuning)
+    deterministic : whether sums are computed in a fixed order, so that two runs are identical on several threads and on
+        a GPU, too; slower
     strategy : "auto" (all GPUs if there are several), "none", "mirrored" or "multi_worker"; see `make_strategy`
     logdir : where run folders are made
     log_interval : steps between TensorBoard scalars
@@ -81,6 +83,7 @@ class TrainingConfig:
     on_nan: str = "stop"
     patience: int | None = None
     init_from: str | None = None
+    deterministic: bool = False
     strategy: str = "auto"
     logdir: str = "runs"
     log_interval: int = 10

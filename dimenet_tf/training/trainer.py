@@ -84,6 +84,8 @@ class Trainer:
         check_budget(config.batch_size, config.budget)
         check_length(vars(config))
         check_choice("training.on_nan", config.on_nan, ON_NAN)
+        if config.deterministic:
+            tf.config.experimental.enable_op_determinism()  # for the rest of this process
         self.config, self.dataset, self.folder = config, dataset, folder
         self.on_validation = on_validation or (lambda row: None)
         self.strategy = strategy or make_strategy(config.strategy)

@@ -11,6 +11,7 @@ from dimenet_tf.training.schedules import WarmupDecay
 from dimenet_tf.training.step import TrainingModel
 from helpers.models import force_field, graph_of
 from helpers.molecules import molecules
+from helpers.training import configuration, trainer_of
 
 
 def steps(predictor, jit_compile):
@@ -35,3 +36,12 @@ def test_a_compiled_step_is_the_same_step(name):
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-12)
     for found, variable in zip(weights, expected):
         np.testing.assert_allclose(found, variable, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_sums_in_a_fixed_order_are_an_option(tmp_path, monkeypatch, deterministic):
+    """Only a GPU adds in any order: two runs of 20 steps on one differ without the option and not with it."""
+    asked = []
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append(True))
+    trainer_of(configuration(deterministic=deterministic), tmp_path)
+    assert asked == [True] * deterministic
