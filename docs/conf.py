@@ -76,7 +76,7 @@ NAVIGATION = {
         *("docs/released_weights", "examples/pimd/README", "CONTRIBUTING"),
     ],
     "Explanation": [
-        *("docs/explanation/sums", "docs/conventions", "docs/domain"),
+        *("docs/explanation/walk", "docs/explanation/sums", "docs/conventions", "docs/domain"),
         *("docs/explanation/certificates", "docs/reliability", "benchmarks/RESULTS", "SECURITY"),
     ],
     "Reference": [
