@@ -34,7 +34,7 @@ TOOLS = [
     "pre-commit>=3.5",
     "sybil>=6",
 ]
-DOCS = ["sphinx>=7.4", "myst-parser>=3", "furo>=2024.8", "sphinx-copybutton>=0.5.2", "latex2mathml>=3.77"]
+DOCS = ["sphinx>=7.4", "myst-nb>=1.1", "furo>=2024.8", "sphinx-copybutton>=0.5.2", "latex2mathml>=3.77"]
 
 setup(
     name="dimenet-tf",

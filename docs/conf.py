@@ -26,7 +26,7 @@ project = "dimenet_tf"
 copyright = "the authors of dimenet_tf; MIT licence"
 release = version = dimenet_tf.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 root_doc = "README"
 include_patterns = [
     "*.md",
@@ -38,6 +38,11 @@ include_patterns = [
 ]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+# Only pages whose header names a kernel are notebooks. They run in temporary folders; a cell that fails ends the build.
+nb_execution_mode = "force"
+nb_execution_in_temp = nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_output_stderr = "remove"  # progress bars and the log of TensorFlow
 highlight_language = "bash"
 
 autodoc_typehints = "signature"
@@ -61,15 +66,18 @@ html_theme_options = {"navigation_with_keys": True}
 
 # In the sidebar. README.md is the front page: it gets these lists on the site only.
 NAVIGATION = {
-    "Tutorials": ["docs/tutorials/" + name for name in ("train", "dynamics", "serve", "spectra", "fine_tune")],
+    "Tutorials": [
+        *("docs/tutorials/" + name for name in ("train", "dynamics", "serve", "spectra", "fine_tune")),
+        *("docs/notebooks/dihedral", "docs/notebooks/parity"),
+    ],
     "How-to": [
         *("docs/installation", "docs/commands", "docs/data", "docs/training", "docs/predicting", "docs/models"),
         *("docs/forces_and_dynamics", "docs/spectra", "docs/serving", "docs/distributed", "docs/recipes"),
         *("docs/released_weights", "examples/pimd/README", "CONTRIBUTING"),
     ],
     "Explanation": [
-        *("docs/explanation/sums", "docs/conventions", "docs/domain", "docs/explanation/certificates"),
-        *("docs/reliability", "benchmarks/RESULTS", "SECURITY"),
+        *("docs/explanation/walk", "docs/explanation/sums", "docs/conventions", "docs/domain"),
+        *("docs/explanation/certificates", "docs/reliability", "benchmarks/RESULTS", "SECURITY"),
     ],
     "Reference": [
         *("docs/reference/api/index", "docs/reference/commands", "docs/configuration"),

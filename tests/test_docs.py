@@ -1,5 +1,6 @@
 """The documentation: its Python runs and prints what it shows, its commands and keys exist, its pages are complete."""
 
+import ast
 import contextlib
 import importlib.util
 import io
@@ -119,3 +120,34 @@ def test_every_public_object_is_in_the_reference():
     assert {kind.__name__ for kind in MODELS.values()} <= names
     for name in described:
         assert eval(name, {"dimenet_tf": dimenet_tf})
+
+
+def messages_in_source() -> str:
+    """Return all string constants of the package, one a line; a value inside of an f-string is a NUL."""
+    found = []
+    for path in (ROOT / "dimenet_tf").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(text.replace("\n", " ") for text in found)
+
+
+def test_quoted_errors_are_those_of_the_source():
+    """`<value>` stands for text that differs from message to message."""
+    page, source = (ROOT / "docs/reference/errors.md").read_text(), messages_in_source()
+    quoted = re.findall(r"^\| `([^`]+)` \|[^|]+\|[^|]+\|$", page.split("The tables quote")[1], re.MULTILINE)
+    assert len(quoted) > 50
+    fixed = {message: [re.escape(part) for part in re.split("<[^<>]+>", message) if part] for message in quoted}
+    assert [message for message, parts in fixed.items() if not re.search("\0[^\n]*?".join(parts), source)] == []
+
+
+def test_walk_names_at_most_14_files_and_objects_that_exist():
+    page = (ROOT / "docs/explanation/walk.md").read_text()
+    steps = re.findall(r"^(\d+)\. `(dimenet_tf/\S+\.py)`, `(\w+)`", page, re.MULTILINE)
+    assert [int(number) for number, _, _ in steps] == [*range(1, len(steps) + 1)]
+    assert len({path for _, path, _ in steps}) == len(steps) <= 14
+    assert {*re.findall(r"dimenet_tf/\S+?\.py", page)} == {path for _, path, _ in steps}
+    for _, path, name in steps:
+        assert re.search(rf"^(def|class) {name}\b", (ROOT / path).read_text(), re.MULTILINE), (path, name)

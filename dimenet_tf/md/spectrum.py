@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from ase import units
 from matplotlib.figure import Figure
@@ -22,8 +21,6 @@ from dimenet_tf.md.intensities import (
     isotropic,
     raman_cross_section,
 )
-
-matplotlib.use("Agg")
 
 PROPERTIES = {"dipole": (3,), "polarizability": (3, 3)}
 """Quantities, in addition to velocities, from which spectra are computed, with their shapes."""

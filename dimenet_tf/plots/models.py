@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import tensorflow as tf
 from ase.data import chemical_symbols
@@ -13,8 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from dimenet_tf.layers.pictures import Curves, Diagram, Disks, Picture, distances
-
-matplotlib.use("Agg")
 
 COLORS = {"input": "#d9e6f2", "basis": "#fbe3c8", "block": "#d7ead3", "head": "#eadcf0"}
 

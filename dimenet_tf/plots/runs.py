@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-
-matplotlib.use("Agg")
 
 MAX_POINTS = 10_000  # of a parity plot; more only make the file larger
 
