@@ -286,7 +286,7 @@ def test_wrong_hyperparameters_are_named_as_in_configurations(name):
                 call()
 
 
-def test_the_case_of_the_issue():
+def test_unknown_names_and_values():
     with pytest.raises(UserError, match="^unknown hyperparameter of painn 'embsize'; did you mean 'emb_size'[?]$"):
         build_model("PaiNN", embsize=3)
     for name, close in (("PaiN", "painn"), ("DimeNett++", "dimenet"), ("GemNet-T", "gemnet"), ("shpere_net", "sphe")):
@@ -298,7 +298,7 @@ def test_the_case_of_the_issue():
         build_model("spherenet", torsion="no")
     with pytest.raises(UserError, match="^num_vectors must be between 0 and"):
         build_model("painn", num_vectors=2)
-    with pytest.raises(UserError, match="^dtype must be one of float32, float64, mixed_bfloat16; got 'double'$"):
+    with pytest.raises(UserError, match="^dtype must be one of float32, float64, mixed_bfloat16, tensorfloat32; got 'double'$"):
         build_model("painn", dtype="double")
 
 
