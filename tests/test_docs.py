@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import importlib.util
+import inspect
 import io
 import re
 import shlex
@@ -16,7 +17,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 import dimenet_tf
-from dimenet_tf import data, interop, md
+from dimenet_tf import bulk, data, graph, interop, md, plots, predictor
 from dimenet_tf.commands import program
 from dimenet_tf.config.schema import defaults
 from dimenet_tf.models import MODELS
@@ -33,6 +34,7 @@ def keys_of(model: str) -> set[str]:
     return {*complete} - {*sections} | {f"{section}.{key}" for section in sections for key in complete[section]}
 
 
+ROOMS = (bulk, data, graph, interop, md, plots, predictor)
 KEYS = set().union(*map(keys_of, MODELS))
 
 
@@ -151,3 +153,22 @@ def test_walk_names_at_most_14_files_and_objects_that_exist():
     assert {*re.findall(r"dimenet_tf/\S+?\.py", page)} == {path for _, path, _ in steps}
     for _, path, name in steps:
         assert re.search(rf"^(def|class) {name}\b", (ROOT / path).read_text(), re.MULTILINE), (path, name)
+
+
+WITHOUT_EXAMPLE = {"UncertaintyExceeded"}  # raised by `StopOnUncertainty`, whose example shows it
+
+
+def test_every_public_object_has_an_example():
+    """Objects of the reference with the methods that it shows, and the names that subpackages export."""
+    parts = {f"{room.__name__}.{name}": getattr(room, name) for room in ROOMS for name in room.__all__}
+    parts = {name: part for name, part in parts.items() if inspect.isclass(part) or inspect.isfunction(part)}
+    pages = "\n".join(path.read_text() for path in ROOT.glob("docs/reference/api/*.md"))
+    for name, members in re.findall(r"^\.\. auto\w+:: (\S+)(\n   :members:)?$", pages, re.MULTILINE):
+        parts[name] = described = eval(name, {"dimenet_tf": dimenet_tf})
+        if members and inspect.isclass(described):
+            for part in vars(described):
+                method = getattr(described, part)
+                if not part.startswith("_") and (inspect.isfunction(method) or inspect.ismethod(method)):
+                    parts[f"{name}.{part}"] = method
+    missing = [name for name, part in parts.items() if ">>>" not in (part.__doc__ or "")]
+    assert [name for name in missing if name.rpartition(".")[2] not in WITHOUT_EXAMPLE] == []

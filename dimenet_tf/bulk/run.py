@@ -64,6 +64,16 @@ def predict_file(
     ------
     UserError
         For what cannot be read, written or predicted; names the molecule, counted from 0.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from ase.build import molecule
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     water, predicted = Path(folder) / "water.xyz", Path(folder) / "predicted.extxyz"
+    ...     molecule("H2O").write(water)
+    ...     predict_file("dimenet_pp-sample-U0", water, predicted)
+    '1 molecules: ...predicted.extxyz'
     """
     source, target = Path(source), Path(target)
     _check(source, target, batch_size, piece, processes, shard)

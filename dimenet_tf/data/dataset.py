@@ -179,7 +179,15 @@ class Dataset:
         return self.labels(self.container)
 
     def labels(self, container: DataContainer) -> np.ndarray:
-        """Return the labels of other or fewer molecules, (molecules, columns) float64; NaN where one is missing."""
+        """Return the labels of other or fewer molecules, (molecules, columns) float64; NaN where one is missing.
+
+        Examples
+        --------
+        >>> dataset = load_dataset(DataConfig(target="U0, mu"))
+        >>> dataset.labels(dataset.container.select([0, 1])).round(3)
+        array([[-20.767,   0.   ],
+               [-16.502,   1.783]])
+        """
         return self.columns.join({name: container.labels(name) for name in self.properties})
 
     @property
@@ -188,11 +196,25 @@ class Dataset:
         return [*self.properties, *["forces"] * self.has_forces]
 
     def num_labels(self) -> dict[str, int]:
-        """Return the number of molecules with a value of each target, by name."""
+        """Return the number of molecules with a value of each target, by name.
+
+        Examples
+        --------
+        >>> load_dataset(DataConfig(target="U0, mu")).num_labels()
+        {'U0': 2000, 'mu': 2000}
+        """
         return {name: int(np.count_nonzero(self.container.labelled(name))) for name in self.learned}
 
     def notes(self) -> list[str]:
-        """Return remarks on the file, single atoms, outliers, missing labels and weights, one line each."""
+        """Return remarks on the file, single atoms, outliers, missing labels and weights, one line each.
+
+        Examples
+        --------
+        >>> dataset = load_dataset(DataConfig(target="U0"))
+        >>> dataset.container.weight[:] = np.linspace(0.5, 1.5, len(dataset.container))
+        >>> dataset.notes()
+        ['weights of molecules in the loss: 0.5 to 1.5, mean 1']
+        """
         data, notes = self.container, [*self.container.notes, *self._notes_on_references()]
         if data.outliers:
             notes.append(f"trains on outliers (data.outliers=keep): {summary(data.outliers, first=True)}")
@@ -232,11 +254,25 @@ class Dataset:
         return {name: each.spread(self.container) for name, each in self.properties.items()}
 
     def fitted(self, name: str, additive: bool = True) -> Property:
-        """Return a target with reference values and scale fitted to the training molecules; see `Property.fitted`."""
+        """Return a target with reference values and scale fitted to the training molecules; see `Property.fitted`.
+
+        Examples
+        --------
+        >>> dataset = load_dataset(DataConfig(target="U0"))
+        >>> round(dataset.fitted("U0").reference.scale, 2)  # eV
+        0.87
+        """
         return self.properties[name].fitted(self.container, self.split.train, additive)
 
     def baseline(self) -> np.ndarray:
-        """Return what least-squares fits per element predict, (molecules, columns), to compare errors with."""
+        """Predict all targets by least-squares fits per element, (molecules, columns), to compare errors with.
+
+        Examples
+        --------
+        >>> dataset = load_dataset(DataConfig(target="U0"))
+        >>> dataset.targets[:2].ravel().round(2), dataset.baseline()[:2].ravel().round(2)
+        (array([-20.77, -16.5 ]), array([-21.04, -17.18]))
+        """
         fits = {name: each.baseline(self.container, self.split.train) for name, each in self.properties.items()}
         return self.columns.join(fits)
 

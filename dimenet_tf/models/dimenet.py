@@ -155,6 +155,16 @@ class DimeNet(Hyperparameters, tf.keras.Model):
         One output block per target (Table 4) instead of one for all.
     seed : int
         Seed of the initial weights.
+
+    Examples
+    --------
+    >>> import dimenet_tf
+    >>> sizes = {"emb_size": 16, "num_blocks": 2, "num_bilinear": 4}
+    >>> model = dimenet_tf.build_model("DimeNet", **sizes)
+    >>> model.count_params(), model.cutoffs
+    (12678, [5.0])
+    >>> dimenet_tf.build_model("DimeNet", conventions="corrected", **sizes).count_params()  # one bias fewer
+    12662
     """
 
     choices = {

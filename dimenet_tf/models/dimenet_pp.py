@@ -116,6 +116,13 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
     conventions : "official" or "corrected"
         Formulas of the released weights, or corrected ones: no further 1/x in the two-dimensional basis, its radial
         part from d_ji, linear radial basis in the embedding.
+
+    Examples
+    --------
+    >>> import dimenet_tf
+    >>> sizes = {"emb_size": 16, "out_emb_size": 24, "int_emb_size": 8, "num_blocks": 2}
+    >>> dimenet_tf.build_model("DimeNet++", **sizes).count_params()
+    15894
     """
 
     choices = {

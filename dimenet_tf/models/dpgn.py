@@ -183,6 +183,13 @@ class DPGN(Hyperparameters, tf.keras.Model):
     p_blocks : bool
         P-blocks after the residual layers (Table III).
     seed : int
+
+    Examples
+    --------
+    >>> import dimenet_tf
+    >>> model = dimenet_tf.build_model("DPGN", emb_size=16, out_emb_size=24, num_blocks=2)
+    >>> model.cutoffs  # of local and global edges, Angstrom
+    [5.0, 7.0]
     """
 
     choices = {"torsion": ("published", "smooth", "none"), "output_init": ("zeros", "GlorotOrthogonal")}

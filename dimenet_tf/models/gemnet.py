@@ -217,6 +217,15 @@ class GemNet(Hyperparameters, tf.keras.Model):
     aggregation : "auto", "sum_first", "harmonics" or "triplets"
         How sums over neighbors are computed. The numbers are the same. "auto" is "sum_first".
     seed : int
+
+    Examples
+    --------
+    >>> import dimenet_tf
+    >>> sizes = {"num_blocks": 1, "emb_size_atom": 16, "emb_size_edge": 16}
+    >>> dimenet_tf.build_model("GemNet", **sizes).count_params()  # GemNet-Q
+    124926
+    >>> dimenet_tf.build_model("GemNet", triplets_only=True, **sizes).count_params()  # GemNet-T
+    79419
     """
 
     choices = {"aggregation": AGGREGATION_OPTIONS, "output_init": ("zeros", "HeOrthogonal")}

@@ -177,6 +177,15 @@ class PaiNN(Hyperparameters, tf.keras.Model):
     extensive : bool
         Used by the head: sum or mean over atoms.
     seed : int
+
+    Examples
+    --------
+    >>> import dimenet_tf
+    >>> model = dimenet_tf.build_model("PaiNN", emb_size=16, num_targets=2, num_vectors=1)
+    >>> water = model.graph_store([3], [8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    >>> outputs = model(water.batch([0]).to_tensors())
+    >>> outputs.scalars.shape, outputs.vectors.shape
+    (TensorShape([3, 2]), TensorShape([3, 1, 3]))
     """
 
     choices = {

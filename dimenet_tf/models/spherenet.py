@@ -127,6 +127,15 @@ class SphereNet(Hyperparameters, tf.keras.Model):
         `dimenet_tf.layers.torsions.smooth_torsions`); none, the ablations of Table 4: "w/o phi", and with
         `num_spherical: 1` "w/o (theta, phi)".
     seed : int
+
+    Examples
+    --------
+    >>> import dimenet_tf
+    >>> sizes = {"emb_size": 16, "out_emb_size": 24, "num_blocks": 2}
+    >>> dimenet_tf.build_model("SphereNet", **sizes).discontinuity
+    'model.torsion: published makes energies jump where neighbors change their order; ...'
+    >>> dimenet_tf.build_model("SphereNet", torsion="smooth", **sizes).discontinuity
+    ''
     """
 
     choices = {

@@ -15,7 +15,15 @@ def _label(name: str, unit: str) -> str:
 
 
 def learning_curve(metrics: list[dict[str, float]], units: dict[str, str], path: str | Path) -> None:
-    """Draw losses and validation MAE of each target against steps, both logarithmic."""
+    """Draw losses and validation MAE of each target against steps, both logarithmic.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> metrics = [{"step": 10, "loss": 2.0, "mae_U0": 0.3}, {"step": 20, "loss": 1.0, "mae_U0": 0.2}]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     learning_curve(metrics, {"U0": "eV"}, Path(folder) / "curve.png")
+    """
     steps = [row["step"] for row in metrics]
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -34,7 +42,14 @@ def learning_curve(metrics: list[dict[str, float]], units: dict[str, str], path:
 
 
 def parity(name: str, unit: str, labels: np.ndarray, predicted: np.ndarray, path: str | Path) -> None:
-    """Draw predictions against labels, and a histogram of their differences."""
+    """Draw predictions against labels, and a histogram of their differences.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     parity("mu", "D", np.array([0.1, 1.8]), np.array([0.2, 1.7]), Path(folder) / "parity.png")
+    """
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     shown = np.linspace(0, len(labels) - 1, min(len(labels), MAX_POINTS)).astype(int)
@@ -52,7 +67,14 @@ def parity(name: str, unit: str, labels: np.ndarray, predicted: np.ndarray, path
 
 
 def table(rows: list[list[str]], path: str | Path) -> None:
-    """Draw a table of text; the first row is its header."""
+    """Draw a table of text; the first row is its header.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table([["target", "MAE"], ["mu / D", "0.1"]], Path(folder) / "table.png")
+    """
     figure = Figure(figsize=(1.05 * len(rows[0]), 0.32 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.axis("off")

@@ -11,7 +11,14 @@ Array = Union[np.ndarray, tf.Tensor]
 
 
 class Prediction(NamedTuple):
-    """Predicted properties of a batch of molecules."""
+    """Predicted properties of a batch of molecules.
+
+    Examples
+    --------
+    >>> shares = np.array([[-1.0], [-2.0], [-0.5]])  # of three atoms in two molecules
+    >>> Prediction(values=np.array([[-3.0], [-0.5]]), shares=shares, forces=np.zeros((0, 3))).values.ravel()
+    array([-3. , -0.5])
+    """
 
     values: Array
     """(molecules, columns) float64, in the properties' units. `Columns` has the layout; `Predictor.named` splits it."""

@@ -55,6 +55,17 @@ def read_file(
     ------
     UserError
         For files that cannot be read, missing arrays, unknown units, bad molecules; names the file and the molecule.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> lines = ["3", "energy=-14.2", "O 0 0 0", "H 0.96 0 0", "H -0.24 0.93 0"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "water.extxyz"
+    ...     _ = file.write_text("\\n".join(lines))
+    ...     water = read_file(file, units={"energy": "kcal/mol"})
+    >>> len(water), water.labels("energy").round(3)  # eV
+    (1, array([-0.616]))
     """
     path = Path(path)
     if not path.exists():
@@ -271,6 +282,15 @@ def from_atoms(
     `atoms.arrays` the vectors and tensors that the library knows. Molecules that lack a target have NaN for it.
     Charges and spin multiplicities are those of `dimenet_tf.structures.charges.state_of`, weights those in
     `atoms.info[keys["weight"]]` (1 where it is missing). `notes` become those of the container.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> frames = [molecule("H2O"), molecule("CH4")]
+    >>> for atoms, energy in zip(frames, (-14.2, -24.0)):
+    ...     atoms.info["REF_energy"] = energy
+    >>> from_atoms(frames, keys={"energy": "REF_energy"}).labels("energy")
+    array([-14.2, -24. ])
     """
     keys = dict(keys or {})
     found = [_what_is_known(i, atoms, source) for i, atoms in enumerate(frames)]
