@@ -17,7 +17,7 @@ LENGTH_KEYS = tuple(f"training.{key}" for key in LENGTHS)
 
 
 def parse_value(text: str) -> Any:
-    """Read the value of `key=value`: a Python literal, `true`, `false`, `null`, YAML's [list] or {mapping}, or a text.
+    """Read the value of `key=value`: a Python literal, `true`, `false`, `null`, a YAML list or mapping, or a string.
 
     Examples
     --------

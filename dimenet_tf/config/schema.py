@@ -144,11 +144,11 @@ def _check_values(config: dict) -> None:
     for section in ("units", "keys", "heads"):
         for name, value in config["data"][section].items():
             if not isinstance(value, str):
-                raise UserError(f"data.{section}.{name} = {value!r} must be a text")
+                raise UserError(f"data.{section}.{name} must be a string; got {value!r}")
     weights = config["training"]["weights"]
     for name, value in weights.items():
         if isinstance(value, str):
-            value = weights[name] = _checked(f"training.weights.{name}", value, 1.0)  # YAML reads 1e-2 as text
+            value = weights[name] = _checked(f"training.weights.{name}", value, 1.0)  # YAML reads 1e-2 as a string
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise UserError(f"training.weights.{name} = {value!r} must be a number, at least 0")
     share = config["training"]["weight_decay"] * config["training"]["learning_rate"]

@@ -15,7 +15,7 @@ SHARES = ("warmup_steps", "decay_steps", "evaluation_interval")  # shares of the
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """The `training` section. The defaults are the published settings, but for a decay over the length (see below).
+    """The `training` section. Defaults are the published settings, but the decay spans the length of training.
 
     Parameters
     ----------
@@ -40,21 +40,21 @@ class TrainingConfig:
     plateau_factor : factor of the learning rate when the validation loss stops improving; 1 disables it
     plateau_patience : validations without improvement before such a decay
     plateau_cooldown : validations until they are counted again after such a decay, as Keras' `ReduceLROnPlateau` counts
-    plateau_smoothing : how much the former validation losses count in the one that is looked at (PaiNN, Sec. 5)
+    plateau_smoothing : weight of earlier validation losses in the moving average that is compared (PaiNN, Sec. 5)
     evaluation_interval : steps between validations; each is followed by a checkpoint. "auto": a twentieth of the
         length, at most 10 000
     checkpoint_minutes : largest time between checkpoints
-    on_nan : what follows a step whose loss is not finite, or a million times the mean: "stop", or "rollback" (back to
-        the last checkpoint and on with half of the learning rate, up to ten times)
+    on_nan : reaction to a step whose loss is not finite, or a million times the mean: "stop", or "rollback" (return to
+        the last checkpoint and continue with half of the learning rate, up to ten times)
     patience : validations without improvement, of the loss with forces and of the mean std. MAE without, after which
-        training ends; None for never
-    init_from : run or model whose weights training starts from (fine-tuning)
+        training ends; None to train for the whole length
+    init_from : run or model that provides the initial weights (fine-tuning)
     deterministic : whether sums are computed in a fixed order, so that two runs are identical on several threads and on
         a GPU, too; slower
     strategy : "auto" (all GPUs if there are several), "none", "mirrored" or "multi_worker"; see `make_strategy`
-    logdir : where run folders are made
+    logdir : folder in which run folders are created
     log_interval : steps between TensorBoard scalars
-    histogram_interval : validations between TensorBoard histograms of the weights; 0 for none
+    histogram_interval : validations between TensorBoard histograms of the weights; 0 disables them
     """
 
     num_steps: int | None = 3_000_000

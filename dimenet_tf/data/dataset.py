@@ -296,22 +296,28 @@ def load_container(config: DataConfig) -> DataContainer:
         for key in ("molecule", "fold", "filter", "cache"):
             if getattr(config, key) != getattr(DataConfig, key):
                 raise UserError(
-                    f"data.{key} belongs to data.name; data.path takes a file as it is: set "
+                    f"data.{key} belongs to data.name and has no effect on data.path; set "
                     f"data.{key}={getattr(DataConfig, key)}"
                 )
         own = {name: unit for name, unit in config.units.items() if name in PROPERTIES or name == "R"}
         return read_file(config.path, config.keys, own, checks)
     if config.name is None:
-        raise UserError(f"which data? data.path=FILE, or data.name= one of {', '.join(DATASETS)}")
+        raise UserError(f"missing data: set data.path to a file, or data.name to one of {', '.join(DATASETS)}")
     if config.name not in DATASETS:
         raise unknown_name("data.name", str(config.name), DATASETS)
     for key, value in (("keys", config.keys), ("units", config.units)):
         if value:
-            raise UserError(f"data.{key} belongs to data.path; {config.name} has known names and units")
+            raise UserError(
+                f"data.{key} belongs to data.path; remove data.{key}, because names "
+                f"and units of data set '{config.name}' are known"
+            )
     if config.molecule is not None and config.name not in ("md17", "rmd17", "md17_ccsd"):
-        raise UserError(f"data.molecule = {config.molecule}: {config.name} is no data set of several molecules")
+        raise UserError(
+            f"data.molecule = {config.molecule}: data set '{config.name}' has no choice of molecules; "
+            "remove data.molecule"
+        )
     if config.fold != 1 and config.name != "rmd17":
-        raise UserError(f"data.fold = {config.fold}: only rmd17 has several splits")
+        raise UserError(f"data.fold = {config.fold}: only rmd17 has several splits; remove data.fold")
     return DATASETS[config.name](config, checks)
 
 
@@ -359,18 +365,18 @@ def _properties(config: DataConfig, container: DataContainer) -> dict[str, Prope
     """Make the properties that a configuration names, and check that its options fit them."""
     targets = config.target_names
     if not all(isinstance(name, str) for name in targets):
-        raise UserError(f"data.target = {config.target}: targets are names")
+        raise UserError(f"data.target must be a name or a list of names; got {config.target!r}")
     for name in config.units:
         if name not in (*targets, *container.targets, "R", "forces"):
             raise unknown_name("target in data.units", str(name), (*targets, *container.targets))
     has_forces = "forces" in targets
     names = [name for name in targets if name != "forces"]
     if has_forces and "energy" not in names:
-        raise UserError("data.target: forces are the gradient of an energy: [energy, forces]")
+        raise UserError("data.target: forces are the gradient of an energy; set data.target: [energy, forces]")
     if isinstance(config.references, Mapping) and len(names) > 1:
-        raise UserError("data.references: values per element are for a single target")
+        raise UserError("data.references: values per element need a single target; got " + ", ".join(names))
     if not names or len(set(targets)) < len(targets):
-        raise UserError(f"data.target = {config.target}: name at least one target, and each only once")
+        raise UserError(f"data.target must name at least one target, and each only once; got {config.target!r}")
     for name in config.heads:
         if name not in names:
             raise unknown_name("target in data.heads", name, names)
@@ -398,14 +404,14 @@ def _check_parts(dataset: Dataset) -> None:
     data, parts = dataset.container, (("train", "training"), ("valid", "validation"))
     unlabelled = np.ones(len(data), bool)
     for name in dataset.learned:
-        data.labels(name)  # names the closest target if there is none of that name
+        data.labels(name)  # for an unknown target, an error that names the closest one
         labelled = data.labelled(name)
         unlabelled &= ~labelled
         for part, what in parts:
             molecules = getattr(dataset.split, part)
             if not labelled[molecules].any():
                 raise UserError(
-                    f"{data.source}: none of the {len(molecules)} {what} molecules has a value of '{name}' "
+                    f"{data.source}: no value of '{name}' in the {len(molecules)} {what} molecules "
                     f"({np.count_nonzero(labelled)} of {len(labelled)} molecules have one): choose another "
                     f"data.split_seed or a larger data.num_{part}, or leave '{name}' out of data.target"
                 )
@@ -424,7 +430,9 @@ def _split(config: DataConfig, container: DataContainer, learned: Sequence[str])
     if container.split is not None and config.split != "random":
         return given_split(container.split, config.num_train, config.num_valid, config.split_seed)
     if config.split == "given":
-        raise UserError(f"data.split: given, but {container.source} comes with no split")
+        raise UserError(
+            f"data.split: given needs a split in the data, but {container.source} has none; set data.split=random"
+        )
     groups = None  # of molecules with the same labels
     labelled = np.stack([container.labelled(name) for name in learned if name in container.targets])
     if not labelled.all():

@@ -135,7 +135,7 @@ class Property:
         return fit_reference(data, self.name, self.quantity, np.arange(len(data)), "mean").scale
 
     def baseline(self, data: DataContainer, train: np.ndarray) -> np.ndarray:
-        """Return what a least-squares fit per element predicts, (molecules, *shape); zero for vectors."""
+        """Predict labels by a least-squares fit per element, (molecules, *shape); zero for vectors."""
         fit = fit_reference(data, self.name, self.quantity, train, "fit")
         return fit.baseline(data.composition(), self.shape)
 

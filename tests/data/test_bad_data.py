@@ -321,7 +321,7 @@ def test_unusual_molecules_pass():
         ({"on_bad": "ignore"}, "data.on_bad must be one of error, drop; got 'ignore'"),
         ({"max_atoms": 0}, "data.max_atoms = 0 must be greater than 0"),
         ({"max_atoms": "many"}, "data.max_atoms = 'many' must be an integer or None"),
-        ({"on_bad": None}, "data.on_bad = None must be a text"),
+        ({"on_bad": None}, "data.on_bad = None must be a string"),
     ],
 )
 def test_options_that_do_not_exist(options, message):

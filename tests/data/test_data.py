@@ -285,8 +285,8 @@ def test_a_target_that_is_not_finite_is_refused_when_it_is_used():
     "options, message",
     [
         ({"target": "mu", "units": {"mv": "D"}, "path": SAMPLE}, "target in data.units 'mv'; did you mean 'mu'"),
-        ({"target": "U0,mu", "references": {"H": 1.0}}, "for a single target"),
-        ({"target": [1]}, "targets are names"),
+        ({"target": "U0,mu", "references": {"H": 1.0}}, "need a single target; got U0, mu"),
+        ({"target": [1]}, "must be a name or a list of names"),
         ({"filter": "releese"}, "data.filter must be one of correct, release; got 'releese'"),
     ],
 )

@@ -53,7 +53,7 @@ def test_training_prints_its_progress_and_a_test_table(finished_run):
 
 
 def test_numbers_that_yaml_takes_for_texts(tmp_path):
-    """1e-4 without a dot is a text in YAML, and Sacred would hand it on as one."""
+    """1e-4 without a dot is a string in YAML, and Sacred would hand it on as one."""
     training = "{learning_rate: 1e-3, weight_decay: 1e-4, num_steps: 1, evaluation_interval: 1}"
     (tmp_path / "own.yaml").write_text(f"model: {{name: dimenet_pp}}\ntraining: {training}\n")
     run("run_train.py", "with", "own.yaml", *TINY, "data.num_train=20", "data.num_valid=5", cwd=tmp_path)
@@ -158,7 +158,7 @@ MISTAKES = [
     ),
     ("run_train.py with training.num_steps=1 training.init_from=nowhere", "no such run or model: nowhere"),
     ("run_train.py with run=runs/33", "no such run: runs/33"),
-    ("run_train.py with run=3", "run = 3 must be a text"),
+    ("run_train.py with run=3", "run = 3 must be a string"),
     ("run_train.py with configs/broken.yaml", "configs/broken.yaml is not valid YAML"),
     (
         "run_train.py with configs/python.yaml",
@@ -273,7 +273,7 @@ def test_a_force_field_of_own_data(tmp_path):
     loaded = dimenet_tf.load(tmp_path / "runs/1")
     assert loaded.predict([frames[0]])["forces"].shape == (1, 9, 3)
     refused = run("run_train.py", "with", config, cwd=tmp_path, code=2)
-    assert refused.startswith("error: which data? data.path=FILE")
+    assert refused.startswith("error: missing data: set data.path")
 
 
 def test_the_md_example(tmp_path):

@@ -267,15 +267,18 @@ class TestEmbeddedTrajectory:
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"name": "ethanol_xtb", "target": "forces"}, r"forces are the gradient of an energy: \[energy, forces\]"),
+        (
+            {"name": "ethanol_xtb", "target": "forces"},
+            r"forces are the gradient of an energy; set data.target: \[energy, forces\]",
+        ),
         ({"name": "sample", "target": "energy,forces"}, "unknown target 'energy'"),
         ({"name": "ethanol_xtb", "target": "energy", "units": {"energy": "meV"}}, "data.units belongs to data.path"),
         ({"name": "sample", "keys": {"U0": "H"}}, "data.keys belongs to data.path"),
-        ({"name": "sample", "molecule": "ethanol"}, "sample is no data set of several molecules"),
+        ({"name": "sample", "molecule": "ethanol"}, "data set 'sample' has no choice of molecules"),
         ({"name": "sample", "fold": 2}, "only rmd17 has several splits"),
         ({"path": "x.npz", "molecule": "ethanol"}, "data.molecule belongs to data.name"),
         ({"path": "x.npz", "filter": "release"}, "data.filter belongs to data.name"),
-        ({"name": "sample", "split": "given"}, "embedded sample comes with no split"),
+        ({"name": "sample", "split": "given"}, "embedded sample has none; set data.split=random"),
         ({"name": "sample", "split": "rnd"}, "data.split must be one of auto, given, random; got 'rnd'"),
         ({"name": "md17", "molecule": "etanol"}, "unknown data.molecule 'etanol'; did you mean 'ethanol'"),
         ({"name": "md17"}, "unknown data.molecule 'None'"),
