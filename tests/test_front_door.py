@@ -298,7 +298,9 @@ def test_unknown_names_and_values():
         build_model("spherenet", torsion="no")
     with pytest.raises(UserError, match="^num_vectors must be between 0 and"):
         build_model("painn", num_vectors=2)
-    with pytest.raises(UserError, match="^dtype must be one of float32, float64, mixed_bfloat16, tensorfloat32; got 'double'$"):
+    with pytest.raises(
+        UserError, match="^dtype must be one of float32, float64, mixed_bfloat16, tensorfloat32; got 'double'$"
+    ):
         build_model("painn", dtype="double")
 
 
