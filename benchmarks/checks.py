@@ -19,7 +19,7 @@ from ase.build import molecule  # noqa: E402
 
 import dimenet_tf  # noqa: E402
 from dimenet_tf.md import DimeNetCalculator  # noqa: E402
-from dimenet_tf.structures.inputs import join_atoms  # noqa: E402
+from dimenet_tf.structures.molecules import join_atoms  # noqa: E402
 
 predictor = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
 without = predictor.clone()

@@ -19,20 +19,20 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from dimenet_tf.predictor import Predictor
+from dimenet_tf.structures.molecules import Molecules
 
 Result = Union[dict, str]
 FORMATS = (".extxyz", ".xyz", ".npz")
 IN_DOMAIN = "in_domain"
 
 
-def write(
-    file: BinaryIO, suffix: str, frames: Sequence[Atoms], results: Sequence[Result], predictor: Predictor
-) -> None:
+def write(file: BinaryIO, suffix: str, molecules: Molecules, results: Sequence[Result], predictor: Predictor) -> None:
     """Write the molecules of a piece with their results."""
     if suffix == ".npz":
-        arrays: dict[str, Any] = columns(frames, results, predictor)
+        arrays: dict[str, Any] = columns(molecules, results, predictor)
         np.savez(file, **arrays)
         return
+    frames = molecules.to_atoms()
     for atoms, result in zip(frames, results):
         label(atoms, result, predictor)
     text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
@@ -70,11 +70,11 @@ def label(atoms: Atoms, result: Result, predictor: Predictor) -> None:
     atoms.info.update(values)
 
 
-def columns(frames: Sequence[Atoms], results: Sequence[Result], predictor: Predictor) -> dict[str, np.ndarray]:
+def columns(molecules: Molecules, results: Sequence[Result], predictor: Predictor) -> dict[str, np.ndarray]:
     """Return results as arrays; NaN where there are none. `id` is among them where every molecule has one."""
     arrays = {}
-    ids = [atoms.info.get("id") for atoms in frames]
-    if all(isinstance(id, (int, float, str, np.generic)) for id in ids):
+    ids = molecules.info.get("id", ())
+    if len(ids) == len(molecules.N) and all(isinstance(id, (int, float, str, np.generic)) for id in ids):
         arrays["id"] = np.array(ids)
     for name, shape in predictor.head.columns.shapes.items():
         rows = [np.full(shape, np.nan) if isinstance(r, str) else r[name] for r in results]
@@ -82,9 +82,9 @@ def columns(frames: Sequence[Atoms], results: Sequence[Result], predictor: Predi
     if predictor.domain is not None:
         arrays[IN_DOMAIN] = np.array([not isinstance(r, str) and bool(r[IN_DOMAIN]) for r in results], bool)
     if predictor.energy is not None:
-        arrays["N"] = np.array([len(atoms) for atoms in frames], np.int64)
+        arrays["N"] = np.asarray(molecules.N, np.int64)
         none = np.empty((0, 3), predictor.dtype)
-        forces = (np.full((len(a), 3), np.nan) if isinstance(r, str) else r["forces"] for a, r in zip(frames, results))
+        forces = (np.full((n, 3), np.nan) if isinstance(r, str) else r["forces"] for n, r in zip(molecules.N, results))
         arrays["forces"] = np.concatenate([none, *forces]).astype(predictor.dtype)
     return arrays
 

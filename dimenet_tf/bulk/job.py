@@ -21,6 +21,7 @@ from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.runs.catalog import DESCRIPTION, WEIGHTS, find_predictor
 from dimenet_tf.runs.files import folder_to_disk
+from dimenet_tf.structures.molecules import Molecules
 from dimenet_tf.structures.streams import count_molecules
 from dimenet_tf.version import __version__
 
@@ -173,7 +174,7 @@ class Job:
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def publish_piece(self, piece: int, frames: list, results: list, predictor: Predictor) -> None:
+    def publish_piece(self, piece: int, molecules: Molecules, results: list, predictor: Predictor) -> None:
         """Write a piece, and before it the reasons why some of its molecules have no prediction."""
         errors = [result for result in results if isinstance(result, str)]
         if errors:
@@ -182,7 +183,7 @@ class Job:
         if outside:
             self.publish(self._outside(piece).name, lambda file: file.write(str(outside).encode()))
         suffix = self.target.suffix
-        self.publish(self.path(piece).name, lambda file: formats.write(file, suffix, frames, results, predictor))
+        self.publish(self.path(piece).name, lambda file: formats.write(file, suffix, molecules, results, predictor))
 
     def _errors(self, piece: int) -> Path:
         return self.folder / f"{piece:06d}.errors"

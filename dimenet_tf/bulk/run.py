@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-from ase import Atoms
 from tqdm import tqdm
 
-from dimenet_tf.bulk.formats import FORMATS, Result
+from dimenet_tf.bulk.formats import FORMATS, IN_DOMAIN, Result
 from dimenet_tf.bulk.job import Job, JobGone
 from dimenet_tf.bulk.workers import print_notes, print_progress, run_workers, stop_with_parent
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import Predictor, load
 from dimenet_tf.predictor.admission import WrongUnit, in_angstrom
 from dimenet_tf.predictor.domain import DomainWatch
-from dimenet_tf.structures.charges import state_of
-from dimenet_tf.structures.inputs import Molecules, join_atoms
-from dimenet_tf.structures.readers import PERIODIC
+from dimenet_tf.structures.limits import molecules_of
+from dimenet_tf.structures.molecules import Molecules
 from dimenet_tf.structures.streams import open_stream
 
 LOOKED_AT = 100  # molecules, for the unit of a file's positions
@@ -171,11 +168,10 @@ def predict_share(job: Job, share: range, on_bad: str, advance: Callable[[int], 
             if piece not in share or job.path(piece).exists():
                 found = stream.skip(size)
             else:
-                frames = stream.take(size)
-                found = len(frames)
-                first = piece * job.size
-                results = predict_frames(predictor, frames, first, job, on_bad, advance)
-                job.publish_piece(piece, frames, results, predictor)
+                molecules = stream.take(size)
+                found = len(molecules.N)
+                results = predict_piece(predictor, molecules, piece * job.size, job, on_bad, advance)
+                job.publish_piece(piece, molecules, results, predictor)
             if found < size:
                 raise UserError(f"{job.source} has fewer molecules than when the prediction began: it was changed")
         return list(stream.notes)
@@ -184,14 +180,9 @@ def predict_share(job: Job, share: range, on_bad: str, advance: Callable[[int], 
 def _check_unit(predictor: Predictor, source: Path) -> None:
     """Raise a UserError if the first molecules of a file have bonds as long as in another unit than Angstrom."""
     with open_stream(source) as stream:
-        frames = stream.take(LOOKED_AT)
-    nothing = np.empty(0, int), np.empty((0, 3))
-    Z, R = (
-        np.concatenate([none, *(getattr(atoms, name) for atoms in frames)])
-        for name, none in zip(("numbers", "positions"), nothing)
-    )
+        some = stream.take(LOOKED_AT)
     try:
-        predictor.admission.check_unit(Molecules(np.array([len(atoms) for atoms in frames], int), Z, R))
+        predictor.admission.check_unit(some)
     except WrongUnit as error:
         raise UserError(
             f"{source}: {error.fault}; --length-unit {error.unit} converts them, --length-unit Ang takes them as they "
@@ -199,11 +190,11 @@ def _check_unit(predictor: Predictor, source: Path) -> None:
         ) from None
 
 
-def predict_frames(
-    predictor: Predictor, frames: Sequence[Atoms], first: int, job: Job, on_bad: str, advance: Callable[[int], object]
+def predict_piece(
+    predictor: Predictor, molecules: Molecules, first: int, job: Job, on_bad: str, advance: Callable[[int], object]
 ) -> list[Result]:
     """Return the result of every molecule; `first` is the number of the first one in the file."""
-    results: list = [None] * len(frames)
+    results: list = [None] * len(molecules.N)
 
     def refuse(reasons: Mapping[int, str]) -> None:
         if reasons and on_bad == "error":
@@ -216,42 +207,33 @@ def predict_frames(
             results[number] = f"molecule {first + number} {reason}"
         advance(len(reasons))
 
-    refuse(why_refused(predictor, frames, job.length_unit))
+    molecules = in_angstrom(molecules, job.length_unit)
+    faults, _ = predictor.admission.faults(molecules)
+    refuse(faults)
     good = [i for i, result in enumerate(results) if result is None]
     for start in range(0, len(good), job.batch_size):
         batch = good[start : start + job.batch_size]
-        atoms = [frames[i] for i in batch]
-        predicted = predictor.predict(atoms, job.batch_size, length_unit=job.length_unit or "Ang")
+        admitted = molecules.select(batch)
+        prediction = predictor.predict_admitted(admitted, job.batch_size)
+        predicted = predictor.named(prediction)
+        if predictor.domain is not None:
+            predicted[IN_DOMAIN] = prediction.in_domain
         if job.domain == "error":
-            inside = predicted["in_domain"]
-            refuse({i: _why_outside(predictor, frames[i], job) for i, ok in zip(batch, inside) if not ok})
-        for row, i in enumerate(batch):
+            inside = predicted[IN_DOMAIN]
+            refuse(
+                {i: _why_outside(predictor, admitted.select([row])) for row, i in enumerate(batch) if not inside[row]}
+            )
+        forces = predicted.pop("forces", None)
+        for row, (i, atoms) in enumerate(zip(batch, molecules_of(admitted.N))):
             if results[i] is None:
                 results[i] = {name: array[row] for name, array in predicted.items()}
-                if "forces" in results[i]:
-                    results[i]["forces"] = results[i]["forces"][: len(frames[i])]
+                if forces is not None:
+                    results[i]["forces"] = forces[atoms]
                 advance(1)
     return results
 
 
-def why_refused(predictor: Predictor, frames: Sequence[Atoms], length_unit: str | None = None) -> dict[int, str]:
-    """Return why molecules of a file cannot be predicted, by their number in `frames`: "has no atoms"."""
-    reasons = {i: PERIODIC for i, atoms in enumerate(frames) if atoms.pbc.any()}
-    for i, atoms in enumerate(frames):
-        try:
-            state_of(atoms)
-        except UserError as error:
-            reasons.setdefault(i, f"is not readable: {error}")
-    rest = [i for i in range(len(frames)) if i not in reasons]
-    if rest:
-        molecules = in_angstrom(join_atoms([frames[i] for i in rest]), length_unit)
-        faults, _ = predictor.admission.faults(molecules)
-        reasons |= {rest[i]: reason for i, reason in faults.items()}
-    return reasons
-
-
-def _why_outside(predictor: Predictor, atoms: Atoms, job: Job) -> str:
-    molecule = in_angstrom(join_atoms([atoms]), job.length_unit)
+def _why_outside(predictor: Predictor, molecule: Molecules) -> str:
     assert predictor.domain is not None  # else nothing lies outside
     reasons = predictor.domain.reasons(molecule.Z, molecule.R, predictor.model.cutoff)
     return f"lies outside of the model's domain: {'; '.join(reasons.values())}"

@@ -20,8 +20,8 @@ from dimenet_tf.predictor import Predictor, load
 from dimenet_tf.predictor.admission import WrongUnit
 from dimenet_tf.predictor.domain import DomainWatch
 from dimenet_tf.structures.charges import State, state_of
-from dimenet_tf.structures.inputs import Molecules, join_atoms
 from dimenet_tf.structures.limits import CLOSEST, FARTHEST
+from dimenet_tf.structures.molecules import Molecules, join_atoms
 
 
 class DimeNetCalculator(Calculator):

@@ -17,7 +17,7 @@ from dimenet_tf.predictor.admission import Admission
 from dimenet_tf.predictor.domain import Domain
 from dimenet_tf.runs.catalog import read_description
 from dimenet_tf.structures.container import DataContainer
-from dimenet_tf.structures.inputs import Molecules
+from dimenet_tf.structures.molecules import Molecules
 
 DESCRIPTION = "committee.json"
 FORMAT = 1

@@ -22,7 +22,7 @@ from dimenet_tf.md.calculator import DimeNetCalculator
 from dimenet_tf.md.velocities import count_vibrations, temperature_of, thermalize
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.structures.container import DataContainer
-from dimenet_tf.structures.inputs import Molecules
+from dimenet_tf.structures.molecules import Molecules
 
 
 def predict(predictor: Predictor, frames: list[Atoms]) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,6 @@ from dimenet_tf.errors import UserError
 from dimenet_tf.predictor.domain import Domain
 from dimenet_tf.structures.charges import why_refused
 from dimenet_tf.structures.elements import MAX_Z, symbols
-from dimenet_tf.structures.inputs import Molecules
 from dimenet_tf.structures.limits import (
     CLOSEST,
     REACH,
@@ -26,6 +25,7 @@ from dimenet_tf.structures.limits import (
     too_far,
     unit_of_bonds,
 )
+from dimenet_tf.structures.molecules import Molecules
 from dimenet_tf.structures.quantities import conversion
 
 
@@ -88,9 +88,8 @@ class Admission:
 
     def check_unit(self, molecules: Molecules) -> None:
         """Raise a UserError if bonds have the length that they would have in another unit than Angstrom."""
-        _, near = self.faults(molecules)
-        if near is not None:
-            self._check_unit(molecules, near, 0)
+        if np.isfinite(molecules.R).all():
+            self._check_unit(molecules, _neighborhood(molecules), 0)
 
     def _check_unit(self, molecules: Molecules, near: Neighborhood, first: int) -> None:
         if len(near.distance) and np.isinf(near.distance).all():
@@ -110,11 +109,12 @@ class Admission:
         """
         N, Z, R = molecules[:3]
         owner, atoms = np.repeat(np.arange(len(N)), N), list(molecules_of(N))
-        found: dict[int, str] = {}
+        found = dict(molecules.faults)
 
         def refuse(which: Iterable[int], reason: Callable[[int], str]) -> None:
             for molecule in which:
-                found.setdefault(int(molecule), reason(molecule))
+                if int(molecule) not in found:
+                    found[int(molecule)] = reason(molecule)
 
         refuse(np.flatnonzero(N == 0), lambda m: "has no atoms")
         finite = np.isfinite(R).all(axis=1)
@@ -125,15 +125,17 @@ class Admission:
         odd = np.flatnonzero(~(_is_one_of(charge, self._charges) & _is_one_of(spin, self._spins)))
         refuse(odd, lambda m: f"has {why_refused(charge[m], spin[m], self._charges, self._spins)}")
         domain = self.domain
-        if domain is not None and domain.has_undetermined and known.all():
+        if domain is not None and domain.has_undetermined:
             counts = np.zeros((len(N), MAX_Z + 1), np.int64)
-            np.add.at(counts, (owner, Z), 1)
+            np.add.at(counts, (owner[known], Z[known]), 1)
             undetermined = np.flatnonzero(~domain.is_determined(counts))
             refuse(undetermined, lambda m: domain.why_undetermined(counts[m]))
         if not finite.all():
-            return found, None
+            rest = np.setdiff1d(np.arange(len(N)), owner[~finite]).tolist()
+            faults, _ = self.faults(molecules.select(rest))
+            return {**{rest[i]: reason for i, reason in faults.items()}, **found}, None
         refuse(np.flatnonzero(too_far(N, R)), lambda m: _how_far(R[atoms[m]]))
-        near = nearest(owner, centered(N, R), REACH)
+        near = _neighborhood(molecules)
         close = _molecules(owner, near.distance < CLOSEST)
         refuse(close, lambda m: _how_close(near.distance[atoms[m]].min()))
         neighbors = np.bincount(owner[near.distance <= self.cutoff], minlength=len(N))
@@ -146,6 +148,12 @@ class Admission:
         return (
             f"contains {symbols(unknown)}, which the training data did not; this model knows {symbols(self.elements)}"
         )
+
+
+def _neighborhood(molecules: Molecules) -> Neighborhood:
+    """Find the nearest neighbors of all atoms; all coordinates must be finite."""
+    N, _, R = molecules[:3]
+    return nearest(np.repeat(np.arange(len(N)), N), centered(N, R), REACH)
 
 
 def _molecules(owner: np.ndarray, atoms: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from dimenet_tf.predictor.weights import load_weights
 from dimenet_tf.properties.prediction import Prediction
 from dimenet_tf.runs.catalog import DESCRIPTION, WEIGHTS, find_predictor, read_description
 from dimenet_tf.structures.inputs import is_one_molecule, read_molecules
+from dimenet_tf.structures.molecules import Molecules
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -180,7 +181,7 @@ class Predictor(PropertyModel):
                 if len(some.N) == 0:
                     continue
                 some = self.admission.admit(some, first, length_unit)
-                part = self.predict_store(self.graph_store(some.N, some.Z, some.R), np.arange(len(some.N)), batch_size)
+                part = self.predict_admitted(some, batch_size)
                 if domain == "error":
                     watch.look(part.in_domain, some.N, some.Z, some.R, first)
                 parts.append(part._replace(shares=part.shares[:0]))  # not asked for
@@ -194,6 +195,11 @@ class Predictor(PropertyModel):
         if self.domain is not None:
             named["in_domain"] = prediction.in_domain
         return named
+
+    def predict_admitted(self, molecules: Molecules, batch_size: int) -> Prediction:
+        """Predict molecules that `Admission.admit` has returned; see `predict_store`."""
+        store = self.graph_store(molecules.N, molecules.Z, molecules.R)
+        return self.predict_store(store, np.arange(len(molecules.N)), batch_size)
 
     def hessian(self, atoms: Atoms) -> np.ndarray:
         """Second derivatives of the energy of one molecule, analytic and at any geometry.

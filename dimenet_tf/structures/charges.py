@@ -72,12 +72,17 @@ def states_of_arrays(arrays: Mapping[str, np.ndarray], molecules: int, source: s
         values: np.ndarray = np.full(molecules, float(default))
         for key in (key for key in keys if key in arrays):
             given: np.ndarray = np.asarray(arrays[key])
-            if given.dtype.kind not in "biuf" or given.shape not in ((), (molecules,), (molecules, 1)):
-                raise UserError(f"{source}: '{key}' must be a number for each of {molecules} molecules")
+            check_state_array(key, given.dtype, given.shape, molecules, source)
             given = np.broadcast_to(given.reshape(-1) if given.ndim else given, molecules)
             values = np.where(values == default, given, values)
         found.append(values)
     return found[0], found[1]
+
+
+def check_state_array(key: str, dtype: np.dtype, shape: tuple[int, ...], molecules: int, source: str) -> None:
+    """Raise a UserError unless an array of this type and shape holds a number for each molecule, or one for all."""
+    if dtype.kind not in "biuf" or shape not in ((), (molecules,), (molecules, 1)):
+        raise UserError(f"{source}: '{key}' must be a number for each of {molecules} molecules")
 
 
 def why_refused(

@@ -4,39 +4,22 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.errors import UserError, unknown_name
-from dimenet_tf.structures.charges import CHARGE_KEYS, SPIN_KEYS, state_of, states_of_arrays
-from dimenet_tf.structures.readers import PERIODIC
+from dimenet_tf.structures.charges import CHARGE_KEYS, SPIN_KEYS, states_of_arrays
+from dimenet_tf.structures.molecules import Molecules, join_atoms
 from dimenet_tf.structures.streams import open_stream
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 KEYS = ("Z", "R", *CHARGE_KEYS, *SPIN_KEYS)
-
-
-class Molecules(NamedTuple):
-    """Some molecules behind each other."""
-
-    N: np.ndarray
-    """(molecules,) int: atoms of each."""
-    Z: np.ndarray
-    """(sum N,) int: atomic numbers."""
-    R: np.ndarray
-    """(sum N, 3) float, Angstrom."""
-    width: int = 0
-    """Atoms to which the arrays that they came from were padded."""
-    charge: np.ndarray | float = 0.0
-    """(molecules,) total charge, e."""
-    spin: np.ndarray | float = 1.0
-    """(molecules,) spin multiplicity, 2S + 1."""
 
 
 def read_molecules(inputs: Any, size: int) -> Iterator[Molecules]:
@@ -63,9 +46,16 @@ def read_molecules(inputs: Any, size: int) -> Iterator[Molecules]:
     elif isinstance(inputs, Mapping):
         yield from from_padded(inputs, size)
     elif isinstance(inputs, (str, Path)):
-        yield from from_atoms(read_frames(inputs), size)
+        with open_stream(inputs) as stream:
+            while len((some := stream.take(size)).N):
+                yield some
+            for note in stream.notes:
+                warnings.warn(note, stacklevel=2)
     else:
-        yield from from_atoms(inputs, size)
+        atoms, first = iter(inputs), 0
+        while frames := list(itertools.islice(atoms, size)):
+            yield join_atoms(frames, first)
+            first += len(frames)
 
 
 def is_one_molecule(inputs: Any) -> bool:
@@ -140,52 +130,12 @@ def _whole(Z: np.ndarray) -> np.ndarray:
     return Z.astype(np.int64)
 
 
-def from_atoms(atoms: Iterable, size: int) -> Iterator[Molecules]:
-    """Yield molecules given as `ase.Atoms`."""
-    numbered = enumerate(atoms)
-    while chunk := list(itertools.islice(numbered, size)):
-        yield join_atoms([molecule for _, molecule in chunk], chunk[0][0])
-
-
-def join_atoms(atoms: Sequence, first: int = 0) -> Molecules:
-    """Return some `ase.Atoms` in flat arrays; `first` is the number of the first one in messages.
-
-    Raises
-    ------
-    UserError
-        For objects of another type, periodic structures, and charges or spins that are no numbers.
-    """
-    states = []
-    for i, molecule in enumerate(atoms, start=first):
-        if not hasattr(molecule, "numbers"):
-            raise UserError(f"molecule {i} must be an ase.Atoms, got {type(molecule).__name__}")
-        if molecule.pbc.any():
-            raise UserError(f"molecule {i} {PERIODIC}")
-        try:
-            states.append(state_of(molecule))
-        except UserError as error:
-            raise UserError(f"molecule {i}: {error}") from None
-    N = np.array([len(molecule) for molecule in atoms])
-    Z, R = (np.concatenate([getattr(molecule, name) for molecule in atoms]) for name in ("numbers", "positions"))
-    charge, spin = np.array(states, np.float64).T
-    return Molecules(N, Z, R, N.max(), charge, spin)
-
-
-def read_frames(path: str | Path) -> Iterator:
-    """Yield the molecules of a file as `ase.Atoms`, one by one; formats as `open_stream`."""
-    with open_stream(path) as stream:
-        while some := stream.take(100):
-            yield from some
-        for note in stream.notes:
-            warnings.warn(note, stacklevel=2)
-
-
 def read_molecule(path: str | Path) -> Atoms:
     """Return the only molecule of a file as `ase.Atoms`; formats as `open_stream`."""
     with open_stream(path) as stream:
         molecules = stream.take(2)
-    if len(molecules) != 1:
-        raise UserError(f"{path} must hold one molecule, it holds {'several' if molecules else 'none'}")
-    if molecules[0].pbc.any():
-        raise UserError(f"the molecule of {path} {PERIODIC}")
-    return molecules[0]
+    if len(molecules.N) != 1:
+        raise UserError(f"{path} must hold one molecule, it holds {'several' if len(molecules.N) else 'none'}")
+    if molecules.faults:
+        raise UserError(f"the molecule of {path} {molecules.faults[0]}")
+    return molecules.to_atoms()[0]

@@ -12,20 +12,20 @@ import numpy as np
 
 from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.structures import qm9_raw
-from dimenet_tf.structures.charges import State, state_of, states_of_arrays
+from dimenet_tf.structures.charges import states_of_arrays
 from dimenet_tf.structures.checks import STRICT, Checks, check_length_unit
 from dimenet_tf.structures.container import DataContainer
 from dimenet_tf.structures.formats import find_layout, reading_npz, reading_with_ase
 from dimenet_tf.structures.lookup import not_a_target
+from dimenet_tf.structures.molecules import join_atoms
 from dimenet_tf.structures.quantities import PROPERTIES, conversion, find_property
 from dimenet_tf.structures.splits import Split
-from dimenet_tf.structures.streams import XyzStream, open_stream
+from dimenet_tf.structures.streams import XyzStream, open_atoms
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 SPLIT = ("train_idx", "val_idx", "test_idx")
-PERIODIC = "is periodic; only molecules are supported"
 NO_TARGETS = ("numbers", "positions")  # arrays of `ase.Atoms`
 PER_ATOM_RESULTS = ("forces", "energies", "stresses", "charges", "magmoms")  # of ASE's calculators
 NO_WEIGHTS = ("atomic", "molecular", "mol_")  # weights of these are masses
@@ -75,8 +75,8 @@ def read_file(
     if path.suffix == ".db":
         _check_database(path, units or {})
     frames: list = []
-    with open_stream(path) as stream:
-        while some := stream.take(1000):
+    with open_atoms(path) as stream:
+        while some := stream.take_atoms(1000):
             frames += some
         notes = stream.notes
         if isinstance(stream, XyzStream) and stream.is_qm9:
@@ -293,6 +293,9 @@ def from_atoms(
     array([-14.2, -24. ])
     """
     keys = dict(keys or {})
+    molecules = join_atoms(frames)
+    for i, fault in sorted(molecules.faults.items()):
+        raise UserError(f"{source}: molecule {i} {fault}")
     found = [_what_is_known(i, atoms, source) for i, atoms in enumerate(frames)]
     everything = dict.fromkeys(name for values in found for name in values)
     for theirs in keys.values():
@@ -314,19 +317,17 @@ def from_atoms(
         elif name in keys:
             first = next(values[keys[name]] for values in found if keys[name] in values)
             raise UserError(f"{source}: data.keys.{name}={keys[name]}: {not_a_target(name, keys[name], _words(first))}")
-    R = np.concatenate([np.empty((0, 3)), *(atoms.positions for atoms in frames)])
-    targets = _converted({"R": R, **targets}, units or {})
-    states = [_state(i, atoms, source) for i, atoms in enumerate(frames)]
+    targets = _converted({"R": molecules.R, **targets}, units or {})
     data = DataContainer(
-        [len(atoms) for atoms in frames],
-        np.concatenate([np.empty(0, int), *(atoms.numbers for atoms in frames)]),
+        molecules.N,
+        molecules.Z,
         targets.pop("R"),
         targets,
         [values["id"] for values in found] if found and all("id" in values for values in found) else None,
         source,
         check=False,
-        charge=[state.charge for state in states],
-        spin=[state.spin for state in states],
+        charge=molecules.charge,
+        spin=molecules.spin,
         weight=weights,
     )
     data.found = _found(frames, found)
@@ -334,13 +335,6 @@ def from_atoms(
     candidates = {name: [values[name] for values in found if name in values] for name in unused}
     data.notes = [*notes, *_notes_on_weights(source, candidates)]
     return _checked(data, units or {}, checks)
-
-
-def _state(i: int, atoms: Atoms, source: str) -> State:
-    try:
-        return state_of(atoms)
-    except UserError as error:
-        raise UserError(f"{source}, molecule {i}: {error}") from None
 
 
 def _weights(found: Sequence[Mapping], name: str, source: str) -> np.ndarray:
@@ -374,8 +368,6 @@ def _found(frames: Sequence, found: Sequence[Mapping]) -> dict[str, str]:
 
 def _what_is_known(i: int, atoms: Atoms, source: str) -> dict:
     """Return everything that a molecule carries, by name; ASE keeps energy and forces apart from the other numbers."""
-    if atoms.pbc.any():
-        raise UserError(f"{source}: molecule {i} {PERIODIC}")
     results = atoms.calc.results if atoms.calc else {}
     finite = np.isfinite(atoms.positions).all()  # NaN is never the same; that it is bad is found later
     if results and finite and atoms.calc.check_state(atoms):

@@ -14,9 +14,10 @@ import numpy as np
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.structures import qm9_raw
-from dimenet_tf.structures.charges import CHARGE_KEYS, SPIN_KEYS
+from dimenet_tf.structures.charges import CHARGE_KEYS, SPIN_KEYS, check_state_array, states_of_arrays
 from dimenet_tf.structures.formats import find_layout, reading_npz, reading_with_ase
 from dimenet_tf.structures.frames import FrameError, Notes, parse_frame
+from dimenet_tf.structures.molecules import Molecules, join_atoms
 from dimenet_tf.structures.quantities import conversion
 
 if TYPE_CHECKING:
@@ -37,11 +38,21 @@ class Stream(Protocol):
     def notes(self) -> Sequence[str]:
         """What a user should know of the molecules taken so far, one line for each kind of remark."""
 
-    def take(self, count: int) -> list:
-        """Return the next molecules as `ase.Atoms`; fewer, at last none, where the file ends."""
+    def take(self, count: int) -> Molecules:
+        """Return the next molecules; fewer, at last none, where the file ends."""
 
     def skip(self, count: int) -> int:
         """Pass over the next molecules; return how many there were."""
+
+
+class AtomsStream(Stream, Protocol):
+    """A stream whose molecules are read as `ase.Atoms`, with the labels that the file has for them."""
+
+    def take_atoms(self, count: int) -> list[Atoms]:
+        """Return the next molecules as `take` does, as `ase.Atoms`."""
+
+    def take(self, count: int) -> Molecules:
+        return join_atoms(self.take_atoms(count))
 
 
 @contextlib.contextmanager
@@ -49,7 +60,7 @@ def open_stream(path: str | Path) -> Iterator[Stream]:
     """Open XYZ, extended XYZ and QM9's raw xyz (compressed too), npz in the layouts of `read_file`, or what ASE reads.
 
     XYZ and npz need no more memory than the molecules asked for; other formats what ASE's readers need.
-    Positions are in Angstrom. Charges and spin multiplicities of npz files and ASE databases are in `atoms.info`.
+    Positions are in Angstrom.
 
     Raises
     ------
@@ -59,12 +70,22 @@ def open_stream(path: str | Path) -> Iterator[Stream]:
     path = Path(path)
     if not path.exists():
         raise UserError(f"no such file: {path}")
+    if path.suffix != ".npz":
+        with open_atoms(path) as atoms:
+            yield atoms
+        return
     with contextlib.ExitStack() as files:  # what the caller does meanwhile fails with errors of its own
-        if path.suffix == ".npz":
-            with reading_npz(str(path)):
-                stream: Stream = NpzStream(files.enter_context(ZipFile(path)), str(path))
-        elif is_xyz(path):
-            stream = XyzStream(files.enter_context(open_lines(path)), path)
+        with reading_npz(str(path)):
+            arrays = NpzStream(files.enter_context(ZipFile(path)), str(path))
+        yield arrays
+
+
+@contextlib.contextmanager
+def open_atoms(path: Path) -> Iterator[AtomsStream]:
+    """Open a file of any format of `open_stream` but npz."""
+    with contextlib.ExitStack() as files:
+        if is_xyz(path):
+            stream: AtomsStream = XyzStream(files.enter_context(open_lines(path)), path)
         else:
             with reading_with_ase(path):
                 stream = DatabaseStream(path) if path.suffix == ".db" else AseStream(path)
@@ -124,7 +145,7 @@ def count_molecules(path: str | Path) -> int:
         return sum(iter(lambda: stream.skip(1000), 0))
 
 
-class XyzStream:
+class XyzStream(AtomsStream):
     """XYZ of any kind. ASE's reader begins by listing all molecules; here each is cut out by its number of lines."""
 
     def __init__(self, lines: Iterator[bytes], path: Path) -> None:
@@ -142,7 +163,7 @@ class XyzStream:
         """Whether molecules of QM9's raw format were among those taken so far."""
         return "qm9" in self.remarks.counts
 
-    def take(self, count: int) -> list:
+    def take_atoms(self, count: int) -> list[Atoms]:
         return [self._parse(first, lines) for first, lines in self._next(count)]
 
     def skip(self, count: int) -> int:
@@ -225,7 +246,7 @@ def _raw_molecule(text: str, where: str) -> Atoms:
     return Atoms(numbers=molecule.pop("Z"), positions=molecule.pop("R"), info=molecule)
 
 
-class NpzStream:
+class NpzStream(Stream):
     """Flat arrays N, Z, R and id, or many geometries of one molecule (MD17, rMD17), compressed or not.
 
     Charges and spin multiplicities of the molecules are read too.
@@ -250,7 +271,7 @@ class NpzStream:
         present = [key for key in (*CHARGE_KEYS, *SPIN_KEYS) if key in arrays]
         self.states = {key: Rows(archive, arrays[key], source) for key in present}
         self._check_shapes()
-        self.constants = {key: rows.take(1).tolist() for key, rows in self.states.items() if rows.is_scalar}
+        self.constants = {key: rows.take(1)[0] for key, rows in self.states.items() if not rows.array_shape}
 
     def _check_shapes(self) -> None:
         if self.N is None:
@@ -268,25 +289,23 @@ class NpzStream:
             raise UserError(f"{self.source}: {self.id.length} ids for {self.N.length} molecules")
         molecules = self.R.length if self.N is None else self.N.length
         for key, rows in self.states.items():
-            fits = rows.is_scalar or (rows.length == molecules and rows.shape in ((), (1,)))
-            if rows.dtype.kind not in "biuf" or not fits:
-                raise UserError(f"{self.source}: '{key}' must be a number for each of {molecules} molecules")
+            check_state_array(key, rows.dtype, rows.array_shape, molecules, self.source)
+        if self.R.dtype.kind not in "fiu":
+            raise UserError(f"{self.source}: R must be numbers, not {self.R.dtype}")
 
-    def take(self, count: int) -> list:
-        from ase import Atoms
-
+    def take(self, count: int) -> Molecules:
         N, Z, R, named = self._next(count)
-        info = [dict(zip(named, values)) for values in zip(*named.values())] if named else [{} for _ in N]
-        ends = np.cumsum(N)
-        Z = np.where((Z >= 0) & (Z <= 118), Z, 0)  # ASE knows no others; 0 is refused with its molecule
-        pieces = (slice(end - n, end) for n, end in zip(N, ends))
-        return [Atoms(numbers=Z[s], positions=self.scale * R[s], info=i) for s, i in zip(pieces, info)]
+        charge, spin = states_of_arrays(named, len(N), self.source)
+        info = {"id": named.pop("id").tolist()} if "id" in named else {}
+        info |= {key: np.broadcast_to(values.ravel(), len(N)).tolist() for key, values in named.items()}
+        R = self.scale * np.asarray(R, np.float64)
+        return Molecules(N, Z.astype(np.int64), R, N.max(initial=0), charge, spin, info=info)
 
     def skip(self, count: int) -> int:
         return len(self._next(count)[0])
 
-    def _next(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, list]]:
-        """Return N, Z and R of the next molecules, and by name the lists of what their `info` gets."""
+    def _next(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Return N, Z and R of the next molecules, and the arrays of ids, charges and spins by name."""
         with reading_npz(self.source):
             if self.N is None:
                 R = self.R.take(count)
@@ -299,10 +318,10 @@ class NpzStream:
                 raise UserError(f"{self.source}: N does not add up to the {self.Z.length} atoms of Z")
             return N, self.Z.take(atoms), self.R.take(atoms), self._named(len(N))
 
-    def _named(self, count: int) -> dict[str, list]:
-        named = {"id": self.id.take(count).tolist()} if self.id else {}
+    def _named(self, count: int) -> dict[str, np.ndarray]:
+        named = {"id": self.id.take(count)} if self.id else {}
         for key, rows in self.states.items():
-            named[key] = self.constants[key] * count if rows.is_scalar else rows.take(count).ravel().tolist()
+            named[key] = rows.take(count) if rows.array_shape else self.constants[key]
         return named
 
 
@@ -321,9 +340,9 @@ class Rows:
         if columns_first and len(shape) > 1:
             raise UserError(f"{source}: {name} is stored column by column; save it as numpy.ascontiguousarray(...)")
         self.name, self.at = name, 0
+        self.array_shape: tuple[int, ...] = shape
         self.length: int = shape[0] if shape else 1
         self.shape: tuple[int, ...] = shape[1:]
-        self.is_scalar = not shape
 
     def take(self, count: int) -> np.ndarray:
         """Return the next rows; fewer where the array ends."""
@@ -336,7 +355,7 @@ class Rows:
         return np.frombuffer(raw, self.dtype).reshape(count, *self.shape)
 
 
-class AseStream:
+class AseStream(AtomsStream):
     """What else ASE reads, by its readers."""
 
     notes: Sequence[str] = ()
@@ -350,7 +369,7 @@ class AseStream:
 
         return ase.io.iread(self.path, index=":")
 
-    def take(self, count: int) -> list:
+    def take_atoms(self, count: int) -> list[Atoms]:
         with reading_with_ase(self.path):
             return list(itertools.islice(self.frames, count))
 

@@ -20,6 +20,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from dimenet_tf.bulk import predict_file, run
 from dimenet_tf.bulk.job import Job
+from dimenet_tf.data import read_file
 from dimenet_tf.errors import UserError
 from dimenet_tf.structures.streams import count_molecules, open_stream
 from helpers.models import force_field, two_targets
@@ -95,10 +96,10 @@ def test_every_format_gives_the_same_molecules(there):
     for name in ("in.extxyz", "a.npz", "b.npz", "c.xyz.gz", "d.traj", "e.xyz"):
         assert count_molecules(name) == SOME
         with open_stream(name) as stream:
-            read = stream.take(4)
+            read = stream.take(4).to_atoms()
             assert stream.skip(3) == 3
-            read += frames[4:7] + stream.take(100)
-            assert stream.take(5) == [] and stream.skip(5) == 0
+            read += frames[4:7] + stream.take(100).to_atoms()
+            assert len(stream.take(5).N) == 0 and stream.skip(5) == 0
         assert len(read) == SOME
         for ours, theirs in zip(read, frames):
             assert ours.get_chemical_symbols() == theirs.get_chemical_symbols()
@@ -114,7 +115,7 @@ def test_geometries_of_one_molecule(tmp_path, names):
     np.savez(tmp_path / "md.npz", **arrays, E=np.zeros(5), r_unit="a0")
     with open_stream(tmp_path / "md.npz") as stream:
         assert stream.skip(2) == 2
-        read = stream.take(9)
+        read = stream.take(9).to_atoms()
     assert len(read) == 3
     np.testing.assert_allclose(read[0].positions, 0.529177 * frames[2].positions, atol=1e-5)
 
@@ -150,7 +151,9 @@ def test_impossible_atomic_numbers_are_left_to_the_check_of_their_molecule(tmp_p
     arrays["Z"][0] = 200
     np.savez(tmp_path / "a.npz", **arrays)
     with open_stream(tmp_path / "a.npz") as stream:
-        first, second, _ = stream.take(9)
+        molecules = stream.take(9)
+    assert molecules.Z[0] == 200
+    first, second, _ = molecules.to_atoms()  # ASE knows no such element
     assert first.numbers[0] == 0 and (second.numbers > 0).all()
 
 
@@ -201,7 +204,7 @@ def test_the_same_call_goes_on(there, models, monkeypatch, capsys, target):
         predict_file("forces", "in.extxyz", target, piece=7)
     assert not Path(target).exists()
     computed = []
-    monkeypatch.setattr(run, "predict_frames", spy(run.predict_frames, computed))
+    monkeypatch.setattr(run, "predict_piece", spy(run.predict_piece, computed))
     predict_file("forces", "in.extxyz", target, piece=7)
     assert computed == [14, 21, 28]
     assert f"14 of {SOME} molecules are there already, in .{target}.parts" in capsys.readouterr().out
@@ -272,6 +275,29 @@ def test_bad_molecules_stop_or_keep_their_places(there, models):
         assert "U0" not in written[i].info and written[i].info["id"] == f"m{i}"
 
 
+def test_every_fault_of_a_piece_is_found(there, models):
+    """Whatever else is wrong in the piece: a coordinate that is not finite, an element that the model lacks."""
+    frames = ase.io.read("in.extxyz", ":")
+    frames[1].positions[0] = np.nan
+    frames[2].numbers[0] = 7
+    frames[3].positions[1] = frames[3].positions[0]
+    frames[4].info["charge"] = "plus"
+    frames[5].info["charge"] = 1
+    ase.io.write("in.traj", frames)
+    said = predict_file("two", "in.traj", "out.extxyz", piece=10, batch_size=4, on_bad="skip")
+    assert "5 of them could not be predicted, the first: molecule 1 has a coordinate that is not finite" in said
+    errors = [atoms.info.get("error") for atoms in ase.io.read("out.extxyz", ":")]
+    assert errors[2].startswith("molecule 2 contains N, which the training data did not")
+    assert errors[3] == "molecule 3 has two atoms at the same place"
+    assert errors[4] == "molecule 4 cannot be read: 'charge' must be a number, got 'plus'"
+    assert errors[5].startswith("molecule 5 has charge 1 and spin multiplicity 1, expected charge 0")
+    assert errors[0] is None and errors[6:] == [None] * (SOME - 6)
+    ase.io.write("charge.traj", frames[4])
+    for read in (read_file, models["two"].predict):
+        with pytest.raises(UserError, match=r"molecule 0 cannot be read: 'charge' must be a number, got 'plus'"):
+            read("charge.traj")
+
+
 def test_forces_of_bad_molecules_are_not_numbers(there, models):
     frames = ase.io.read("in.extxyz", ":")
     frames[1].numbers[0] = 7
@@ -297,7 +323,7 @@ def test_without_ids_molecules_are_numbered(there, models):
 def test_two_that_work_on_the_same_job(there, models, monkeypatch):
     """The second one begins, ends and joins while the first one computes its second piece."""
     predict_file("forces", "in.extxyz", "whole.npz", piece=7)
-    compute, calls = run.predict_frames, []
+    compute, calls = run.predict_piece, []
 
     def meanwhile(predictor, frames, first, *rest):
         if not calls and first == 7:
@@ -305,7 +331,7 @@ def test_two_that_work_on_the_same_job(there, models, monkeypatch):
             assert predict_file("forces", "in.extxyz", "out.npz", piece=7) == f"{SOME} molecules: out.npz"
         return compute(predictor, frames, first, *rest)
 
-    monkeypatch.setattr(run, "predict_frames", meanwhile)
+    monkeypatch.setattr(run, "predict_piece", meanwhile)
     assert predict_file("forces", "in.extxyz", "out.npz", piece=7) == "completed by another process: out.npz"
     assert Path("out.npz").read_bytes() == Path("whole.npz").read_bytes()
     assert not list(there.glob(".*"))
@@ -338,14 +364,14 @@ def test_numbers_of_the_input_are_replaced(there, models):
 
 
 def test_a_removed_folder_is_an_error(there, models, monkeypatch):
-    compute = run.predict_frames
+    compute = run.predict_piece
 
     def removing(*args):
         shutil.rmtree(".out.npz.parts")
         return compute(*args)
 
     Path("out.npz").write_text("of an earlier run")
-    monkeypatch.setattr(run, "predict_frames", removing)
+    monkeypatch.setattr(run, "predict_piece", removing)
     with pytest.raises(UserError, match="was removed while its pieces were computed"):
         predict_file("forces", "in.extxyz", "out.npz", piece=7)
     assert Path("out.npz").read_text() == "of an earlier run"

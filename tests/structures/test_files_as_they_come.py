@@ -32,7 +32,7 @@ WATER = "O 0 0 0.1\nH 0 0.8 -0.5\nH 0 -0.8 -0.5\n"
 def take(path) -> tuple[list, list]:
     """Return the molecules and the notes that prediction gets."""
     with open_stream(path) as stream:
-        return stream.take(1000), list(stream.notes)
+        return stream.take(1000).to_atoms(), list(stream.notes)
 
 
 def both(path, keys=None):
@@ -176,7 +176,7 @@ def test_charge_and_spin_in_extended_xyz(written, comment, charge, spin):
 
 
 def test_a_charge_that_is_no_number(written):
-    with pytest.raises(UserError, match=r"data.xyz, molecule 1: 'charge' must be a number, got 'plus'"):
+    with pytest.raises(UserError, match=r"data.xyz: molecule 1 cannot be read: 'charge' must be a number, got 'plus'"):
         read_file(written(f"3\n\n{WATER}3\ncharge=plus\n{WATER}"))
 
 
@@ -207,7 +207,11 @@ def test_charge_spin_and_weight_in_npz(tmp_path, layout, shape):
     atoms, _ = take(path)
     assert [tuple(state_of(a)) for a in atoms] == [(1, 2), (1, 2)]
     with open_stream(path) as stream:
-        assert stream.skip(1) == 1 and len(stream.take(5)) == 1
+        molecules = stream.take(5)
+    assert molecules.charge.tolist() == [1, 1] and molecules.spin.tolist() == [2, 2]
+    assert not molecules.frames and "charge" in molecules.info  # read as arrays
+    with open_stream(path) as stream:
+        assert stream.skip(1) == 1 and len(stream.take(5).N) == 1
     np.savez(path, **layout, charge=[[1, 2], [3, 4]])
     with pytest.raises(UserError, match="'charge' must be a number for each of 2 molecules"):
         read_file(path, units=units)
