@@ -267,7 +267,7 @@ def test_wrong_hyperparameters_are_named_as_in_configurations(name):
         "num_blocks": (2.5, "num_blocks = 2.5 must be an integer"),
         "num_radial": (True, "num_radial = True must be an integer"),
         "extensive": (1, "extensive = 1 must be true or false"),
-        "output_init": (None, "output_init = None must be a text"),
+        "output_init": (None, "output_init = None must be a string"),
     }
     for key, (value, message) in wrong.items():
         with pytest.raises(UserError) as own:

@@ -50,7 +50,6 @@ EXEMPT = (
     "dimenet_tf/config/",
     "dimenet_tf/data/dataset.py",
     "dimenet_tf/properties/",
-    "dimenet_tf/structures/",
 )
 # The list above and its test.
 OWN = ("tools/check_language.py", "tests/test_language.py")

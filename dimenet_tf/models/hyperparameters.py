@@ -31,7 +31,7 @@ def check_numbers(values: Mapping[str, object], may_be_zero: Container[str], sec
             raise UserError(f"{section}{key} = {value} must be {bound} 0")
 
 
-WORDS = {int: "an integer", float: "a number", str: "a text", bool: "true or false", list: "a list"}
+WORDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false", list: "a list"}
 WORDS |= {Mapping: "a mapping", type(None): "None"}
 
 

@@ -158,7 +158,7 @@ MISTAKES = [
     ),
     ("run_train.py with training.num_steps=1 training.init_from=nowhere", "no such run or model: nowhere"),
     ("run_train.py with run=runs/33", "no such run: runs/33"),
-    ("run_train.py with run=3", "run = 3 must be a text"),
+    ("run_train.py with run=3", "run = 3 must be a string"),
     ("run_train.py with configs/broken.yaml", "configs/broken.yaml is not valid YAML"),
     (
         "run_train.py with configs/python.yaml",
