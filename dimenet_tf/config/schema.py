@@ -144,7 +144,7 @@ def _check_values(config: dict) -> None:
     for section in ("units", "keys", "heads"):
         for name, value in config["data"][section].items():
             if not isinstance(value, str):
-                raise UserError(f"data.{section}.{name} must be a string; got {value!r}")
+                raise UserError(f"data.{section}.{name} = {value!r} must be a string")
     weights = config["training"]["weights"]
     for name, value in weights.items():
         if isinstance(value, str):

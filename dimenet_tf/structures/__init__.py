@@ -1,1 +1,1 @@
-"""What a structure is, whatever it is used for: its units and the limits that it must keep."""
+"""Molecules for training, prediction and bulk: readers, units, checks and splits."""

@@ -1,4 +1,4 @@
-"""What is wrong with molecules, and with the unit of their positions; found when data are loaded, never repaired."""
+"""Checks of molecules and of the unit of their positions, made when data are loaded. Nothing is repaired."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ STRICT = Checks()
 
 
 class Bad(NamedTuple):
-    """A molecule and the first thing that is wrong with it."""
+    """Molecule that cannot be used, with its first fault."""
 
     index: int  # type: ignore[assignment]  # hides `tuple.index`
     """In the file or the arrays that it came from, from 0."""
     id: int | str
     fault: str
-    """The same words for all molecules that have it."""
+    """Name of the fault, the same for all molecules that have it."""
     detail: str
 
     @property
@@ -166,7 +166,7 @@ def isolated_atoms(data: FlatMolecules, checks: Checks) -> tuple[np.ndarray, dic
     """Find neutral single atoms whose values can be reference energies.
 
     These are single atoms with a finite value of an extensive scalar property, one that the library knows or a wanted
-    one. Their spin is not looked at, because free atoms are open-shell.
+    one. Their spin is ignored, because free atoms are open-shell.
 
     Returns
     -------
@@ -207,7 +207,7 @@ def isolated_atoms(data: FlatMolecules, checks: Checks) -> tuple[np.ndarray, dic
 
 
 def _is_first(values: np.ndarray) -> np.ndarray:
-    """(n,) bool: no earlier value is the same."""
+    """Return which values differ from all earlier ones, (n,) bool."""
     first = np.zeros(len(values), bool)
     first[np.unique(values, return_index=True)[1]] = True
     return first
@@ -225,7 +225,7 @@ def _close(molecule: np.ndarray, R: np.ndarray, searched: np.ndarray) -> dict[in
 def check_length_unit(data: FlatMolecules) -> None:
     """Raise a UserError if most atoms have bonds of the length that they would have in Bohr, nanometers or picometers.
 
-    Only bonds between H, C, N, O and F are looked at.
+    Only bonds between H, C, N, O and F are measured.
     """
     some = data.select(np.linspace(0, len(data) - 1, min(len(data), LOOKED_AT)).astype(int))
     finite = np.isfinite(some.R).all(axis=1)
@@ -234,19 +234,19 @@ def check_length_unit(data: FlatMolecules) -> None:
         near = nearest(molecule, R, within)
         if unit := unit_of_bonds(Z, near):
             raise UserError(
-                f"{data.source}: {describe_unit(unit, near)}: say data.units.R={unit}, or data.units.R=Ang if they are "
-                "right"
+                f"{data.source}: {describe_unit(unit, near)}: set data.units.R={unit}, or data.units.R=Ang if they "
+                "are right"
             )
         if not len(R) or some.N.max() == 1 or np.mean(np.isinf(near.distance)) <= MOST:
             return
     raise UserError(
-        f"{data.source}: most atoms have no other within {REACH:g} Angstrom; in which unit are the positions? Say "
+        f"{data.source}: most atoms have no other within {REACH:g} Angstrom; in which unit are the positions? Set "
         "data.units.R=pm (or nm, a0), or data.units.R=Ang if they are right"
     )
 
 
 def summary(bad: Sequence[Bad], first: bool = False) -> str:
-    """Return how many molecules have each fault, in one line; `first`: with the first that has it."""
+    """Return the number of molecules with each fault, in one line; `first`: with the first such molecule."""
     texts = []
     for fault, count in Counter(b.fault for b in bad).items():
         example = next(b for b in bad if b.fault == fault)
@@ -257,7 +257,7 @@ def summary(bad: Sequence[Bad], first: bool = False) -> str:
 
 
 def bad_data(source: str, bad: Sequence[Bad], molecules: int) -> UserError:
-    """Make the error for bad molecules; `molecules`: how many there are in all."""
+    """Make the error for bad molecules; `molecules` is the number of all molecules."""
     if len(bad) == molecules:
         return UserError(f"{source}: none of the {molecules} molecules can be used: {summary(bad, first=True)}")
     keep = any(b.fault.startswith(OUTLIER) for b in bad)

@@ -34,13 +34,13 @@ class DataContainer(FlatMolecules):
     Z : (sum N,) int, atomic numbers, 1 ... 94
     R : (sum N, 3) float, positions in Angstrom
     targets : mapping from property names to float arrays: (molecules, ...), or (sum N, ...) for properties of atoms;
-        the shape behind the dots is that of `PROPERTIES`, none for properties that the library does not know
+        the dots stand for the shape in `PROPERTIES`, and for () if the library does not know the property
     id : (molecules,) int or str, all different; 0, 1, 2, ... where left out
     source : str, named in errors
-    split : the one that comes with the data, where one does
+    split : the split that comes with the data, if any
     charge, spin : (molecules,) float, total charge in e and spin multiplicity 2S + 1; 0 and 1 where left out
     weight : (molecules,) float, weight of each molecule in the loss; 1 where left out
-    check : bool; without, the arrays need only fit each other, for parts and for data that `checked` looks at next
+    check : bool; False checks only the shapes of the arrays, for data that `checked` checks next
 
     Raises
     ------
@@ -55,8 +55,8 @@ class DataContainer(FlatMolecules):
     outliers : molecules with an outlying label that `checked` kept because `Checks.outliers` is "keep"
     isolated : values of the single atoms that `checked` set aside, by property and atomic number
     set_aside : (atoms,) int, where these were in the file or the arrays
-    notes : remarks of the reader, one line each: what the file holds that is not used, or was read as something else
-    found : what the file holds, by name, each with its shape or type in words
+    notes : remarks of the reader, one line each: values of the file that are not used or were converted
+    found : values of the file by name, each with its shape or type in words
 
     Examples
     --------
@@ -94,8 +94,8 @@ class DataContainer(FlatMolecules):
     def checked(self, checks: Checks) -> DataContainer:
         """Return the data set without bad molecules and single atoms; itself if there are none.
 
-        The bad molecules are `dropped` of what is returned, values of single atoms `isolated`. Both are numbered as in
-        the file or the arrays, whatever earlier calls have removed.
+        The result has the bad molecules as `dropped`, and the values of single atoms as `isolated`. Both are numbered
+        as in the file or the arrays, also after earlier calls have removed molecules.
 
         Raises
         ------

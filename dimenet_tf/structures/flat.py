@@ -19,7 +19,7 @@ Kind = TypeVar("Kind", bound="FlatMolecules")
 
 
 class FlatMolecules:
-    """Arrays of molecules that fit each other, whatever the molecules are; `DataContainer` has the parameters."""
+    """Arrays of molecules with matching shapes. The molecules are not checked; `DataContainer` has the parameters."""
 
     notes: Sequence[str] = ()
     found: Mapping[str, str] = MappingProxyType({})
@@ -57,7 +57,7 @@ class FlatMolecules:
         for key, shape in shapes.items():
             found = getattr(self, key).shape
             if found != shape:
-                raise UserError(f"{self.source}: {key} has shape {found}, but N asks for {shape}")
+                raise UserError(f"{self.source}: {key} has shape {found}, but N requires {shape}")
         if not (np.isfinite(self.weight) & (self.weight >= 0)).all():
             raise UserError(f"{self.source}: the weights of molecules must be finite and at least 0")
         for key, values in self.targets.items():
@@ -90,7 +90,7 @@ class FlatMolecules:
         return np.unique(self.Z).tolist()
 
     def composition(self) -> np.ndarray:
-        """Return how many atoms of each element a molecule has, (molecules, 95) int, column = atomic number."""
+        """Return the number of atoms of each element, (molecules, 95) int, column = atomic number."""
         counts = np.zeros((len(self), MAX_Z + 1), np.int64)
         np.add.at(counts, (self.molecule_of_atom, self.Z), 1)
         return counts
@@ -109,7 +109,7 @@ class FlatMolecules:
         Raises
         ------
         UserError
-            If there is none of that name (names the closest one), or if it is not finite for a molecule.
+            If there is no such property (names the closest one), or if it is not finite for a molecule.
         """
         if name not in self.targets:
             raise self._no_target(name)
@@ -120,7 +120,7 @@ class FlatMolecules:
         return values
 
     def _no_target(self, name: str) -> UserError:
-        """Make the error for a target that is not there, with everything that the file holds."""
+        """Make the error for a missing target, with the contents of the file."""
         return missing_target(name, self.targets, self.found, self.source, len(self), int(self.N.sum()))
 
     def labelled(self, name: str) -> np.ndarray:
@@ -165,7 +165,7 @@ class FlatMolecules:
 
 
 def _whole(values: ArrayLike) -> np.ndarray:
-    """Return numbers as int32; what is no whole number becomes 0, which is neither a size nor an element."""
+    """Return numbers as int32. Other numbers than integers become 0, which is neither a size nor an element."""
     given = np.asarray(values)
     with np.errstate(invalid="ignore"):
         whole = given.astype(np.int32)

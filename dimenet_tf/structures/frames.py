@@ -1,7 +1,7 @@
-"""Frames of (extended) XYZ files: repair what programs write differently, parse, and explain what is wrong.
+"""Frames of (extended) XYZ files: repair of the spellings of other programs, parsing, and error messages.
 
 Frames are parsed by ASE. Before that, numbers (`1.5D+02`, QM9's `6.93*^-6`), the species column (atomic numbers, `D`,
-`C1`, `CL`) and the encoding are brought to the form that ASE reads. A cheap look decides whether a frame needs this.
+`C1`, `CL`) and the encoding are converted to the form that ASE reads. A cheap test decides whether a frame needs this.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Column(NamedTuple):
 
     name: str
     type: str
-    """S, R, I or L: text, real number, integer or logical."""
+    """S, R, I or L: string, real number, integer or logical."""
 
 
 class FrameError(ValueError):
-    """What is wrong with a frame, and in which of its lines (from 0); None if that is not known."""
+    """Error in a frame, with the number of its line in the frame, from 0; None if the line is unknown."""
 
     def __init__(self, line: int | None, message: str) -> None:
         super().__init__(message)
@@ -63,7 +63,7 @@ class FrameError(ValueError):
 
 
 class Notes:
-    """Repairs that a user should know of, counted."""
+    """Counts of the repairs that a user should know of."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
@@ -116,7 +116,7 @@ def parse_frame(lines: Sequence[bytes], notes: Notes) -> Atoms:
 
 
 def is_clean(lines: Sequence[bytes], body: bytes) -> bool:
-    """Tell whether ASE can read a frame as it is; a cheap look, which may say no to frames that it can read."""
+    """Tell whether ASE can read a frame unchanged; a cheap test, which may be False for frames that ASE can read."""
     comment = lines[1]
     if b"Properties" in comment and not any(usual in comment for usual in USUAL):
         return False
@@ -307,7 +307,7 @@ def read_label(label: str) -> tuple[str | None, str]:
 
 
 def diagnosis(lines: Sequence[str], count: int, error: Exception) -> FrameError:
-    """Return what is wrong with a (repaired) frame that ASE refuses with `error`."""
+    """Explain the fault of a (repaired) frame that ASE refuses with `error`."""
     columns = parse_columns(_properties(lines[1]) or PLAIN)
     names = ", ".join(dict.fromkeys(column.name for column in columns))
     checks = {"R": (float, "a number"), "I": (int, "an integer")}

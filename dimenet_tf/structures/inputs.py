@@ -1,4 +1,4 @@
-"""Molecules in any form that users have them -> flat arrays, a few at a time: a file may be larger than memory."""
+"""Input of `predict` in any form, read into flat arrays a few molecules at a time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_molecules(inputs: Any, size: int) -> Iterator[Molecules]:
     Raises
     ------
     UserError
-        For what is none of these, and for arrays that do not fit each other; names the molecule.
+        For input of another type, and for arrays whose shapes do not match; names the molecule.
     """
     if isinstance(inputs, tf.data.Dataset):
         for element in inputs:
@@ -93,7 +93,7 @@ def from_padded(arrays: Mapping, size: int) -> Iterator[Molecules]:
     charge, spin = states_of_arrays(arrays, len(Z), "predict")
     real = Z != 0
     if (~real[:, :-1] & real[:, 1:]).any():
-        raise UserError("Z = 0 is padding and may only stand behind a molecule's atoms")
+        raise UserError("Z = 0 is padding and must come after a molecule's atoms")
     for start in range(0, max(len(Z), 1), size):  # no molecules have a width too
         rows = slice(start, start + size)
         here = real[rows]
@@ -101,7 +101,7 @@ def from_padded(arrays: Mapping, size: int) -> Iterator[Molecules]:
 
 
 def _dense(values: Any, name: str) -> np.ndarray:
-    """Return an array; ragged tensors and ragged lists are filled up with zeros."""
+    """Return an array; ragged tensors and ragged lists are padded with zeros."""
     if isinstance(values, tf.RaggedTensor):
         return values.to_tensor(shape=[None, None, 3] if name == "R" else None).numpy()
     if isinstance(values, (list, tuple)):

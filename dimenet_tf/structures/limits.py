@@ -99,7 +99,7 @@ def _nearest_of_all_pairs(molecule: np.ndarray, R: np.ndarray, within: float) ->
 def unit_of_bonds(Z: np.ndarray, near: Neighborhood) -> str | None:
     """Return the unit other than Angstrom in which the distances to nearest neighbors have the length of bonds.
 
-    Only pairs of H, C, N, O and F are looked at, and samples of fewer than `FEWEST` such atoms suggest nothing.
+    Only pairs of H, C, N, O and F are compared. Samples of fewer than `FEWEST` such atoms suggest no unit.
 
     Returns
     -------
@@ -118,13 +118,13 @@ def unit_of_bonds(Z: np.ndarray, near: Neighborhood) -> str | None:
 
 
 def describe_unit(unit: str, near: Neighborhood) -> str:
-    """Return what is wrong with positions whose bonds suggest a unit, without what to do about it."""
+    """Describe positions whose bonds suggest another unit than Angstrom."""
     typical = np.median(near.distance[np.isfinite(near.distance)])
     return f"bonds are typically {typical:.3g} long, as if the positions were in {unit}, not in Angstrom"
 
 
 def molecules_of(N: np.ndarray) -> Iterator[slice]:
-    """Yield where the atoms of each molecule are in flat arrays."""
+    """Yield the slice of each molecule's atoms in flat arrays."""
     ends = np.cumsum(N)
     return (slice(end - n, end) for n, end in zip(N.tolist(), ends.tolist()))
 

@@ -1,4 +1,4 @@
-"""The error for a target that a file does not have: everything that it holds, and what may be meant."""
+"""Error for a target that a file lacks, with the contents of the file and the closest names."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ SHOWN = 5
 def missing_target(
     name: str, targets: Collection[str], found: Mapping[str, str], source: str, molecules: int, atoms: int
 ) -> UserError:
-    """Make the error for a target that is not there.
+    """Make the error for a missing target.
 
     Parameters
     ----------
     name : of the target
-    targets : names of those that there are
-    found : everything that the file holds, with shape or type in words; see `DataContainer.found`
+    targets : names of the existing targets
+    found : contents of the file, with shape or type in words; see `DataContainer.found`
     source : file
-    molecules, atoms : how many there are, to tell arrays of molecules from arrays of atoms
+    molecules, atoms : their numbers, to tell arrays of molecules from arrays of atoms
     """
     if not found:
         return unknown_name("target", name, targets)
@@ -56,7 +56,7 @@ def missing_target(
 
 
 def not_a_target(name: str, theirs: str, words: str) -> str:
-    """Return why what a file has under the name `theirs` is not a property; `words`: its shape or type."""
+    """Explain why a value of a file is not a property; `theirs` is its name, `words` its shape or type."""
     kind = find_property(name)
     shape = ("atoms", *kind.shape) if kind.per_atom else kind.shape
     expected = f"numbers of shape ({', '.join(map(str, shape))})" if shape else "a number for each molecule"
@@ -86,7 +86,7 @@ def close_names(name: str, known: Mapping[str, str]) -> list[str]:
 
 
 def likely_names(name: str, found: Mapping[str, str], molecules: int, atoms: int) -> list[str]:
-    """Return what in a file may mean a property by its name and its shape, the closest first; see `missing_target`."""
+    """Return names of a file that may mean a property by name and shape, the closest first; see `missing_target`."""
     return close_names(name, {key: words for key, words in found.items() if _fits(name, words, molecules, atoms)})
 
 

@@ -46,7 +46,7 @@ class Molecules(NamedTuple):
         --------
         >>> from ase.build import molecule
         >>> join_atoms([molecule("H2O"), molecule("H2"), molecule("CO")]).select([1, 2]).Z.tolist()
-        [1, 1, 6, 8]
+        [1, 1, 8, 6]
         """
         slices = list(molecules_of(self.N))
         atoms = np.concatenate([np.empty(0, int), *(np.arange(slices[i].start, slices[i].stop) for i in which)])

@@ -1,4 +1,4 @@
-"""Labels far from all others, which would ruin a training run."""
+"""Outlying labels, which would ruin a training run."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def find_outliers(data: FlatMolecules, name: str, judged: np.ndarray) -> dict[in
     """Find molecules with a label more than `LIMIT` MADs from the others.
 
     Scalars are compared after removing a robust reference: a sum over elements for extensive ones, else the median.
-    What the sum leaves is divided by the square root of the number of atoms, because independent contributions of atoms
-    add up to that. The reference of tensors is isotropic; components of vectors and forces are compared with zero.
-    Where more than `MINORITY` of the molecules have a larger spread, theirs counts: data of two kinds are not outliers
-    of each other. A MAD of zero judges nothing.
+    The residuals of the sum are divided by the square root of the number of atoms, because independent contributions
+    of atoms add up to that. The reference of tensors is isotropic; components of vectors and forces are compared with
+    zero. If more than `MINORITY` of the molecules have a larger spread, that spread is used, because two kinds of data
+    are not outliers of each other. A MAD of zero finds no outliers.
 
     Parameters
     ----------
     data : FlatMolecules
     name : property of `data`
-    judged : (molecules,) bool, molecules to look at; those without the label are passed over
+    judged : (molecules,) bool, molecules to check; those without the label are skipped
 
     Returns
     -------
-    dict from the index of each such molecule to its worst value and the distance in MADs, as text
+    dict from the index of each such molecule to its worst value and the distance in MADs, as a string
     """
     kind = find_property(name)
     has = judged & data.labelled(name)
@@ -66,7 +66,7 @@ def find_outliers(data: FlatMolecules, name: str, judged: np.ndarray) -> dict[in
 
 
 def _rest(data: FlatMolecules, kind: Quantity, has: np.ndarray, values: np.ndarray) -> np.ndarray | None:
-    """Return what a robust reference leaves of labels, (molecules, components); None if there are too few for it."""
+    """Return the residuals of labels from a robust reference, (molecules, components); None for too few labels."""
     if kind.shape not in ((), (3, 3)):
         return values
     diagonal = slice(None, None, 4 if kind.shape else 1)
@@ -86,7 +86,7 @@ def _rest(data: FlatMolecules, kind: Quantity, has: np.ndarray, values: np.ndarr
 
 
 def _composition(data: FlatMolecules, has: np.ndarray) -> np.ndarray:
-    """Return how many atoms of each element that occurs the given molecules have, (molecules, elements)."""
+    """Return the number of atoms of each present element in the given molecules, (molecules, elements)."""
     Z = data.Z[np.repeat(has, data.N)]
     molecule = np.repeat(np.arange(np.count_nonzero(has)), data.N[has])
     present = np.bincount(Z) > 0
@@ -96,7 +96,7 @@ def _composition(data: FlatMolecules, has: np.ndarray) -> np.ndarray:
 
 
 def robust_fit(inputs: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Fit values linearly by least absolute deviations, which single outliers do not draw away.
+    """Fit values linearly by least absolute deviations, so that single outliers have little influence.
 
     The method is iteratively reweighted least squares.
 

@@ -1,4 +1,4 @@
-"""Files -> data containers. Numbers are converted to the library's units here and nowhere else."""
+"""Readers of data sets. Numbers are converted to the library's units here only."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_file(
     units : of properties in the file: {"energy": "kcal/mol", "forces": "kcal/mol/Ang", "R": "a0"}. Without them known
         properties are in the library's units (ASE's: eV, Angstrom); the layouts of MD17 and COLL, whose files are in
         various units, need them. Positions whose unit is not given must have bonds that fit Angstrom.
-    checks : what the molecules are held to and what becomes of bad ones, see `DataContainer.checked`; None: nothing
+    checks : criteria for bad molecules, and whether these are refused or dropped; None disables all checks
 
     Raises
     ------
@@ -92,7 +92,7 @@ def _check_database(path: Path, units: Mapping[str, str]) -> None:
     if {"_property_unit_dict", "_distance_unit"} & set(metadata) and not units:
         raise UserError(
             f"{path} was written by SchNetPack, in units of its own (its metadata names "
-            f"{metadata.get('_property_unit_dict', 'none')}): say them with data.units"
+            f"{metadata.get('_property_unit_dict', 'none')}): set data.units to them"
         )
 
 
@@ -115,9 +115,9 @@ def from_arrays(
     units: Mapping[str, str] | None = None,
     checks: Checks | None = STRICT,
 ) -> DataContainer:
-    """Take molecules from the arrays of an npz file; see `read_file`.
+    """Make a data set of the arrays of an npz file; see `read_file`.
 
-    Arrays of text are passed over, and those with other shapes than a target's. `DataContainer.found` lists them.
+    Arrays of strings, and those with another shape than a target's, are ignored. `DataContainer.found` lists them.
     """
     keys, units = dict(keys or {}), dict(units or {})
     weight = keys.pop("weight", None)
@@ -174,7 +174,7 @@ def _weights_of_array(values: np.ndarray, molecules: int, source: str, name: str
 
 
 def _notes_on_weights(source: str, values: Mapping[str, Iterable]) -> list[str]:
-    """Return a line for everything that may be weights of molecules, is not 1 throughout, and is not used."""
+    """Return a line for each value that may be weights of molecules, is not always 1, and is not used."""
     notes = []
     for name, of_molecules in values.items():
         try:
@@ -226,14 +226,12 @@ def _units_of_layout(arrays: Mapping, properties: Iterable[str], units: dict[str
             told["forces"] = f"{energy}/{length}"
     for name, unit in told.items():
         if units.get(name, unit) != unit:
-            raise UserError(
-                f"{source} says that its {name} is in {unit}, data.units.{name} that it is in {units[name]}"
-            )
+            raise UserError(f"{source} gives its {name} in {unit}, but data.units.{name} is {units[name]}")
     units = {**told, **units}
     lacking = sorted(name for name in properties if name in ("energy", "forces") and name not in units)
     if lacking:
         raise UserError(
-            f"{source} does not say the unit of its {' and '.join(lacking)}: add "
+            f"{source} does not name the unit of its {' and '.join(lacking)}: add "
             "data.units.energy=kcal/mol data.units.forces=kcal/mol/Ang (MD17, rMD17), or eV and eV/Ang (COLL)"
         )
     return units
@@ -250,12 +248,11 @@ def _flattened(named: Mapping[str, np.ndarray], source: str) -> dict[str, np.nda
         kind = find_property(name)
         if name in flat or array.ndim == 0 or len(array) != frames:
             continue  # of the molecule or of the file, not of its frames
-        shape = (-1, *kind.shape)
-        fits = array.size == frames * (len(Z) if kind.per_atom else 1) * int(np.prod(kind.shape))
-        if fits:
-            flat[name] = array.reshape(shape)
+        expected = (frames, len(Z), *kind.shape) if kind.per_atom else (frames, *kind.shape)
+        if array.size == np.prod(expected):
+            flat[name] = array.reshape(-1, *kind.shape)
         elif name in PROPERTIES:
-            raise UserError(f"{source}: '{name}' has shape {array.shape}, which is none of {frames} frames")
+            raise UserError(f"{source}: '{name}' has shape {array.shape}, expected {expected}")
     return flat
 
 
@@ -276,10 +273,10 @@ def from_atoms(
     checks: Checks | None = STRICT,
     notes: Sequence[str] = (),
 ) -> DataContainer:
-    """Take molecules from a list of `ase.Atoms`.
+    """Make a data set of a list of `ase.Atoms`.
 
-    Targets are the numbers in `atoms.info`, what the attached calculators have computed, and in both and in
-    `atoms.arrays` the vectors and tensors that the library knows. Molecules that lack a target have NaN for it.
+    Targets are the numbers in `atoms.info` and the results of the attached calculators, and the vectors and tensors
+    that the library knows in both and in `atoms.arrays`. Molecules that lack a target have NaN for it.
     Charges and spin multiplicities are those of `dimenet_tf.structures.charges.state_of`, weights those in
     `atoms.info[keys["weight"]]` (1 where it is missing). `notes` become those of the container.
 
@@ -347,7 +344,7 @@ def _weights(found: Sequence[Mapping], name: str, source: str) -> np.ndarray:
 
 
 def _found(frames: Sequence, found: Sequence[Mapping]) -> dict[str, str]:
-    """Return everything that molecules carry, by name, with shapes and how many have it."""
+    """Return the values of molecules by name, with their shapes and the number of molecules that have them."""
     first: dict[str, int] = {}
     counts: Counter[str] = Counter()
     for i, values in enumerate(found):
@@ -367,7 +364,7 @@ def _found(frames: Sequence, found: Sequence[Mapping]) -> dict[str, str]:
 
 
 def _what_is_known(i: int, atoms: Atoms, source: str) -> dict:
-    """Return everything that a molecule carries, by name; ASE keeps energy and forces apart from the other numbers."""
+    """Return all values of a molecule by name; ASE keeps energy and forces apart from the other numbers."""
     results = atoms.calc.results if atoms.calc else {}
     finite = np.isfinite(atoms.positions).all()  # NaN is never the same; that it is bad is found later
     if results and finite and atoms.calc.check_state(atoms):
@@ -379,7 +376,7 @@ def _what_is_known(i: int, atoms: Atoms, source: str) -> dict:
 
 
 def _numbers(value: object, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a value as floats of the given shape; NaN where it is none of the kind."""
+    """Return a value as floats of the given shape; NaN if it has another type or shape."""
     if isinstance(value, (numbers.Real, np.ndarray, list, tuple)):
         try:
             array = np.asarray(value)

@@ -101,8 +101,8 @@ class Split(NamedTuple):
 def given_split(given: Split, num_train: int | None, num_valid: int | None, seed: int) -> Split:
     """Return the split that comes with the data.
 
-    Where it names no validation molecules (MD17@CCSD(T), rMD17), `num_valid` of the training molecules become those, at
-    random; 5 % where left out. `num_train` takes only so many of the training molecules.
+    If it names no validation molecules (MD17@CCSD(T), rMD17), `num_valid` random training molecules become validation
+    molecules, 5 % by default. `num_train` limits the number of training molecules.
     """
     train, valid, test = given
     what = f"{len(train)} training and {len(valid)} validation molecules"
@@ -151,7 +151,7 @@ def random_split(
 
 
 def _positions(groups: np.ndarray) -> np.ndarray:
-    """Return where each molecule of its group comes if all groups are spread evenly from 0 to 1, (molecules,) float."""
+    """Return the place of each molecule if all groups are spread evenly from 0 to 1, (molecules,) float."""
     positions = np.empty(len(groups))
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)

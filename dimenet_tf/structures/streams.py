@@ -1,4 +1,4 @@
-"""Files of molecules that may be larger than memory: read a few at a time, in order, and passed over cheaply."""
+"""Streams of molecules from files that may be larger than memory, read a few at a time and in order."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ PEEK = 4096  # bytes in which the encoding and the line ends of a file are looke
 
 
 class Stream(Protocol):
-    """An open file of molecules, between two of them."""
+    """Open file of molecules, with a position in it."""
 
     @property
     def notes(self) -> Sequence[str]:
-        """What a user should know of the molecules taken so far, one line for each kind of remark."""
+        """Remarks for users about the molecules taken so far, one line for each kind."""
 
     def take(self, count: int) -> Molecules:
-        """Return the next molecules; fewer, at last none, where the file ends."""
+        """Return the next molecules; fewer or none at the end of the file."""
 
     def skip(self, count: int) -> int:
-        """Pass over the next molecules; return how many there were."""
+        """Skip the next molecules; return their number."""
 
 
 class AtomsStream(Stream, Protocol):
-    """A stream whose molecules are read as `ase.Atoms`, with the labels that the file has for them."""
+    """Stream of molecules that are read as `ase.Atoms`, with the labels of the file."""
 
     def take_atoms(self, count: int) -> list[Atoms]:
         """Return the next molecules as `take` does, as `ase.Atoms`."""
@@ -140,13 +140,13 @@ def open_lines(path: Path) -> Iterator[Iterator[bytes]]:
 
 
 def count_molecules(path: str | Path) -> int:
-    """Return how many molecules a file has; it is read to its end, so that one that stops short is known."""
+    """Count the molecules of a file. It is read to its end, so that a truncated file is an error."""
     with open_stream(path) as stream:
         return sum(iter(lambda: stream.skip(1000), 0))
 
 
 class XyzStream(AtomsStream):
-    """XYZ of any kind. ASE's reader begins by listing all molecules; here each is cut out by its number of lines."""
+    """XYZ of any kind, split into molecules by their numbers of lines: ASE's reader would list all molecules first."""
 
     def __init__(self, lines: Iterator[bytes], path: Path) -> None:
         self.lines, self.path = lines, path
@@ -199,7 +199,7 @@ class XyzStream(AtomsStream):
             self.molecule += 1
 
     def _lines_after_atoms(self, raw: bool) -> list[bytes]:
-        """Return what belongs to a molecule after its atoms: QM9's three lines, or cell vectors."""
+        """Return the lines of a molecule after its atoms: QM9's three lines, or cell vectors."""
         lines: list[bytes] = []
         while line := self._readline():
             more = len(lines) < 3 if raw else line.lstrip().startswith(b"VEC")
@@ -356,7 +356,7 @@ class Rows:
 
 
 class AseStream(AtomsStream):
-    """What else ASE reads, by its readers."""
+    """Other formats, read by ASE."""
 
     notes: Sequence[str] = ()
 

@@ -1,4 +1,4 @@
-"""What a data set holds, for people: counts, labels with their units, what is wrong with molecules."""
+"""Summary of a data set for people: counts, labels with their units, faults of molecules."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ GUESSED = ("energy", "forces")  # properties that are looked for under other nam
 
 
 class Label(NamedTuple):
-    """Values of a property; of vectors and tensors those of the components."""
+    """Statistics of a property; for vectors and tensors, of their components."""
 
     name: str
     unit: str
     molecules: int
-    """That have it."""
+    """Number of molecules with this label."""
     low: float
     high: float
     mean: float
@@ -41,7 +41,7 @@ class Label(NamedTuple):
 
 
 class Closest(NamedTuple):
-    """The smallest distance of two atoms."""
+    """Smallest distance of two atoms."""
 
     distance: float
     """Angstrom."""
@@ -50,7 +50,7 @@ class Closest(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What a data set holds, see `survey`."""
+    """Summary of a data set, see `survey`."""
 
     source: str
     sizes: tuple[int, int, int]
@@ -58,19 +58,19 @@ class Survey(NamedTuple):
     elements: dict[int, int]
     """Number of atoms by atomic number."""
     formulas: dict[str, int]
-    """Number of molecules by sum formula; empty where there are atomic numbers that are none."""
+    """Number of molecules by sum formula; empty if an atomic number is not one of an element."""
     states: dict[tuple[float, float], int]
     """Number of molecules by charge and spin multiplicity."""
     closest: Closest | None
     labels: Sequence[Label]
     other_names: dict[str, list[str]]
-    """Names that may mean a property of `GUESSED` which is not there, the most likely first."""
+    """Names that may mean a missing property of `GUESSED`, the most likely first."""
     others: dict[str, str]
-    """What else the file holds, with shape or type in words."""
+    """Other contents of the file, with shape or type in words."""
     isolated: int
     """Single atoms with an energy."""
     same: tuple[int, int, int] | None
-    """How many molecules repeat an earlier one exactly; the first of them, and which it repeats."""
+    """Number of molecules that repeat an earlier one exactly; the first of them, and the one that it repeats."""
     bad: Sequence[Bad]
     problems: Sequence[str]
     """Errors that concern the whole file."""
@@ -90,13 +90,13 @@ class Survey(NamedTuple):
 def survey(
     data: DataContainer, keys: Mapping[str, str] = MappingProxyType({}), targets: Sequence[str] | None = None
 ) -> Survey:
-    """Look at a data set.
+    """Summarize a data set.
 
     Parameters
     ----------
-    data : as `read_file` gives it with `checks=None`; molecules dropped from it before are reported too
-    keys : names that the file has for the library's, as `read_file` was given them
-    targets : labels that the molecules are judged by; all where left out
+    data : from `read_file` with `checks=None`; molecules dropped from it before are reported too
+    keys : names in the file by names of the library, as for `read_file`
+    targets : labels of which every molecule must have one; all by default
 
     Examples
     --------
@@ -175,7 +175,7 @@ def _same(data: DataContainer) -> tuple[int, int, int] | None:
 
 
 def format_survey(found: Survey) -> str:
-    """Return a survey as text.
+    """Format a survey for printing.
 
     Examples
     --------

@@ -41,7 +41,7 @@ def test_container_from_npz_round_trip(tmp_path):
 
 BAD = {
     "missing array 'Z'": {"N": N, "R": R},
-    r"Z has shape \(4,\), but N asks for \(5,\)": {"N": N, "Z": Z[:4], "R": R},
+    r"Z has shape \(4,\), but N requires \(5,\)": {"N": N, "Z": Z[:4], "R": R},
     r"R has shape \(5, 2\)": {"N": N, "Z": Z, "R": R[:, :2]},
     r"target 'mu' has shape \(3,\)": {"N": N, "Z": Z, "R": R, "mu": [1, 2, 3]},
     "N must be": {"N": [6, -1], "Z": Z, "R": R},

@@ -62,9 +62,9 @@ def test_layouts_and_units(tmp_path, layout):
 @pytest.mark.parametrize("layout", ["MD17", "rMD17", "COLL"])
 def test_units_are_never_guessed(tmp_path, layout):
     np.savez(tmp_path / "data.npz", **LAYOUTS[layout])
-    with pytest.raises(UserError, match=r"does not say the unit of its energy and forces: add data.units.energy="):
+    with pytest.raises(UserError, match=r"does not name the unit of its energy and forces: add data.units.energy="):
         read_file(tmp_path / "data.npz")
-    with pytest.raises(UserError, match=r"does not say the unit of its forces"):
+    with pytest.raises(UserError, match=r"does not name the unit of its forces"):
         read_file(tmp_path / "data.npz", units={"energy": "eV"})
 
 
@@ -135,10 +135,10 @@ def test_energies_alone_of_a_file_with_forces(tmp_path):
 
 def test_units_that_contradict_the_file(tmp_path):
     np.savez(tmp_path / "data.npz", **LAYOUTS["MD17"], e_unit=np.bytes_("kcal/mol"), r_unit="Ang")
-    with pytest.raises(UserError, match="says that its energy is in kcal/mol, data.units.energy that it is in eV"):
+    with pytest.raises(UserError, match="gives its energy in kcal/mol, but data.units.energy is eV"):
         read_file(tmp_path / "data.npz", units={"energy": "eV"})
     np.savez(tmp_path / "data.npz", **LAYOUTS["COLL"])
-    with pytest.raises(UserError, match="does not say the unit of its energy"):
+    with pytest.raises(UserError, match="does not name the unit of its energy"):
         read_file(tmp_path / "data.npz", {"energy": "E"}, {"forces": "eV/Ang"})
 
 
