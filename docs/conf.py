@@ -41,7 +41,7 @@ myst_heading_anchors = 3
 # Only pages whose header names a kernel are notebooks. They run in temporary folders; a cell that fails ends the build.
 nb_execution_mode = "force"
 nb_execution_in_temp = nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_timeout = 300
 nb_output_stderr = "remove"  # progress bars and the log of TensorFlow
 highlight_language = "bash"
 
