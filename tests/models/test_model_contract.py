@@ -210,8 +210,9 @@ def num_cutoffs(variant) -> int:
     return len(build_model(name, **{**SMALL[name], **options}).cutoffs)
 
 
-# models with a second cutoff find its pairs themselves, whose number XLA cannot know
-COMPILED = [variant for variant in VARIANTS if num_cutoffs(variant) == 1]
+# models with a second cutoff find its pairs themselves, whose number XLA cannot know; other options change no shapes
+SUMS = {"aggregation", "conventions", "torsion", "triplets_only"}
+COMPILED = [variant for variant in VARIANTS if num_cutoffs(variant) == 1 and SUMS.issuperset(variant[1])]
 
 
 @pytest.mark.parametrize("variant", COMPILED, ids=name_of)
