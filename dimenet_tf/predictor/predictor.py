@@ -197,7 +197,18 @@ class Predictor(PropertyModel):
         return named
 
     def predict_admitted(self, molecules: Molecules, batch_size: int) -> Prediction:
-        """Predict molecules that `Admission.admit` has returned; see `predict_store`."""
+        """Predict molecules that `Admission.admit` has returned; see `predict_store`.
+
+        Examples
+        --------
+        >>> from ase.build import molecule
+        >>> import dimenet_tf
+        >>> from dimenet_tf.structures.molecules import join_atoms
+        >>> predictor = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
+        >>> molecules = predictor.admission.admit(join_atoms([molecule("CH3CH2OH")]))
+        >>> predictor.predict_admitted(molecules, 32).forces.shape
+        (9, 3)
+        """
         store = self.graph_store(molecules.N, molecules.Z, molecules.R)
         return self.predict_store(store, np.arange(len(molecules.N)), batch_size)
 

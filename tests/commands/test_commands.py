@@ -318,7 +318,7 @@ def test_files_with_peculiarities(case, messages):
 
 def test_a_wrong_unit_is_a_problem_and_no_end():
     printed = run("data", CASES / "ethanol_bohr.xyz")
-    assert "PROBLEM: " in printed and "say --unit R=a0, or --unit R=Ang" in printed and "to train" not in printed
+    assert "PROBLEM: " in printed and "set --unit R=a0, or --unit R=Ang" in printed and "to train" not in printed
     assert "PROBLEM" not in run("data", CASES / "ethanol_bohr.xyz", "--unit", "R=a0")
 
 
