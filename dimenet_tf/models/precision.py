@@ -25,9 +25,10 @@ def policy_of(precision: str) -> str:
 def set_matrix_products(precision: str) -> None:
     """Let NVIDIA cards round the factors of float32 matrix products to 10 bits, or keep them from it.
 
-    By default TensorFlow multiplies float32 matrices in TensorFloat-32, which changes forces by 1e-4 of their size.
-    This library does so for the precision "tensorfloat32" alone. TensorFlow has one switch for the whole process: it
-    stays off as soon as the process has made a model of another precision.
+    By default TensorFlow multiplies float32 matrices in TensorFloat-32, which changes forces by up to 1e-3 of the
+    largest one. This library does so for the precision "tensorfloat32" alone. TensorFlow has one switch for the whole
+    process: it stays off as soon as the process has made a model that computes in float32. Models in float64 do not
+    matter.
 
     Parameters
     ----------
@@ -36,15 +37,15 @@ def set_matrix_products(precision: str) -> None:
     Raises
     ------
     UserWarning
-        Where a model asks for "tensorfloat32" in a process with models of other precisions.
+        Where a process has models of "tensorfloat32" and of float32, whichever of them came first.
     """
     _asked.add(precision)
-    only = _asked == {"tensorfloat32"}
-    tf.config.experimental.enable_tensor_float_32_execution(only)
-    if precision == "tensorfloat32" and not only:
-        others = ", ".join(sorted(_asked - {"tensorfloat32"}))
+    exact = _asked - {"float64", "tensorfloat32"}
+    rounded = "tensorfloat32" in _asked
+    tf.config.experimental.enable_tensor_float_32_execution(rounded and not exact)
+    if rounded and exact:
         warnings.warn(
-            f"this process also has models of precision {others}: all multiply in full float32, which is slower than "
-            "tensorfloat32. Use a process for each precision",
+            f"this process has models of tensorfloat32 and of {', '.join(sorted(exact))}: all multiply in full "
+            "float32, which is slower than tensorfloat32. Use a process for each precision",
             stacklevel=2,
         )

@@ -25,14 +25,15 @@ def test_products_are_exact_unless_asked_otherwise(dtype):
     assert not on()
 
 
-def test_tensorfloat32_is_for_a_process_without_other_models():
+def test_tensorfloat32_is_for_a_process_without_models_in_float32():
     dimenet_tf.build_model("painn", "tensorfloat32", **SMALL["painn"])
     assert on()
-    dimenet_tf.build_model("painn", "float32", **SMALL["painn"])
-    assert not on()
-    with pytest.warns(UserWarning, match="also has models of precision float32"):
-        dimenet_tf.build_model("painn", "tensorfloat32", **SMALL["painn"])
-    assert not on()
+    dimenet_tf.build_model("painn", "float64", **SMALL["painn"])
+    assert on()
+    for dtype in ("float32", "tensorfloat32"):
+        with pytest.warns(UserWarning, match="has models of tensorfloat32 and of float32: all multiply in full"):
+            dimenet_tf.build_model("painn", dtype, **SMALL["painn"])
+        assert not on()
 
 
 def test_a_predictor_keeps_its_precision(tmp_path):
