@@ -53,13 +53,17 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def small_molecules(path: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return N, Z, R of the first molecules of an npz file, or of the embedded sample."""
+def small_molecules(path: str | None, count: int = MOLECULES) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return N, Z, R of the first molecules of an npz file, or of the embedded sample, repeated where it has fewer."""
     from dimenet_tf.data import sample
     from dimenet_tf.structures.inputs import read_molecules
 
-    data = next(read_molecules(path, MOLECULES)) if path else sample().select(np.arange(MOLECULES))
-    return data.N, data.Z, data.R
+    if path:
+        chosen = next(read_molecules(path, count))
+    else:
+        data = sample()
+        chosen = data.select(np.arange(count) % len(data))
+    return chosen.N, chosen.Z, chosen.R
 
 
 def water_box(atoms: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -15,7 +15,6 @@ import fcntl
 import functools
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from common import print_table
+from common import print_table, small_molecules, timed
 
 TASKS = ("predict", "training step", "energy + forces", "training step with forces")
 COLUMNS = "dimenet_pp:sum_first,dimenet_pp:harmonics,dimenet:sum_first,gemnet_t:sum_first,painn:auto"
@@ -36,27 +35,6 @@ def alone(lock: str) -> Iterator[None]:
     with Path(lock).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def milliseconds(function, arguments: tuple, repeats: int) -> float:
-    """Return the median time of a call that waits for its result."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function(*arguments)
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)
-
-
-def first_molecules(count: int):
-    """Return N, Z, R of the first molecules of the sample, repeated from its start if there are fewer."""
-    import numpy as np
-
-    from dimenet_tf.data import sample
-
-    data = sample()
-    chosen = data.select(np.arange(count) % len(data))
-    return chosen.N, chosen.Z, chosen.R
 
 
 def measure(options: dict) -> dict:
@@ -82,7 +60,7 @@ def measure(options: dict) -> dict:
     calls: dict[str, Callable] = {}
     result: dict[str, float] = {}
     for size in options["sizes"]:
-        graph = plain.graph_store(*first_molecules(size)).batch(range(size)).to_tensors()
+        graph = plain.graph_store(*small_molecules(None, size)).batch(range(size)).to_tensors()
         result[f"{size}: edges"] = len(graph.edge_source)
         for with_forces in (False, True):
             predictor = plain.with_forces("energy") if with_forces else plain
@@ -128,7 +106,7 @@ def measure_all(calls: dict[str, Callable], options: dict, reset: Callable, peak
         for name, call in ready.items():
             call()
             reset()
-            result[f"{name} / ms"] = milliseconds(call, (), options["repeats"])
+            result[f"{name} / ms"] = 1000 * timed(call, options["repeats"])[0]
             result[f"{name} / GB"] = peak() / 1e9
     return result
 
@@ -190,7 +168,7 @@ def write_graphs(folder: Path, sizes: list[int]) -> None:
     from dimenet_tf.graph import GraphStore
 
     for size in sizes:
-        graph = GraphStore(*first_molecules(size), 5.0, ["triplets"]).batch(range(size))
+        graph = GraphStore(*small_molecules(None, size), 5.0, ["triplets"]).batch(range(size))
         fields = ("edge_source", "edge_target", "triplet_kj", "triplet_ji", "atomic_numbers", "molecule_of_atom")
         arrays = {name: getattr(graph, name) for name in fields}
         np.savez(folder / f"{size}.npz", positions=graph.positions, **arrays)
