@@ -321,8 +321,8 @@ def reading_pickle(where: str) -> Iterator[None]:
     except Refused as error:
         raise UserError(f"{where} is not read: {error}; {CONTENT}") from None
     except Exception as error:  # whatever a broken stream leads to, MemoryError and RecursionError too
-        said = " ".join(str(error).split())[:200]
-        raise UserError(f"{where} is not a complete pickle ({type(error).__name__}: {said})") from None
+        said = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split())[:200])))
+        raise UserError(f"{where} is not a complete pickle or archive of PyTorch ({said})") from None
 
 
 def load_plain(data: bytes, where: str) -> Any:
