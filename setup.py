@@ -23,7 +23,8 @@ PIMD = ["ipi>=3.3,<4; python_version >= '3.10'"]
 # messages of TensorFlow Serving, for the warm-up requests in exported models
 SERVING = [f"tensorflow-serving-api==2.15.1; {OLDER}", f"tensorflow-serving-api==2.21.*; {NEWER}"]
 MONGO = ["pymongo>=4"]
-ALL = [*PIMD, *SERVING, *MONGO]
+OC20 = ["lmdb>=1.4", "ase-db-backends>=0.10"]
+ALL = [*PIMD, *SERVING, *MONGO, *OC20]
 TOOLS = [
     "pytest>=7.4",
     "pytest-xdist>=3.7",
@@ -88,6 +89,7 @@ setup(
         "pimd": PIMD,
         "serving": SERVING,
         "mongo": MONGO,
+        "oc20": OC20,
         "all": ALL,
         "dev": [*ALL, *TOOLS],
         "docs": DOCS,
