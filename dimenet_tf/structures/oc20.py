@@ -59,6 +59,19 @@ def read_slabs(path: str | Path) -> Slabs:
         For a path without such files or with several kinds of them, empty and damaged files, structures that lack
         attributes or have arrays of another length, labels that some structures have and others lack, and pickles that
         ask for code; names the file and the structure.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> header = 'Lattice="5 0 0 0 5 0 0 0 5" Properties=species:S:1:pos:R:3:move_mask:L:1:tags:I:1 energy=-3.5'
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "0.extxyz").write_text(f"2\\n{header}\\nCu 0 0 0 F 0\\nO 0 0 2 T 2\\n")
+    ...     _ = Path(folder, "0.txt").write_text("random497,frame4,-3.0\\n")
+    ...     slabs = read_slabs(folder)
+    >>> slabs.Z, slabs.fixed, slabs.tags.tolist()
+    (array([29,  8], dtype=int32), array([ True, False]), [0, 2])
+    >>> slabs.sid, slabs.frame, slabs.energy  # the reference is subtracted
+    (array([497]), array([4]), array([-0.5]))
     """
     path = Path(path)
     if not path.exists():

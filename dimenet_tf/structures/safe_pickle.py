@@ -115,6 +115,13 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
+def _path(*parts: Any) -> str:
+    """Return a path, as configurations in checkpoints have them, as a string."""
+    if not all(type(part) is str for part in parts):
+        raise Refused("the pickle holds a path whose parts are no strings")
+    return "/".join(part.rstrip("/") for part in parts)
+
+
 def _empty_array(*_: object) -> np.ndarray:
     """Return an array that `_set_array` fills."""
     return np.empty(0, np.int8)
@@ -164,6 +171,8 @@ PLAIN = global_table(
     Global("collections.Counter", _make_dict),
     Global("collections.defaultdict", lambda factory=None: {}),
     Global("_codecs.encode", _encode),
+    Global("pathlib.PosixPath", _path),
+    Global("pathlib._local.PosixPath", _path),
     Global("numpy.ndarray"),
     Global("numpy.dtype", DType),
     *(
@@ -176,7 +185,7 @@ PLAIN = global_table(
         )
     ),
 )
-"""Names of plain containers and of NumPy's arrays."""
+"""Names of plain containers, of paths and of NumPy's arrays."""
 
 CODES = {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes}
 # opcodes for numbers, strings, containers and the memo, which `pickle` may handle as it does

@@ -268,6 +268,15 @@ def read_torch_archive(path: str | Path) -> Any:
     ------
     UserError
         If there is no such file, if it holds anything else (names it), and if it is broken.
+
+    Examples
+    --------
+    >>> import pickle, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with ZipFile(Path(folder, "checkpoint.pt"), "w") as archive:
+    ...         archive.writestr("archive/data.pkl", pickle.dumps({"epoch": 3}))
+    ...     read_torch_archive(Path(folder, "checkpoint.pt"))
+    {'epoch': 3}
     """
     path = Path(path)
     if not path.is_file():

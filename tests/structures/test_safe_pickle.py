@@ -9,6 +9,7 @@ import struct
 import sys
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,6 +69,11 @@ def test_containers_of_checkpoints_become_dicts():
     value[0]._metadata = {"version": 1}
     found = load_plain(pickle.dumps(value, 2), "x")
     assert found == [{"a": 1}, {"a": []}, {"a": 2}] and {type(one) for one in found} == {dict}
+
+
+@pytest.mark.parametrize("path", ["/data/oc20", "data"])
+def test_paths_become_strings(path):
+    assert load_plain(pickle.dumps(Path(path)), "x") == path
 
 
 @pytest.mark.parametrize("file", ["checkpoint.pt", "checkpoint_legacy.pt"])
