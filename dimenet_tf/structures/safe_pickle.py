@@ -24,6 +24,8 @@ from dimenet_tf.errors import UserError
 CONTENT = "only tensors, arrays and plain containers are read, because a pickle can run any code"
 # names of NumPy's types in pickles; that of Python objects is not among them
 DTYPE = re.compile(r"[biufc](?:1|2|4|8|16)|[SU]\d{1,6}")
+SIZED = (bytes, bytearray, str, list, tuple, dict)
+FREE = 100_000  # bytes that calls may copy in addition to twice the size of the pickle
 KEYS = (str, int, float, bool, bytes, type(None))  # types of keys and of members of sets: their hashes cost little
 
 
@@ -148,9 +150,9 @@ def _array_of_buffer(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray
     return np.ndarray(shape, kind, raw, order="F" if order == "F" else "C")
 
 
-def _set_array(array: np.ndarray, state: Any) -> None:
+def _set_array(array: np.ndarray, state: tuple) -> None:
     """Fill an array of `_empty_array`; NumPy's own `__setstate__` gets checked arguments only."""
-    if type(state) is not tuple or len(state) != 5:
+    if len(state) != 5:
         raise Refused("the pickle holds an array in an unknown form")
     shape, kind = _checked(state[1], state[2], state[4])
     array.__setstate__((1, shape, kind, bool(state[3]), bytes(state[4])))
@@ -226,8 +228,10 @@ class SafeUnpickler(pickle._Unpickler):
     pop_mark: Callable[[], list[Any]]
 
     def __init__(self, data: bytes | io.BytesIO, allowed: Mapping[str, Global] = PLAIN) -> None:
-        super().__init__(io.BytesIO(data) if isinstance(data, bytes) else data, encoding="utf-8")
+        stream = io.BytesIO(data) if isinstance(data, bytes) else data
+        super().__init__(stream, encoding="utf-8")
         self.allowed = allowed
+        self.left = 2 * len(stream.getbuffer()) + FREE
 
     def find_class(self, module: str, name: str) -> Global:
         """Look a name up in the allow-list."""
@@ -235,6 +239,12 @@ class SafeUnpickler(pickle._Unpickler):
         if found is None:
             raise Refused(f"the pickle asks for {module}.{name}"[:200])
         return found
+
+    def _charge(self, values: tuple) -> None:
+        """Count what a call may copy: a short pickle could call functions with the same large value many times."""
+        self.left -= sum(len(value) for value in values if type(value) in SIZED)
+        if self.left < 0:
+            raise Refused("the pickle makes more of its values than it holds")
 
     def _target(self, kind: type) -> Any:
         if type(self.stack[-1]) is not kind:
@@ -283,6 +293,7 @@ class SafeUnpickler(pickle._Unpickler):
         args, function = self.stack.pop(), self.stack.pop()
         if type(function) is not Global or function.call is None or type(args) is not tuple:
             raise Refused(f"the pickle calls {brief(function)}")
+        self._charge(args)
         self.append(function.call(*args))
 
     def _newobj(self) -> None:
@@ -298,7 +309,8 @@ class SafeUnpickler(pickle._Unpickler):
             target.attributes.update(state)
         elif type(target) is DType:
             target.set_state(state)
-        elif type(target) is np.ndarray and target.shape == (0,):
+        elif type(target) is np.ndarray and target.shape == (0,) and type(state) is tuple:
+            self._charge(state)
             _set_array(target, state)
         elif type(target) is not dict:  # the attributes of an OrderedDict, such as `_metadata`, are left out
             raise Refused(f"the pickle sets attributes of {brief(target)}")

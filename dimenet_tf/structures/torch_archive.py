@@ -158,6 +158,7 @@ def load_stream(data: bytes, allowed: dict[str, Global]) -> Any:
 
 def _load_zip(file: io.BytesIO | Path, size: int, allowed: dict[str, Global]) -> Any:
     raw: dict[str, bytes] = {}
+    storages: dict[tuple[str, str], Storage] = {}
     left = size
 
     with ZipFile(file) as archive:
@@ -176,7 +177,9 @@ def _load_zip(file: io.BytesIO | Path, size: int, allowed: dict[str, Global]) ->
             found = read(f"{root}/data/{key}")
             if len(found) != count * _itemsize(kind):
                 raise Refused(f"the archive holds {len(found)} bytes for {count} elements of type {kind}")
-            return Storage(_values(found, kind))
+            if (kind, key) not in storages:
+                storages[kind, key] = Storage(_values(found, kind))
+            return storages[kind, key]
 
         roots = [name[:-9] for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(roots) != 1:

@@ -253,6 +253,35 @@ def test_large_numbers_in_the_memo_take_no_memory():
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        plain([0] * 50_000) + b"q\xc8" + call(name("builtins", "set"), b"h\xc8") * 1000,
+        plain("\xe9" * 50_000) + b"q\xc8" + call(name("_codecs", "encode"), b"h\xc8", plain("latin1")) * 1000,
+    ],
+    ids=["list", "text"],
+)
+def test_calls_with_the_same_value_are_limited(opcodes):
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="makes more of its values than it holds"):
+            load_tensors(whole(opcodes), "x")
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_storages_of_an_archive_are_made_once():
+    pid = b"(" + plain("storage") + name("torch", "BoolStorage") + plain("0") + plain("cpu") + plain(100_000) + b"t"
+    content = as_zip(whole(pid + b"q\xc80](" + b"h\xc8Q" * 1000 + b"e"), **{"data/0": bytes(100_000)})
+    tracemalloc.start()
+    try:
+        load_stream(content, ALLOWED)
+        assert tracemalloc.get_traced_memory()[1] < 2e6
+    finally:
+        tracemalloc.stop()
+
+
 def test_the_refused_name_is_told():
     with pytest.raises(UserError, match=r"asks for torch.serialization.os.system; only tensors"):
         load_tensors(whole(CANARY["dotted torch"]), "x")
