@@ -1,11 +1,14 @@
 """Files in OC20's formats: the same frames in all of them, and messages for what is missing or damaged."""
 
+import contextlib
 import lzma
 import pickle
 import shutil
 import sys
+import tempfile
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import lmdb
 import numpy as np
@@ -14,6 +17,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian
 from ase_db_backends.aselmdb import LMDBDatabase
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.structures.oc20 import read_slabs
@@ -306,6 +311,29 @@ def test_damaged_rows_are_refused(tmp_path):
     path = write_lmdb(tmp_path / "a.aselmdb", [], False, **{"1": b"zzz", "nextid": zlib.compress(b"2")})
     with pytest.raises(UserError, match=r"a.aselmdb could not be read by ASE"):
         read_slabs(path)
+
+
+def entry(path, key: bytes) -> bytes:
+    with lmdb.open(str(path), subdir=False, readonly=True, lock=False) as file, file.begin() as read:
+        return read.get(key)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.sampled_from(["is2re/train/data.lmdb", "is2re/val_id/data.lmdb", "s2ef/val_id.aselmdb"]), st.data())
+def test_damaged_entries_are_read_or_refused(source, draw):
+    rows = source.endswith(".aselmdb")
+    value = entry(OC20 / source, b"1")
+    value = bytearray(zlib.decompress(value) if rows else value)
+    for place in draw.draw(st.lists(st.integers(0, len(value) - 1), min_size=1, max_size=3)):
+        value[place] ^= 1 << draw.draw(st.integers(0, 7))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "data.aselmdb" if rows else "data.lmdb")
+        if rows:
+            write_lmdb(path, [], False, **{"1": zlib.compress(bytes(value)), "nextid": zlib.compress(b"2")})
+        else:
+            write_lmdb(path, [bytes(value)])
+        with contextlib.suppress(UserError):
+            assert len(read_slabs(path).N) == 1
 
 
 def test_a_database_of_ase_under_another_name(tmp_path):
