@@ -25,6 +25,12 @@ from dimenet_tf.models.hyperparameters import Hyperparameters
 NUM_EMBEDDINGS = 100  # rows of the published table of atoms
 
 
+JUMPS = (
+    "conventions = 'oc20' does not cut the bias of the filters off: energies jump where a distance crosses the cutoff; "
+    "conventions = 'official' is continuous"
+)
+
+
 class Filters(tf.keras.layers.Layer):
     """Filters W(d) = (W rbf + b) f_cut of all messages: `count` arrays (edges, units).
 
@@ -344,6 +350,10 @@ class PaiNN(Hyperparameters, tf.keras.Model):
     @classmethod
     def gives_vectors(cls, hyperparameters: Mapping[str, Any]) -> bool:
         return bool(hyperparameters.get("vectors", True))
+
+    @property
+    def discontinuity(self) -> str:
+        return JUMPS if self.conventions == "oc20" else ""
 
     def basis_pictures(self) -> dict[str, Picture]:
         def enveloped(d: tf.Tensor) -> tf.Tensor:
