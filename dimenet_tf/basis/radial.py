@@ -74,9 +74,13 @@ class GaussianBasis(tf.keras.layers.Layer):
 
     def call(self, distance: tf.Tensor) -> tf.Tensor:
         d = distance[:, None]  # (edges, 1)
-        centers = tf.constant(np.linspace(0, self.cutoff, self.num_radial), d.dtype)
         width = self.cutoff / (self.num_radial - 1)
-        return self.envelope(d / self.cutoff) * tf.exp(-((d - centers) ** 2) / (2 * width**2))  # (edges, num_radial)
+        gaussians = tf.exp(-((d - self.center(d.dtype)) ** 2) / (2 * width**2))
+        return self.envelope(d / self.cutoff) * gaussians  # (edges, num_radial)
+
+    def center(self, dtype: tf.DType) -> tf.Tensor:
+        """Return the centers, (num_radial,)."""
+        return tf.constant(np.linspace(0, self.cutoff, self.num_radial), dtype)
 
     def get_config(self) -> dict:
         return {
@@ -85,6 +89,16 @@ class GaussianBasis(tf.keras.layers.Layer):
             "cutoff": self.cutoff,
             "envelope_exponent": self.envelope_exponent,
         }
+
+
+class StoredGaussianBasis(GaussianBasis):
+    """`GaussianBasis` whose centers are weights that are not trained, because published files have them rounded."""
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        self.centers = fixed(self, "centers", np.linspace(0, self.cutoff, self.num_radial))
+
+    def center(self, dtype: tf.DType) -> tf.Tensor:
+        return tf.cast(self.centers, dtype)
 
 
 class BareBessel(tf.keras.layers.Layer):
@@ -156,4 +170,5 @@ def fixed(layer: tf.keras.layers.Layer, name: str, values: np.ndarray) -> tf.Var
 
 
 RADIAL_BASES: dict[str, type[tf.keras.layers.Layer]] = {"bessel": BesselBasis, "gaussian": GaussianBasis}
+STORED_BASES: dict[str, type[tf.keras.layers.Layer]] = {"bessel": BesselBasis, "gaussian": StoredGaussianBasis}
 BARE_BASES: dict[str, type[tf.keras.layers.Layer]] = {"bessel": BareBessel, "gaussian": BareGaussians}

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from dimenet_tf.basis.envelope import Envelope
 from dimenet_tf.basis.formulas import bessel_series, chebyshev, spherical_harmonics, zonal_harmonics
-from dimenet_tf.basis.radial import GaussianBasis
+from dimenet_tf.basis.radial import STORED_BASES, GaussianBasis
 
 
 class SphericalBasis(tf.keras.layers.Layer):
@@ -53,11 +53,15 @@ class SphericalBasis(tf.keras.layers.Layer):
         self.over_x = over_x
         self.enveloped = enveloped
         self.built = True  # no weights; models use its factors without calling it
-        if radial_basis == "gaussian":
-            self.gaussians = GaussianBasis(num_radial, cutoff, envelope_exponent, dtype=self.dtype)
+        self.make_radial()
+
+    def make_radial(self) -> None:
+        """Make what `radial` needs."""
+        if self.radial_basis == "gaussian":
+            self.gaussians = GaussianBasis(self.num_radial, self.cutoff, self.envelope_exponent, dtype=self.dtype)
             return
-        self.envelope = Envelope(envelope_exponent, over_x=over_x, dtype=self.dtype)
-        self.series = bessel_series(num_spherical, num_radial)
+        self.envelope = Envelope(self.envelope_exponent, over_x=self.over_x, dtype=self.dtype)
+        self.series = bessel_series(self.num_spherical, self.num_radial)
 
     def radial(self, distance: tf.Tensor) -> tf.Tensor:
         """Return the radial factor, (edges,) Angstrom -> (edges, num_spherical, num_radial)."""
@@ -93,3 +97,25 @@ class SphericalBasis(tf.keras.layers.Layer):
             "over_x": self.over_x,
             "enveloped": self.enveloped,
         }
+
+
+class CircularBasis(SphericalBasis):
+    """Radial basis times Y_l0(angle): the same radial functions for every degree (GemNet of OC20).
+
+    The frequencies of the Bessel functions are trained, as those of `BesselBasis`.
+
+    Parameters
+    ----------
+    num_spherical, num_radial : int
+    cutoff : float, Angstrom
+    envelope_exponent : int
+    radial_basis : "bessel" or "gaussian"
+    """
+
+    def make_radial(self) -> None:
+        self.functions = STORED_BASES[self.radial_basis](
+            self.num_radial, self.cutoff, self.envelope_exponent, dtype=self.dtype
+        )
+
+    def radial(self, distance: tf.Tensor) -> tf.Tensor:
+        return tf.repeat(self.functions(distance)[:, None], self.num_spherical, axis=1)

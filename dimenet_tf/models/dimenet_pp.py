@@ -113,9 +113,10 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         is "sum_first" where atoms have few neighbors (see `suited_to`).
     num_dense_output, num_targets, output_init, extensive, recompute, radial_basis, separate_output_blocks, seed
         As `DimeNet`.
-    conventions : "official" or "corrected"
+    conventions : "official", "corrected" or "oc20"
         Formulas of the released weights, or corrected ones: no further 1/x in the two-dimensional basis, its radial
-        part from d_ji, linear radial basis in the embedding.
+        part from d_ji, linear radial basis in the embedding. "oc20" has the formulas of the models trained on OC20:
+        those of the released weights, with a bias in the up-projection of the output blocks.
 
     Examples
     --------
@@ -126,7 +127,7 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
     """
 
     choices = {
-        "conventions": ("official", "corrected"),
+        "conventions": ("official", "corrected", "oc20"),
         "radial_basis": tuple(RADIAL_BASES),
         "aggregation": AGGREGATION_OPTIONS,
         "output_init": ("zeros", "GlorotOrthogonal"),
@@ -139,6 +140,7 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         {"radial_basis": "gaussian", "num_radial": 16},
         {"separate_output_blocks": True, "num_targets": 2},
         {"recompute": True},
+        {"conventions": "oc20"},
     )
 
     def __init__(
@@ -168,7 +170,7 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         self.set_hyperparameters(locals())
-        official = conventions == "official"
+        official = conventions != "corrected"
         self.angle = "supplement"
         self.radial_edge = "kj" if official else "ji"
         self.aggregation_class = choose_aggregation(aggregation, self.angle, best="harmonics")
@@ -204,6 +206,7 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
                 output_init=output_init,
                 seed=next(seeds),
                 out_emb_size=out_emb_size,
+                up_bias=conventions == "oc20",
                 recompute=recompute,
                 dtype=self.dtype,
             )

@@ -8,8 +8,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from dimenet_tf.basis import BesselBasis, SphericalBasis
+from dimenet_tf.basis import STORED_BASES, CircularBasis, SphericalBasis
 from dimenet_tf.basis.formulas import degrees
+from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.activations import dense_activations
 from dimenet_tf.layers.aggregation import AGGREGATION_OPTIONS, choose_aggregation
@@ -214,6 +215,11 @@ class GemNet(Hyperparameters, tf.keras.Model):
     output_init : "HeOrthogonal" or "zeros"
     extensive : bool
         Used by the head: sum or mean over atoms.
+    conventions : "official" or "oc20"
+        "official" has the formulas of the paper and its released weights. "oc20" has those of the models trained on
+        OC20: the circular basis consists of the same radial functions for every degree, with frequencies of their own.
+    radial_basis : "bessel" or "gaussian"
+        Gaussians need `conventions: oc20`.
     aggregation : "auto", "sum_first", "harmonics" or "triplets"
         How sums over neighbors are computed. The numbers are the same. "auto" is "sum_first".
     seed : int
@@ -228,9 +234,22 @@ class GemNet(Hyperparameters, tf.keras.Model):
     79419
     """
 
-    choices = {"aggregation": AGGREGATION_OPTIONS, "output_init": ("zeros", "HeOrthogonal")}
+    choices = {
+        "conventions": ("official", "oc20"),
+        "radial_basis": tuple(STORED_BASES),
+        "aggregation": AGGREGATION_OPTIONS,
+        "output_init": ("zeros", "HeOrthogonal"),
+    }
     may_be_zero = ("envelope_exponent", "num_before_skip", "num_after_skip")
-    meaning = ("cutoff", "int_cutoff", "envelope_exponent", "extensive", "forces_coupled")
+    meaning = (
+        "cutoff",
+        "int_cutoff",
+        "envelope_exponent",
+        "radial_basis",
+        "conventions",
+        "extensive",
+        "forces_coupled",
+    )
     has_scale_factors = True
     small = {
         "num_spherical": 4,
@@ -254,6 +273,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
         {"triplets_only": True},
         {"triplets_only": True, "aggregation": "harmonics"},
         {"direct_forces": True, "forces_coupled": True, "num_targets": 2},
+        {"conventions": "oc20", "triplets_only": True, "radial_basis": "gaussian", "extensive": False},
     )
 
     def __init__(
@@ -283,12 +303,19 @@ class GemNet(Hyperparameters, tf.keras.Model):
         num_targets: int = 1,
         output_init: str = "HeOrthogonal",
         extensive: bool = True,
+        conventions: str = "official",
+        radial_basis: str = "bessel",
         aggregation: str = "auto",
         seed: int = 42,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.set_hyperparameters(locals())
+        oc20 = conventions == "oc20"
+        if oc20 and not triplets_only:
+            raise UserError("conventions = 'oc20' needs triplets_only = True: OC20 has no GemNet-Q", "conventions")
+        if radial_basis == "gaussian" and not oc20:
+            raise UserError("radial_basis = 'gaussian' needs conventions = 'oc20'", "radial_basis")
         self.aggregation_class = choose_aggregation(aggregation, "interior", best="sum_first")
         self.needs = self.aggregation_class.needs | (frozenset() if triplets_only else {"atom_edges"})
         dtype, seeds = self.dtype, seed_stream(seed)
@@ -305,8 +332,14 @@ class GemNet(Hyperparameters, tf.keras.Model):
         def projection(units: int) -> BasisProjection:
             return BasisProjection(units, next(seeds), HeOrthogonal, dtype=dtype)
 
-        self.rbf_basis = BesselBasis(num_radial, cutoff, envelope_exponent - 1, dtype=dtype)
-        self.cbf_basis = SphericalBasis(cutoff=cutoff, dtype=dtype, **size)
+        self.rbf_basis = STORED_BASES[radial_basis](num_radial, cutoff, envelope_exponent - 1, dtype=dtype)
+        if oc20:
+            self.cbf_basis = CircularBasis(cutoff=cutoff, radial_basis=radial_basis, dtype=dtype, **size)
+        else:
+            self.cbf_basis = SphericalBasis(cutoff=cutoff, dtype=dtype, **size)
+        # prefactors of the bases, which are defined without them
+        self._rbf_norm = 1.0 if radial_basis == "gaussian" else math.sqrt(2 / cutoff) / cutoff
+        self._cbf_norm = self._rbf_norm if oc20 else cutoff**-1.5
         self.mlp_rbf3, self.mlp_rbf_h, self.mlp_rbf_out = (shared(emb_size_rbf) for _ in range(3))
         self.mlp_cbf3 = projection(emb_size_cbf)
         if not triplets_only:
@@ -336,7 +369,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
     def call(self, graph: Graph) -> AtomOutputs:
         vectors = edge_vectors(graph)  # (edges, 3)
         distance = safe_norm(vectors)  # (edges,)
-        rbf = self.rbf_basis(distance) * (math.sqrt(2 / self.cutoff) / self.cutoff)  # (edges, num_radial)
+        rbf = self.rbf_basis(distance) * self._rbf_norm  # (edges, num_radial)
         triplets, quadruplets = self.bases(graph, vectors, distance, rbf)
         rbf_h, rbf_out = self.mlp_rbf_h(rbf), self.mlp_rbf_out(rbf)  # (edges, emb_size_rbf)
 
@@ -354,7 +387,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
         self, graph: Graph, vectors: tf.Tensor, distance: tf.Tensor, rbf: tf.Tensor
     ) -> tuple[TripletBasis, QuadrupletBasis | None]:
         """Return the bases of triplets and quadruplets, reduced by the projections that all blocks share."""
-        radial = self.cbf_basis.radial(distance) * self.cutoff**-1.5  # (edges, num_spherical, num_radial)
+        radial = self.cbf_basis.radial(distance) * self._cbf_norm  # (edges, num_spherical, num_radial)
         pairs = self.aggregation_class(graph, "interior", radial_edge="ji", updates="ij")
         angular = pairs.angular(vectors, self.cbf_basis)
         triplets = TripletBasis(pairs, angular, rbf=self.mlp_rbf3(rbf), cbf=self.mlp_cbf3(radial))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,24 +13,35 @@ from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.activation import swish
 from dimenet_tf.layers.activations import dense_activations
-from dimenet_tf.layers.equivariant import GatedEquivariantBlock, output_dense, smooth_norm, xavier_dense
+from dimenet_tf.layers.equivariant import GatedEquivariantBlock, exact_norm, output_dense, smooth_norm, xavier_dense
 from dimenet_tf.layers.gathers import NeighborSlots, gather, segment_sum
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm, unit_vectors
 from dimenet_tf.layers.initializers import seed_stream
 from dimenet_tf.layers.output import AtomOutputs, atom_outputs
 from dimenet_tf.layers.pictures import BASIS, NUM_FILTERS, Curves, Diagram, Picture, distances, radial_curves
+from dimenet_tf.layers.scaled import ScaleFactor, scaled_swish
 from dimenet_tf.models.hyperparameters import Hyperparameters
 
 NUM_EMBEDDINGS = 100  # rows of the published table of atoms
 
 
-class Filters(tf.keras.layers.Layer):
-    """Filters W(d) = (W rbf + b) f_cut of all messages: `count` arrays (edges, units)."""
+JUMPS = (
+    "conventions = 'oc20' does not cut the bias of the filters off: energies jump where a distance crosses the cutoff; "
+    "conventions = 'official' is continuous"
+)
 
-    def __init__(self, units: int, count: int, seed: int, **kwargs: Any) -> None:
+
+class Filters(tf.keras.layers.Layer):
+    """Filters W(d) = (W rbf + b) f_cut of all messages: `count` arrays (edges, units).
+
+    With `cut_bias` False, the cutoff does not multiply the bias: W(d) = W rbf f_cut + b (OC20).
+    """
+
+    def __init__(self, units: int, count: int, cut_bias: bool, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.units = units
         self.count = count
+        self.cut_bias = cut_bias
         self.seed = seed
 
     def build(self, input_shape: tf.TensorShape) -> None:
@@ -39,9 +51,10 @@ class Filters(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, rbf: tf.Tensor, f_cut: tf.Tensor) -> list[tf.Tensor]:
-        # The cutoff also multiplies the bias, so treat the bias as the kernel of an extra constant radial function. One
-        # matmul per filter avoids splitting a large array.
-        radial = tf.concat([rbf * f_cut, f_cut], axis=-1)  # (edges, num_radial + 1)
+        # The bias is treated as the kernel of an extra constant radial function. One matmul per filter avoids splitting
+        # a large array.
+        constant = f_cut if self.cut_bias else tf.ones_like(f_cut)
+        radial = tf.concat([rbf * f_cut, constant], axis=-1)  # (edges, num_radial + 1)
         kernel = tf.concat([self.kernel, self.bias[None]], axis=0)
         return [tf.matmul(radial, part) for part in tf.split(kernel, self.count, axis=-1)]
 
@@ -79,22 +92,31 @@ class Message(tf.keras.layers.Layer):
     units : int
     kinds : int
         1 updates scalars only, 2 also vectors by scalars (phi_vs), 3 also vectors by vectors (phi_vv).
+    scaled : bool
+        Normalize the scalars and scale the sums (OC20).
     seed : int
     """
 
-    def __init__(self, units: int, kinds: int, seed: int, **kwargs: Any) -> None:
+    def __init__(self, units: int, kinds: int, scaled: bool, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.kinds = kinds
+        self.scaled = scaled
         seeds = seed_stream(seed)
-        self.dense_1 = xavier_dense(units, next(seeds), swish, dtype=self.dtype_policy)
+        if scaled:
+            self.norm = tf.keras.layers.LayerNormalization(epsilon=1e-5, dtype=self.dtype)
+        self.dense_1 = xavier_dense(units, next(seeds), scaled_swish if scaled else swish, dtype=self.dtype_policy)
         self.dense_2 = xavier_dense(kinds * units, next(seeds), dtype=self.dtype_policy)
 
     def call(
         self, s: tf.Tensor, v: tf.Tensor | None, filters: list[tf.Tensor], neighborhood: Neighborhood
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Return the residuals of scalars and vectors; `v` is None while all vectors are zero."""
-        phi = tf.split(tf.cast(self.dense_2(self.dense_1(s)), s.dtype), self.kinds, axis=-1)  # (atoms, units) each
+        x = self.dense_2(self.dense_1(self.norm(s) if self.scaled else s))
+        phi = tf.split(tf.cast(x, s.dtype), self.kinds, axis=-1)  # (atoms, units) each
         s = s + neighborhood.sum(filters[0], phi[0])
+        if self.scaled:
+            s, units = s / math.sqrt(2), phi[0].shape[-1]
+            phi = [phi[0], *(kind / math.sqrt(factor * units) for kind, factor in zip(phi[1:], (1, 3)))]
         if self.kinds == 1:
             return s, None
         from_scalars = neighborhood.sum_along(filters[1], phi[1])  # (atoms, 3, units)
@@ -114,27 +136,35 @@ class Update(tf.keras.layers.Layer):
     units : int
     vectors : bool
     scalar_product : bool, the second term of Eq. 9
+    scaled : bool
+        Scale sums, and the resulting scalars by a constant factor (OC20).
     seed : int
     """
 
-    def __init__(self, units: int, vectors: bool, scalar_product: bool, seed: int, **kwargs: Any) -> None:
+    def __init__(self, units: int, vectors: bool, scalar_product: bool, scaled: bool, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         policy, seeds = self.dtype_policy, seed_stream(seed)
         self.count = 1 if not vectors else 3 if scalar_product else 2
-        self.dense_1 = xavier_dense(units, next(seeds), swish, dtype=policy)
+        self.scale = ScaleFactor(dtype=self.dtype) if scaled else None
+        self.dense_1 = xavier_dense(units, next(seeds), scaled_swish if scaled else swish, dtype=policy)
         self.dense_2 = xavier_dense(self.count * units, next(seeds), dtype=policy)
         if vectors:
             self.mix = xavier_dense(2 * units, next(seeds), use_bias=False, dtype=policy)
 
     def call(self, s: tf.Tensor, v: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
         if v is None:
-            return s + self.scaling(s)[0], None
+            return self.added(s, self.scaling(s)[0]), None
         Vv, Uv = tf.split(tf.cast(self.mix(v), v.dtype), 2, axis=-1)  # (atoms, 3, units)
         a_ss, a_vv, *a_sv = self.scaling(tf.concat([s, smooth_norm(Vv)], axis=-1))  # (atoms, units)
-        s = s + a_ss
+        ds = a_ss
         if a_sv:
-            s += a_sv[0] * tf.reduce_sum(Uv * Vv, axis=1)
-        return s, v + a_vv[:, None] * Uv
+            product = tf.reduce_sum(Uv * Vv, axis=1)
+            ds += a_sv[0] * (product / math.sqrt(s.shape[-1]) if self.scale else product)
+        return self.added(s, ds), v + a_vv[:, None] * Uv
+
+    def added(self, s: tf.Tensor, ds: tf.Tensor) -> tf.Tensor:
+        """Return the scalars with their residual added, (atoms, units)."""
+        return self.scale(s + ds / math.sqrt(2), reference=s) if self.scale else s + ds
 
     def scaling(self, x: tf.Tensor) -> list[tf.Tensor]:
         """Return the functions a of Eqs. 9 and 10, (atoms, units) each."""
@@ -163,7 +193,9 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         Frequencies, centers and widths are not trained.
     envelope : "cosine" (the paper) or "polynomial"
         Smooth cutoff of the filters. The cosine's second derivative jumps at the cutoff; that of the polynomial
-        (DimeNet, Eq. 8, p = 6) does not.
+        (DimeNet, Eq. 8, p = envelope_exponent + 1) does not.
+    envelope_exponent : int
+        Of the polynomial envelope.
     shared_filters : bool
         Use the same filters in all blocks.
     scalar_product, vector_propagation, vectors : bool
@@ -172,6 +204,12 @@ class PaiNN(Hyperparameters, tf.keras.Model):
     num_targets : int
     num_vectors : int
         At most num_targets.
+    direct_forces : bool
+        Predict forces by gated equivariant blocks instead of the energy's gradient. They do not conserve energy.
+    conventions : "official" or "oc20"
+        "official" has the formulas of the paper. "oc20" has those of the models trained on OC20: layer normalization,
+        scaled sums, swish / 0.6, and a cutoff that does not multiply the bias of the filters. Their basis is
+        `radial_basis: gaussian` with `envelope: polynomial` and `envelope_exponent: 4`.
     output_init : "GlorotUniform" or "zeros"
         Initial weights of the last layers.
     extensive : bool
@@ -191,15 +229,17 @@ class PaiNN(Hyperparameters, tf.keras.Model):
     choices = {
         "radial_basis": tuple(BARE_BASES),
         "envelope": tuple(CUTOFFS),
+        "conventions": ("official", "oc20"),
         "output_init": ("zeros", "GlorotUniform"),
     }
-    may_be_zero = ()
-    meaning = ("cutoff", "radial_basis", "envelope", "extensive")
+    may_be_zero = ("envelope_exponent",)
+    meaning = ("cutoff", "radial_basis", "envelope", "envelope_exponent", "conventions", "extensive")
     small = {"emb_size": 16, "num_blocks": 2, "num_radial": 8, "cutoff": 3.0}
     variants = (
         {},
         {"radial_basis": "gaussian", "num_targets": 2, "num_vectors": 1},
         {"envelope": "polynomial", "vector_propagation": False, "scalar_product": False},
+        {"conventions": "oc20", "radial_basis": "gaussian", "envelope": "polynomial", "envelope_exponent": 4},
     )
 
     def __init__(
@@ -210,12 +250,15 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         cutoff: float = 5.0,
         radial_basis: str = "bessel",
         envelope: str = "cosine",
+        envelope_exponent: int = 5,
         shared_filters: bool = False,
         scalar_product: bool = True,
         vector_propagation: bool = True,
         vectors: bool = True,
         num_targets: int = 1,
         num_vectors: int = 0,
+        direct_forces: bool = False,
+        conventions: str = "official",
         output_init: str = "GlorotUniform",
         extensive: bool = True,
         seed: int = 42,
@@ -229,22 +272,30 @@ class PaiNN(Hyperparameters, tf.keras.Model):
             raise UserError(
                 f"num_vectors must be between 0 and num_targets = {num_targets}; got {num_vectors}", "num_vectors"
             )
+        if direct_forces and (num_targets > 1 or not vectors):
+            raise UserError("direct_forces = True needs num_targets = 1 and vectors = True", "direct_forces")
         self.needs = frozenset({"atom_edges"})
+        oc20 = conventions == "oc20"
+        activation = scaled_swish if oc20 else swish
         dtype, policy, seeds = self.dtype, self.dtype_policy, seed_stream(seed)
         self.kinds = 1 if not vectors else 3 if vector_propagation else 2
 
         self.rbf_basis = BARE_BASES[radial_basis](num_radial, cutoff, dtype=dtype)
-        self.cutoff_function = CUTOFFS[envelope](dtype=dtype)
-        self.filters = Filters(emb_size, self.kinds * (1 if shared_filters else num_blocks), next(seeds), dtype=dtype)
+        polynomial = {"exponent": envelope_exponent} if envelope == "polynomial" else {}
+        self.cutoff_function = CUTOFFS[envelope](dtype=dtype, **polynomial)
+        count = self.kinds * (1 if shared_filters else num_blocks)
+        self.filters = Filters(emb_size, count, not oc20, next(seeds), dtype=dtype)
         normal = tf.keras.initializers.RandomNormal(0.0, 1.0, seed=next(seeds))
         self.atom_emb = tf.keras.layers.Embedding(NUM_EMBEDDINGS, emb_size, normal, dtype=dtype)
-        self.message_blocks = [Message(emb_size, self.kinds, next(seeds), dtype=policy) for _ in range(num_blocks)]
+        self.message_blocks = [
+            Message(emb_size, self.kinds, oc20, next(seeds), dtype=policy) for _ in range(num_blocks)
+        ]
         self.update_blocks = [
-            Update(emb_size, vectors, scalar_product, next(seeds), dtype=policy) for _ in range(num_blocks)
+            Update(emb_size, vectors, scalar_product, oc20, next(seeds), dtype=policy) for _ in range(num_blocks)
         ]
         half = emb_size // 2
         if num_targets > num_vectors:
-            self.out_1 = xavier_dense(half, next(seeds), swish, dtype=dtype)
+            self.out_1 = xavier_dense(half, next(seeds), activation, dtype=dtype)
             self.out_2 = output_dense(num_targets - num_vectors, output_init, next(seeds), dtype=dtype)
         self.out_gated = [
             [
@@ -253,6 +304,14 @@ class PaiNN(Hyperparameters, tf.keras.Model):
             ]
             for _ in range(num_vectors)
         ]
+        if direct_forces:
+            norm = exact_norm if oc20 else smooth_norm
+            self.out_forces = [
+                GatedEquivariantBlock(emb_size, half, next(seeds), activation, norms=emb_size, norm=norm, dtype=dtype),
+                GatedEquivariantBlock(
+                    half, 1, next(seeds), activation, output_init, norms=half, norm=norm, dtype=dtype
+                ),
+            ]
 
     def call(self, graph: Graph) -> AtomOutputs:
         r_ij = edge_vectors(graph)  # (edges, 3)
@@ -281,12 +340,20 @@ class PaiNN(Hyperparameters, tf.keras.Model):
             scalar, vector = second(*first(s, v))  # (atoms, 1), (atoms, 3, 1)
             scalars.append(scalar)
             vectors.append(vector)
+        forces = None
+        if self.direct_forces:
+            first, second = self.out_forces
+            forces = tf.transpose(second(*first(s, v))[1], [0, 2, 1])  # (atoms, 1, 3)
         joined = tf.transpose(tf.concat(vectors, axis=-1), [0, 2, 1]) if vectors else None
-        return atom_outputs(tf.concat(scalars, axis=-1), joined)
+        return atom_outputs(tf.concat(scalars, axis=-1), joined, forces)
 
     @classmethod
     def gives_vectors(cls, hyperparameters: Mapping[str, Any]) -> bool:
         return bool(hyperparameters.get("vectors", True))
+
+    @property
+    def discontinuity(self) -> str:
+        return JUMPS if self.conventions == "oc20" else ""
 
     def basis_pictures(self) -> dict[str, Picture]:
         def enveloped(d: tf.Tensor) -> tf.Tensor:

@@ -198,7 +198,7 @@ def derivatives(model, distance: float) -> np.ndarray:
 @pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant not in JUMPING], ids=name_of)
 def test_energy_is_smooth_where_an_atom_crosses_a_cutoff(variant, model):
     """Value, first and second derivative on both sides come together with the distance; the cosine's second do not."""
-    jumps = [False, False, option(variant, "envelope") == "cosine"]
+    jumps = [bool(model.discontinuity), False, option(variant, "envelope") == "cosine"]
     for cutoff in model.cutoffs:
         assert np.abs(derivatives(model, 0.9 * cutoff)[1:]).min() > 1e-6
         wide, narrow = (np.abs(derivatives(model, cutoff + h) - derivatives(model, cutoff - h)) for h in (1e-2, 1e-4))
