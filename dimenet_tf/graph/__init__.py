@@ -4,8 +4,17 @@ NumPy and TensorFlow have one function each that assembles a `Graph`: `build_gra
 """
 
 from dimenet_tf.graph import ingraph
-from dimenet_tf.graph.build_numpy import build_graph_numpy, find_edges, find_reverse, find_triplets, neighbor_table
+from dimenet_tf.graph.build_numpy import (
+    Edges,
+    build_graph_numpy,
+    find_edges,
+    find_reverse,
+    find_triplets,
+    neighbor_table,
+)
 from dimenet_tf.graph.build_tensorflow import (
+    CellTensors,
+    EdgeTensors,
     build_graph_tensorflow,
     find_edges_tensorflow,
     neighbor_table_tensorflow,
@@ -16,6 +25,9 @@ from dimenet_tf.graph.store import GraphStore
 
 __all__ = [
     "NEEDS",
+    "CellTensors",
+    "EdgeTensors",
+    "Edges",
     "Graph",
     "GraphStore",
     "SkinList",

@@ -6,22 +6,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 from dimenet_tf.graph.graph import Graph, OptionalArray, check_needs
+from dimenet_tf.structures.cells import lattice_inverse
 
-ALL_PAIRS_LIMIT = 256  # atoms; up to here the full distance matrix is faster than a tree
+ALL_PAIRS_LIMIT = 256  # atoms; up to here the full distance matrix is faster than a cell list
+
+
+class Edges(NamedTuple):
+    """Edges of a batch, sorted by (target, source, image)."""
+
+    source: np.ndarray
+    """(edges,) int32."""
+    target: np.ndarray
+    """(edges,) int32, ascending."""
+    image: np.ndarray | None = None
+    """(edges, 3) int32; None where nothing is periodic."""
+
+    def reverse(self) -> np.ndarray:
+        """Find the edge i -> j of each edge j -> i; see `find_reverse`."""
+        return find_reverse(*self)
+
+    def select(self, which: np.ndarray) -> Edges:
+        """Return some of the edges, by mask or number."""
+        return Edges(self.source[which], self.target[which], None if self.image is None else self.image[which])
+
+    def moved(self, atoms: np.ndarray) -> Edges:
+        """Return the edges with a number added to their atoms, (edges,) int."""
+        return self._replace(source=self.source + atoms, target=self.target + atoms)
 
 
 def build_graph_numpy(
     Z: np.ndarray,
     R: np.ndarray,
     num_atoms: np.ndarray,
-    edges: tuple[np.ndarray, np.ndarray, np.ndarray],
+    edges: Edges,
     cutoff: float,
     needs: Iterable[str] = (),
+    *,
+    reverse: np.ndarray | None = None,
     triplets: tuple[np.ndarray, np.ndarray] | None = None,
+    cell: np.ndarray | None = None,
+    far: Edges | None = None,
+    far_cutoff: float | None = None,
 ) -> Graph:
     """Build the `Graph` of flat arrays of atoms and their edges.
 
@@ -32,10 +62,13 @@ def build_graph_numpy(
     Z : (atoms,) int32, atomic numbers
     R : (atoms, 3) float32 or float64, positions in Angstrom
     num_atoms : (molecules,) int32, atoms of each molecule
-    edges : edge_source, edge_target, edge_reverse, (edges,) int32 each, sorted by (target, source)
+    edges : Edges, sorted; with images if `cell` is given
     cutoff : float, Angstrom, up to which pairs are edges
-    needs : the optional arrays to make, of "atom_edges" and "triplets"; a model's `needs`
-    triplets : triplet_kj, triplet_ji, where they are known already; otherwise they are found if they are needed
+    needs : the optional arrays to make, of "atom_edges", "triplets" and "far_edges"; a model's `needs`
+    reverse, triplets : (edges,) int32, and triplet_kj, triplet_ji, where they are known already; otherwise they are found
+        if they are needed
+    cell : (molecules, 3, 3), Angstrom, zero for molecules; None if nothing is periodic
+    far, far_cutoff : pairs up to the second cutoff, Angstrom, where they are needed
 
     Raises
     ------
@@ -45,48 +78,57 @@ def build_graph_numpy(
     Examples
     --------
     >>> import numpy as np
-    >>> from dimenet_tf.graph import build_graph_numpy, find_edges, find_reverse
+    >>> from dimenet_tf.graph import build_graph_numpy, find_edges
     >>> R = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], "float32")
-    >>> source, target = find_edges(R, 1.2)
-    >>> edges = source, target, find_reverse(source, target)
+    >>> edges = find_edges(R, 1.2)
     >>> build_graph_numpy(np.array([8, 1, 1], "int32"), R, np.array([3], "int32"), edges, 1.2, ["triplets"])
     Graph(positions (3, 3), ..., edge_source (4,), ..., triplet_kj (2,), triplet_ji (2,), cutoff 1.2 Ang)
     """
     needs = check_needs(needs)
-    source, target, reverse = edges
+    reverse = edges.reverse() if reverse is None else reverse
     kj: OptionalArray = ()
     ji: OptionalArray = ()
     if "triplets" in needs:
-        kj, ji = find_triplets(source, target, reverse, len(Z)) if triplets is None else triplets
+        kj, ji = find_triplets(edges.source, edges.target, reverse, len(Z)) if triplets is None else triplets
+    with_far = far is not None and "far_edges" in needs
     return Graph(
         positions=R,
         atomic_numbers=Z,
         molecule_of_atom=np.repeat(np.arange(len(num_atoms), dtype=np.int32), num_atoms),
         num_atoms=num_atoms,
-        edge_source=source,
-        edge_target=target,
+        edge_source=edges.source,
+        edge_target=edges.target,
         edge_reverse=reverse,
-        edge_shift=np.zeros((len(source), 3), R.dtype),
         cutoff=np.array(cutoff, np.float64),
-        atom_edges=neighbor_table(target, len(Z)) if "atom_edges" in needs else (),
+        atom_edges=neighbor_table(edges.target, len(Z)) if "atom_edges" in needs else (),
         triplet_kj=kj,
         triplet_ji=ji,
+        edge_image=() if cell is None else edges.image,
+        cell=() if cell is None else cell.astype(R.dtype),
+        far_source=far.source if with_far else (),
+        far_target=far.target if with_far else (),
+        far_image=far.image if with_far and cell is not None else (),
+        far_table=neighbor_table(far.target, len(Z)) if with_far and "far_table" in needs else (),
+        far_cutoff=np.array(far_cutoff, np.float64) if with_far else (),
     )
 
 
-def find_edges(positions: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
-    """Find all ordered pairs of different atoms at most `cutoff` apart.
+def find_edges(
+    positions: np.ndarray, cutoff: float, cell: np.ndarray | None = None, pbc: np.ndarray | None = None
+) -> Edges:
+    """Find all ordered pairs of different atoms, or images of atoms, at most `cutoff` apart.
 
-    The number of neighbors of an atom is not limited.
+    The number of neighbors of an atom is not limited. Atoms may lie outside of the cell.
 
     Parameters
     ----------
     positions : (atoms, 3) float32 or float64, Angstrom
     cutoff : float, Angstrom. A pair at exactly the cutoff is an edge; distances are compared in the positions' dtype.
+    cell, pbc : (3, 3) float, Angstrom, (3,) bool; None for a molecule
 
     Returns
     -------
-    edge_source, edge_target : (edges,) int32, sorted by (target, source)
+    Edges
 
     Examples
     --------
@@ -95,11 +137,19 @@ def find_edges(positions: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.nda
     >>> import numpy as np
     >>> from dimenet_tf.graph import find_edges
     >>> R = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
-    >>> source, target = find_edges(R, 1.2)
-    >>> list(zip(source.tolist(), target.tolist()))
+    >>> edges = find_edges(R, 1.2)
+    >>> list(zip(edges.source.tolist(), edges.target.tolist()))
     [(1, 0), (2, 0), (0, 1), (0, 2)]
+
+    A chain of atoms, each 2 Angstrom from the next:
+
+    >>> chain = find_edges(np.zeros((1, 3)), 3.0, np.diag([2.0, 0, 0]), np.array([True, False, False]))
+    >>> chain.source.tolist(), chain.target.tolist(), chain.image.tolist()
+    ([0, 0], [0, 0], [[-1, 0, 0], [1, 0, 0]])
     """
     cutoff = positions.dtype.type(cutoff)
+    if cell is not None and pbc is not None and pbc.any():
+        return _find_images(positions, cutoff, np.where(pbc[:, None], cell, 0.0), pbc)
     if len(positions) <= ALL_PAIRS_LIMIT:
         target, source = np.divmod(np.arange(len(positions) ** 2), max(len(positions), 1))
     else:
@@ -113,15 +163,64 @@ def find_edges(positions: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.nda
         target, source = np.divmod(np.sort(np.concatenate([a * wide + b, b * wide + a])), wide)
     vectors = positions[source] - positions[target]
     near = (np.sqrt((vectors * vectors).sum(axis=1)) <= cutoff) & (source != target)
-    return source[near].astype(np.int32), target[near].astype(np.int32)
+    image = None if cell is None else np.zeros((np.count_nonzero(near), 3), np.int32)
+    return Edges(source[near].astype(np.int32), target[near].astype(np.int32), image)
 
 
-def find_reverse(edge_source: np.ndarray, edge_target: np.ndarray) -> np.ndarray:
-    """Find the edge i -> j of each edge j -> i.
+def _find_images(positions: np.ndarray, cutoff: np.floating, cell: np.ndarray, pbc: np.ndarray) -> Edges:
+    """Find the edges of a periodic structure."""
+    from vesin import NeighborList  # its library takes a while to load
+
+    box = cell
+    if not pbc.all():  # in directions that are not periodic a box is long enough to have no images within the cutoff
+        extent = np.linalg.norm(np.ptp(positions, axis=0)) + 2 * float(cutoff) + 1
+        across = np.linalg.svd(cell)[2][pbc.sum() :]  # orthonormal to all lattice vectors
+        box = cell.copy()
+        box[~pbc] = across * extent
+    points = np.asarray(positions, np.float64)
+    search = NeighborList(cutoff=float(cutoff) * (1 + 1e-5), full_list=True)
+    target, source, image = search.compute(points=points, box=box, periodic=True, quantities="ijS")
+    found = Edges(source.astype(np.int64), target.astype(np.int64), image.astype(np.int32))
+    found = found.select(np.argsort(_edge_keys(*found)))
+    vectors = edge_vectors_numpy(positions, found, cell)
+    near = np.sqrt((vectors * vectors).sum(axis=1)) <= cutoff
+    near &= (found.source != found.target) | found.image.any(axis=1)
+    source, target, image = found.select(near)
+    return Edges(source.astype(np.int32), target.astype(np.int32), image)
+
+
+def edge_vectors_numpy(positions: np.ndarray, edges: Edges, cell: np.ndarray | None) -> np.ndarray:
+    """Return the vector of every edge of one structure from its target to its source, (edges, 3).
+
+    The difference of the atoms comes before the shift, so that the vector of the reverse edge is exactly the negative.
+    """
+    vectors = positions[edges.source] - positions[edges.target]
+    if edges.image is None or cell is None:
+        return vectors
+    a, b, c = np.asarray(cell, positions.dtype)
+    i, j, k = edges.image.T.astype(positions.dtype)[:, :, None]
+    return vectors + (i * a + j * b + k * c)
+
+
+def _edge_keys(source: np.ndarray, target: np.ndarray, image: np.ndarray | None) -> np.ndarray:
+    """Return a number for each edge that orders edges by (target, source, image), (edges,) int64."""
+    wide = np.int64(max(source.max(initial=0), target.max(initial=0)) + 1)
+    key = target * wide + source
+    if image is None:
+        return key
+    reach = np.abs(image).max(axis=0, initial=0).astype(np.int64)
+    x, y, z = (image + reach).T
+    _, wide_y, wide_z = 2 * reach + 1
+    return (key * (2 * reach[0] + 1) + x) * (wide_y * wide_z) + y * wide_z + z
+
+
+def find_reverse(edge_source: np.ndarray, edge_target: np.ndarray, edge_image: np.ndarray | None = None) -> np.ndarray:
+    """Find the edge i -> j of each edge j -> i. Its image is the opposite one.
 
     Parameters
     ----------
-    edge_source, edge_target : (edges,) int, sorted by (target, source), with both directions of every pair
+    edge_source, edge_target : (edges,) int, sorted by (target, source, image), with both directions of every pair
+    edge_image : (edges, 3) int, None for molecules
 
     Returns
     -------
@@ -134,9 +233,13 @@ def find_reverse(edge_source: np.ndarray, edge_target: np.ndarray) -> np.ndarray
     >>> source, target = np.array([1, 2, 0, 0]), np.array([0, 0, 1, 2])  # 1 -> 0, 2 -> 0, 0 -> 1, 0 -> 2
     >>> find_reverse(source, target).tolist()
     [2, 3, 0, 1]
+    >>> find_reverse(np.array([0, 0]), np.array([0, 0]), np.array([[-1, 0, 0], [1, 0, 0]])).tolist()
+    [1, 0]
     """
-    # edges sorted by (source, target) are the reverse edges in order
-    return np.lexsort((edge_target, edge_source)).astype(np.int32)
+    opposite = None if edge_image is None else -edge_image
+    # edges sorted as their reverses would be are the reverse edges in order
+    keys = _edge_keys(edge_target.astype(np.int64), edge_source.astype(np.int64), opposite)
+    return np.argsort(keys, kind="stable").astype(np.int32)
 
 
 def neighbor_table(edge_target: np.ndarray, num_atoms: int) -> np.ndarray:

@@ -12,7 +12,12 @@ from dimenet_tf.errors import unknown_name
 
 Array = Union[np.ndarray, tf.Tensor]
 OptionalArray = Union[np.ndarray, tf.Tensor, tuple[()]]
-NEEDS = {"atom_edges": ("atom_edges",), "triplets": ("triplet_kj", "triplet_ji")}
+NEEDS = {
+    "atom_edges": ("atom_edges",),
+    "triplets": ("triplet_kj", "triplet_ji"),
+    "far_edges": ("far_source", "far_target", "far_image", "far_cutoff"),
+    "far_table": ("far_table",),
+}
 """Names of the optional arrays that a model may need, with their fields of `Graph`."""
 
 
@@ -24,6 +29,9 @@ class Graph(NamedTuple):
     both directions of every edge. Distances and angles are not stored: models compute them from the positions, so that
     forces are a gradient and need nothing more. Optional fields that were not made are the empty tuple `()`, which is
     a structure without tensors to TensorFlow.
+
+    A periodic structure has edges from images of its atoms: several between the same two atoms, and from an atom to itself,
+    where the cell is smaller than the cutoff. They differ in `edge_image`.
 
     A graph fits the model that made it (`model.graph_store`, `predictor.graph_store`): models refuse graphs of another
     cutoff or dtype, and graphs without an optional field that they need.
@@ -55,8 +63,6 @@ class Graph(NamedTuple):
     """(edges,) int32, ascending: the atom i that edge e goes to."""
     edge_reverse: Array
     """(edges,) int32: the edge i -> j that belongs to edge e = j -> i."""
-    edge_shift: Array
-    """(edges, 3) float, Angstrom: added to the source's position where it is a periodic image; 0 for molecules."""
     cutoff: Array
     """() float64, Angstrom: the distance up to which pairs of atoms are edges."""
     atom_edges: OptionalArray = ()
@@ -65,9 +71,27 @@ class Graph(NamedTuple):
     """(triplets,) int32: edge k -> j of triplet t, k -> j -> i with k != i; `()` if not made."""
     triplet_ji: OptionalArray = ()
     """(triplets,) int32, ascending: edge j -> i of triplet t. `()` if not made."""
+    edge_image: OptionalArray = ()
+    """(edges, 3) int32: the image of the source j that edge e comes from, at R_j + edge_image @ cell; `()` if no
+    structure of the batch is periodic. The reverse of an edge has the opposite image."""
+    cell: OptionalArray = ()
+    """(molecules, 3, 3) float, Angstrom: rows are lattice vectors, zero for molecules; `()` if no structure of the batch
+    is periodic. It holds no positions, so that a strain of the structure acts on the positions and the cell alike."""
+    far_source: OptionalArray = ()
+    """(far edges,) int32: the first atom of each ordered pair up to a second cutoff; `()` if not made."""
+    far_target: OptionalArray = ()
+    """(far edges,) int32, ascending: the second atom of each such pair. `()` if not made."""
+    far_image: OptionalArray = ()
+    """(far edges, 3) int32: as `edge_image`, of these pairs."""
+    far_table: OptionalArray = ()
+    """(atoms, max_far) int32: as `atom_edges`, of the far edges; `()` if not made."""
+    far_cutoff: OptionalArray = ()
+    """() float64, Angstrom: the second cutoff; `()` if there is none."""
 
     def __repr__(self) -> str:
-        parts = {name: array for name, array in self._asdict().items() if hasattr(array, "shape") and name != "cutoff"}
+        parts = {
+            name: array for name, array in self._asdict().items() if hasattr(array, "shape") and "cutoff" not in name
+        }
         shapes = [f"{name} {tuple(array.shape)}" for name, array in parts.items()]
         if not tf.is_symbolic_tensor(self.cutoff) and not isinstance(self.cutoff, tf.TypeSpec):
             shapes.append(f"cutoff {float(self.cutoff):g} Ang")
@@ -77,6 +101,11 @@ class Graph(NamedTuple):
     def needs_met(self) -> frozenset[str]:
         """Names in `NEEDS` whose arrays the graph has."""
         return frozenset(name for name, fields in NEEDS.items() if not isinstance(getattr(self, fields[0]), tuple))
+
+    @property
+    def is_periodic(self) -> bool:
+        """Whether the graph has cells; in a batch with crystals molecules have a cell of zeros."""
+        return not isinstance(self.cell, tuple)
 
     def to_tensors(self) -> Graph:
         """Return the graph with tensors instead of NumPy arrays; fields that were not made stay `()`.
@@ -128,13 +157,14 @@ def check_needs(needs: Iterable[str]) -> frozenset[str]:
     return needs
 
 
-def graph_signature(dtype: str, needs: Iterable[str]) -> Graph:
+def graph_signature(dtype: str, needs: Iterable[str], periodic: bool = False) -> Graph:
     """Return a `Graph` of `tf.TensorSpec` with open sizes: with this signature, one trace serves every batch.
 
     Parameters
     ----------
     dtype : of the positions; a model's `dtype`
     needs : the optional arrays; a model's `needs`. Fields that are not in it are `()`
+    periodic : whether graphs have cells and images
 
     Raises
     ------
@@ -153,7 +183,7 @@ def graph_signature(dtype: str, needs: Iterable[str]) -> Graph:
     2
     """
     number = tf.TensorSpec([None], tf.int32)
-    vector = tf.TensorSpec([None, 3], dtype)
+    vector, image = tf.TensorSpec([None, 3], dtype), tf.TensorSpec([None, 3], tf.int32)
     graph = Graph(
         positions=vector,
         atomic_numbers=number,
@@ -162,10 +192,16 @@ def graph_signature(dtype: str, needs: Iterable[str]) -> Graph:
         edge_source=number,
         edge_target=number,
         edge_reverse=number,
-        edge_shift=vector,
         cutoff=tf.TensorSpec([], tf.float64),
         atom_edges=tf.TensorSpec([None, None], tf.int32),
         triplet_kj=number,
         triplet_ji=number,
+        edge_image=image if periodic else (),
+        cell=tf.TensorSpec([None, 3, 3], dtype) if periodic else (),
+        far_source=number,
+        far_target=number,
+        far_image=image if periodic else (),
+        far_table=tf.TensorSpec([None, None], tf.int32),
+        far_cutoff=tf.TensorSpec([], tf.float64),
     )
     return graph.only(needs)

@@ -25,8 +25,9 @@ import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.errors import UserError
-from dimenet_tf.graph.build_tensorflow import edge_lengths, order_edges
-from dimenet_tf.structures.limits import CLOSEST, FARTHEST, FEWEST, MOST, RADIUS, SCATTERED, window
+from dimenet_tf.graph.build_tensorflow import CellTensors, EdgeTensors, edge_lengths, order_edges
+from dimenet_tf.structures.cells import FLAT, MOST_IMAGES
+from dimenet_tf.structures.limits import CLOSEST, FARTHEST, FEWEST, MOST, RADIUS, REACH, SCATTERED, window
 
 NUM_ELEMENTS = 95
 
@@ -97,9 +98,77 @@ def check_atoms(
     return after(checks, Z, R, num_atoms)
 
 
-def center(R: tf.Tensor, num_atoms: tf.Tensor) -> tf.Tensor:
-    """Return positions relative to the centroid of their molecule, (atoms, 3) float64.
+def check_cells(cell: tf.Tensor, pbc: tf.Tensor, num_atoms: tf.Tensor) -> CellTensors:
+    """Return the cells of molecules, zero for those that are not periodic; refuse those that span no lattice.
 
+    The limits are those of `dimenet_tf.structures.cells.why_refused`.
+
+    Parameters
+    ----------
+    cell, pbc : (molecules, 3, 3), (molecules, 3) bool
+    num_atoms : (molecules,) int32
+    """
+    molecules = tf.size(num_atoms)
+    shapes = "cell must be (molecules, 3, 3) and pbc (molecules, 3); sizes differ from the number of molecules in array"
+    rows = tf.stack([tf.shape(cell)[0], tf.shape(pbc)[0]])
+    cell, pbc = after([refuse(rows != molecules, shapes)], cell, pbc)
+    vectors = tf.where(pbc[:, :, None], tf.cast(cell, tf.float64), 0.0)
+    finite = refuse(tf.reduce_any(~tf.math.is_finite(vectors), axis=[1, 2]), "has a cell that is not finite: molecule")
+    vectors, pbc = after([finite], vectors, pbc)
+    lengths = tf.where(pbc, tf.norm(vectors, axis=2), 1.0)
+    # a unit matrix in place of what is not periodic leaves the volume of the periodic directions
+    gram = vectors @ tf.transpose(vectors, [0, 2, 1]) + tf.linalg.diag(tf.where(pbc, 0.0, tf.ones_like(lengths)))
+    volume = tf.sqrt(tf.maximum(tf.linalg.det(gram), 0))
+    full = tf.reduce_all(pbc, axis=1)
+    flat = (volume <= FLAT * tf.reduce_prod(lengths, axis=1)) | tf.reduce_any(lengths == 0, axis=1)
+    short = tf.reduce_any(lengths < CLOSEST, axis=1)
+    crowded = full & (volume < tf.cast(num_atoms, tf.float64) * CLOSEST**3 / 2)
+    checks = [
+        refuse(flat, "has a flat or zero cell, whose lattice vectors span no volume: molecule"),
+        refuse(short | crowded, "has a cell too small for its atoms; is it in Angstrom? molecule"),
+    ]
+    vectors, pbc = after(checks, vectors, pbc)
+    per_height = tf.norm(CellTensors(vectors, pbc).inverse(), axis=1)  # 1 over the distance of lattice planes
+    images = tf.reduce_prod(2 * tf.math.ceil(REACH * per_height) + 1, axis=1)
+    skewed = (
+        "has a cell too flat or too skewed for a search of its images; choose a shorter cell of its lattice: molecule"
+    )
+    keep = tf.reduce_any(pbc, axis=1)[:, None, None]
+    checks = [refuse(images > MOST_IMAGES, skewed)]
+    cell, pbc = after(checks, tf.where(keep, tf.cast(cell, tf.float64), 0.0), pbc)
+    return CellTensors(cell, pbc)
+
+
+def wrap(R: tf.Tensor, num_atoms: tf.Tensor, cells: CellTensors) -> tuple[tf.Tensor, tf.Tensor]:
+    """Put the atoms of periodic structures into their cells.
+
+    Returns
+    -------
+    positions : (atoms, 3) float64
+    offsets : (atoms, 3) int32, the image of the cell that each atom was in
+    """
+    molecule = tf.repeat(tf.range(tf.size(num_atoms)), num_atoms)
+    wide = tf.cast(R, tf.float64)
+    coordinates = tf.squeeze(wide[:, None] @ tf.gather(cells.inverse(), molecule), axis=1)
+    offsets = tf.where(tf.gather(cells.pbc, molecule), tf.floor(coordinates), 0.0)
+    shift = tf.squeeze(offsets[:, None] @ tf.gather(cells.cell, molecule), axis=1)
+    return wide - shift, tf.cast(offsets, tf.int32)
+
+
+def images_of_wrapped(source: tf.Tensor, target: tf.Tensor, image: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
+    """Return the images of edges after their atoms were put into the cell, (edges, 3); see `wrap`.
+
+    Numbers of atoms that do not exist are refused by `sort_edges` afterwards.
+    """
+    last = tf.shape(offsets)[0] - 1
+    moved = [tf.gather(offsets, tf.clip_by_value(atoms, 0, last)) for atoms in (source, target)]
+    return image + moved[0] - moved[1]
+
+
+def center(R: tf.Tensor, num_atoms: tf.Tensor, cells: CellTensors | None = None) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Return positions relative to the centroid of their molecule, (atoms, 3) float64, and offsets of `wrap`.
+
+    Atoms of periodic structures are put into their cells first; without `cells` there are no offsets.
     Refuse molecules so far from the origin that the dtype of R rounds their positions: see `limits.too_far`.
     """
     if R.dtype.is_integer:
@@ -117,20 +186,29 @@ def center(R: tf.Tensor, num_atoms: tf.Tensor) -> tf.Tensor:
     limit = FARTHEST[R.dtype.name]
     bad = largest(wide) > tf.maximum(tf.constant(limit, tf.float64), 2 * largest(relative))
     reason = f"more than {limit:.2g} Ang from the origin, where {R.dtype.name} cuts positions: molecule"
-    return after([refuse(bad, reason)], relative)[0]
+    (R,) = after([refuse(bad, reason)], R)
+    if cells is None:
+        return after([refuse(bad, reason)], relative)[0], None
+    inside, offsets = wrap(R, num_atoms, cells)
+    return inside - tf.gather(tf.math.unsorted_segment_mean(inside, molecule, molecules), molecule), offsets
 
 
 def check_distances(
-    Z: tf.Tensor, R: tf.Tensor, num_atoms: tf.Tensor, edges: tuple[tf.Tensor, tf.Tensor, tf.Tensor], cutoff: float
+    Z: tf.Tensor,
+    R: tf.Tensor,
+    num_atoms: tf.Tensor,
+    edges: EdgeTensors,
+    cutoff: float,
+    cells: CellTensors | None = None,
 ) -> tf.Tensor:
     """Return positions; refuse atoms that are too close, scattered molecules, and bond lengths in another unit.
 
     The limits are those of `dimenet_tf.structures.limits`.
     """
-    source, target, _ = edges
+    source, target = edges.source, edges.target
     atoms, molecules = tf.size(Z), tf.size(num_atoms)
     molecule = tf.repeat(tf.range(molecules), num_atoms)
-    distance = edge_lengths(R, source, target)
+    distance = edge_lengths(R, source, target, cells, None if cells is None else edges.image, molecule)
     radius = tf.gather(tf.constant(np.nan_to_num(RADIUS), R.dtype), Z)  # 0 where the element suggests no unit
     own, other = tf.gather(radius, target), tf.gather(radius, source)
     shortest = distance == tf.gather(tf.math.unsorted_segment_min(distance, target, atoms), target)
@@ -171,31 +249,53 @@ def after(checks: Sequence, *tensors: tf.Tensor) -> list[tf.Tensor]:
 
 
 def sort_edges(
-    edge_source: tf.Tensor, edge_target: tf.Tensor, R: tf.Tensor, num_atoms: tf.Tensor, cutoff: float
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    edge_source: tf.Tensor,
+    edge_target: tf.Tensor,
+    R: tf.Tensor,
+    num_atoms: tf.Tensor,
+    cutoff: float,
+    cells: CellTensors | None = None,
+    edge_image: tf.Tensor | None = None,
+) -> EdgeTensors:
     """Return a client's edges as `find_edges_tensorflow` does: sorted, within the cutoff, with their reverse edges.
 
-    Refuse edges that are out of range, between molecules, from an atom to itself, given twice, or without the opposite
-    direction.
+    Refuse edges that are out of range, between molecules, from an atom to itself in the same image, given twice, or
+    without the opposite direction.
     """
     source, target, count = edge_source, edge_target, tf.shape(R)[0]
-    lengths = refuse(tf.shape(source) != tf.shape(target), "edge_source and edge_target differ in length: axis")
-    source, target = after([lengths], source, target)
+    lengths = [refuse(tf.shape(source) != tf.shape(target), "edge_source and edge_target differ in length: axis")]
+    if edge_image is not None:
+        rows = tf.shape(edge_image)[:1] != tf.shape(target)
+        lengths.append(refuse(rows, "edge_image must have a row for each edge; lengths differ in axis"))
+    source, target = after(lengths, source, target)
     outside = (source < 0) | (source >= count) | (target < 0) | (target >= count)
+    itself = source == target
+    if edge_image is not None:
+        itself &= tf.reduce_all(edge_image == 0, axis=1)
     checks = [
         refuse(outside, "an atom of an edge does not exist: edge"),
-        refuse(source == target, "an edge runs from an atom to itself: edge"),
+        refuse(itself, "an edge runs from an atom to itself: edge"),
     ]
     source, target = after(checks, source, target)
     molecule = tf.repeat(tf.range(tf.size(num_atoms)), num_atoms)
     joins = refuse(tf.gather(molecule, source) != tf.gather(molecule, target), "an edge joins two molecules: edge")
-    near = tf.where(edge_lengths(R, source, target) <= tf.constant(cutoff, R.dtype))[:, 0]
-    source, target, reverse = order_edges(tf.gather(source, near), tf.gather(target, near), count)
+    checks = [joins]
+    if edge_image is not None and cells is not None:
+        directions = tf.gather(tf.gather(cells.pbc, molecule), target)
+        beyond = tf.reduce_any((edge_image != 0) & ~directions, axis=1)
+        checks.append(refuse(beyond, "an edge has an image in a direction that is not periodic: edge"))
+    near = edge_lengths(R, source, target, cells, edge_image, molecule) <= tf.constant(cutoff, R.dtype)
+    near = tf.where(near)[:, 0]
+    image = None if edge_image is None else tf.gather(edge_image, near)
+    edges = order_edges(tf.gather(source, near), tf.gather(target, near), count, image)
+    source, target, reverse, images = edges
     twice = (source[1:] == source[:-1]) & (target[1:] == target[:-1])
     one_way = (tf.gather(source, reverse) != target) | (tf.gather(target, reverse) != source)
-    checks = [
-        joins,
+    if edge_image is not None:
+        twice &= tf.reduce_all(images[1:] == images[:-1], axis=1)
+        one_way |= tf.reduce_any(tf.gather(images, reverse) != -images, axis=1)
+    checks += [
         refuse(twice, "an edge is given twice: edge (in sorted order)"),
         refuse(one_way, "an edge is given in one direction only: edge (in sorted order)"),
     ]
-    return tuple(after(checks, source, target, reverse))
+    return edges._replace(**dict(zip(("source", "target", "reverse"), after(checks, source, target, reverse))))

@@ -7,30 +7,35 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dimenet_tf.graph.build_numpy import build_graph_numpy, find_edges, find_reverse, find_triplets
+from dimenet_tf.graph.build_numpy import Edges, build_graph_numpy, find_edges, find_triplets
 from dimenet_tf.graph.graph import Graph, check_needs
+from dimenet_tf.structures.cells import Cells, make_cells, wrapped
 from dimenet_tf.structures.limits import centered
 
 
 class GraphStore:
-    """Molecules with their edges, and triplets where they are needed, in flat arrays.
+    """Molecules and crystals with their edges, and triplets where they are needed, in flat arrays.
 
     Neighbors are searched for once, when the store is made. `model.graph_store(N, Z, R)` makes one with the model's
-    cutoff, needs and dtype. Models refuse graphs that were made with other ones.
+    cutoffs, needs and dtype. Models refuse graphs that were made with other ones.
 
     Parameters
     ----------
     N : (molecules,) int, atoms of each molecule
     Z : (sum N,) int, atomic numbers
-    R : (sum N, 3) float, positions in Angstrom. Graphs have positions relative to the centroid of each molecule
+    R : (sum N, 3) float, positions in Angstrom. Graphs have positions relative to the centroid of each molecule, with the
+        atoms of periodic structures in their cells
     cutoff : float, Angstrom
-    needs : the optional index arrays to make, of "atom_edges" and "triplets"; a model's `needs`
+    needs : the optional index arrays to make, of "atom_edges", "triplets" and "far_edges"; a model's `needs`
     dtype : of the positions, "float32" or "float64"; whether a pair is an edge is decided in it
+    cell : (molecules, 3, 3) float, Angstrom, rows are lattice vectors; None for molecules
+    pbc : (molecules, 3) bool, the periodic directions; by default those whose lattice vector is not zero
+    far_cutoff : float, Angstrom, of "far_edges"
 
     Raises
     ------
     UserError
-        For an unknown name in `needs`.
+        For an unknown name in `needs`, and for a `cell` or `pbc` of another shape.
 
     Examples
     --------
@@ -43,6 +48,12 @@ class GraphStore:
     GraphStore(2 molecules, 5 atoms, 8 edges, triplets; cutoff 5 Ang; float32)
     >>> store.batch([1, 0]).num_atoms.tolist()
     [2, 3]
+
+    Copper, each atom of which has twelve neighbors, all of them images of the one atom in the cell:
+
+    >>> cell = [[[0, 1.8, 1.8], [1.8, 0, 1.8], [1.8, 1.8, 0]]]
+    >>> GraphStore([1], [29], [[0, 0, 0]], cutoff=3.0, cell=cell).batch([0])
+    Graph(..., edge_source (12,), ..., edge_image (12, 3), cell (1, 3, 3), cutoff 3 Ang)
     """
 
     def __init__(
@@ -53,29 +64,37 @@ class GraphStore:
         cutoff: float,
         needs: Iterable[str] = (),
         dtype: str = "float32",
+        cell: ArrayLike | None = None,
+        pbc: ArrayLike | None = None,
+        far_cutoff: float | None = None,
     ) -> None:
         self.cutoff, self.needs, self.dtype = float(cutoff), check_needs(needs), np.dtype(dtype).name
+        self.far_cutoff = far_cutoff if "far_edges" in self.needs else None
         self.num_atoms = np.asarray(N, np.int32)
+        self.cells = make_cells(cell, pbc, len(self.num_atoms))
         self._atom = _offsets(self.num_atoms)
         self._numbers = np.asarray(Z, np.int32)
-        self._positions = centered(self.num_atoms, np.asarray(R)).astype(dtype)
-        parts = [self._connect(i, cutoff) for i in range(len(self.num_atoms))]
+        inside = np.asarray(R) if self.cells is None else wrapped(self.num_atoms, np.asarray(R), self.cells)
+        self._positions = centered(self.num_atoms, inside).astype(dtype)
+        parts = [self._connect(i) for i in range(len(self))]
         columns = list(zip(*parts)) or [[]] * 5
-        self._edge = _offsets([len(source) for source in columns[0]])
-        self._triplet = _offsets([len(kj) for kj in columns[3]])
+        self._edges, self._edge = _join(columns[0], self.cells is not None)
+        self._far, self._far_edge = _join(columns[4], self.cells is not None)
+        self._triplet = _offsets([len(kj) for kj in columns[2]])
         empty = np.empty(0, np.int32)
-        self._source, self._target, self._reverse, self._kj, self._ji = (
-            np.concatenate([empty, *column]) for column in columns
-        )
+        self._reverse, self._kj, self._ji = (np.concatenate([empty, *column]) for column in columns[1:4])
 
-    def _connect(self, molecule: int, cutoff: float) -> tuple[np.ndarray, ...]:
+    def _connect(self, molecule: int) -> tuple[Edges, np.ndarray, np.ndarray, np.ndarray, Edges]:
+        """Find edges, their reverses, triplets and far edges of one molecule."""
         positions = self._positions[self._atom[molecule] : self._atom[molecule + 1]]
-        source, target = find_edges(positions, cutoff)
-        reverse = find_reverse(source, target)
+        cell = () if self.cells is None else (self.cells.cell[molecule], self.cells.pbc[molecule])
+        edges = find_edges(positions, self.cutoff, *cell)
+        far = edges.select(slice(0)) if self.far_cutoff is None else find_edges(positions, self.far_cutoff, *cell)
+        reverse = edges.reverse()
         kj = ji = np.empty(0, np.int32)
         if "triplets" in self.needs:
-            kj, ji = find_triplets(source, target, reverse, len(positions))
-        return source, target, reverse, kj, ji
+            kj, ji = find_triplets(edges.source, edges.target, reverse, len(positions))
+        return edges, reverse, kj, ji, far
 
     def __repr__(self) -> str:
         sizes = f"{len(self)} molecules, {self._atom[-1]} atoms, {self._edge[-1]} edges"
@@ -101,7 +120,8 @@ class GraphStore:
         if of == "edges":
             return np.diff(self._edge)
         # edges k -> j -> i with k != i: each atom j pairs its d edges in with its d edges out, except d returns
-        degree = np.bincount(self._target + np.repeat(self._atom[:-1], np.diff(self._edge)), minlength=self._atom[-1])
+        target = self._edges.target + np.repeat(self._atom[:-1], np.diff(self._edge))
+        degree = np.bincount(target, minlength=self._atom[-1])
         return np.add.reduceat(np.append(degree * (degree - 1), 0), self._atom[:-1])
 
     def atoms(self, molecules: Iterable[int]) -> np.ndarray:
@@ -134,20 +154,40 @@ class GraphStore:
         """
         molecules = np.asarray(molecules, np.int64)
         num_atoms = self.num_atoms[molecules]
+        first_atom = _offsets(num_atoms)[:-1].astype(np.int32)
+
+        def take(edges: Edges, pieces: np.ndarray) -> Edges:
+            """Return the edges of these molecules, with the numbers of their atoms in the batch."""
+            return edges.select(_ranges(pieces, molecules)).moved(np.repeat(first_atom, np.diff(pieces)[molecules]))
+
         num_edges = np.diff(self._edge)[molecules]
-        atoms, edges, triplets = (_ranges(pieces, molecules) for pieces in (self._atom, self._edge, self._triplet))
-        first_atom, first_edge = (_offsets(sizes)[:-1].astype(np.int32) for sizes in (num_atoms, num_edges))
-        to_atom, to_edge = np.repeat(first_atom, num_edges), np.repeat(first_edge, num_edges)
+        first_edge = _offsets(num_edges)[:-1].astype(np.int32)
         of_triplet = np.repeat(first_edge, np.diff(self._triplet)[molecules])
+        atoms, edges, triplets = (_ranges(pieces, molecules) for pieces in (self._atom, self._edge, self._triplet))
         return build_graph_numpy(
             self._numbers[atoms],
             self._positions[atoms],
             num_atoms,
-            (self._source[edges] + to_atom, self._target[edges] + to_atom, self._reverse[edges] + to_edge),
+            take(self._edges, self._edge),
             self.cutoff,
             self.needs,
-            (self._kj[triplets] + of_triplet, self._ji[triplets] + of_triplet),
+            reverse=self._reverse[edges] + np.repeat(first_edge, num_edges),
+            triplets=(self._kj[triplets] + of_triplet, self._ji[triplets] + of_triplet),
+            cell=None if self.cells is None else self.cells.cell[molecules],
+            far=None if self.far_cutoff is None else take(self._far, self._far_edge),
+            far_cutoff=self.far_cutoff,
         )
+
+
+def _join(parts: Sequence[Edges], periodic: bool) -> tuple[Edges, np.ndarray]:
+    """Concatenate the edges of molecules; return them and the first of each molecule."""
+    empty = np.empty(0, np.int32)
+    source, target = (np.concatenate([empty, *(part[axis] for part in parts)]) for axis in (0, 1))
+    none = np.empty((0, 3), np.int32)
+    image = (
+        np.concatenate([none, *(none if part.image is None else part.image for part in parts)]) if periodic else None
+    )
+    return Edges(source, target, image), _offsets([len(part.source) for part in parts])
 
 
 def _offsets(counts: Sequence[int] | np.ndarray) -> np.ndarray:

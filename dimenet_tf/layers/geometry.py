@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from dimenet_tf.graph import Graph
+from dimenet_tf.graph.graph import OptionalArray
 from dimenet_tf.layers.gathers import gather
 
 ANGLES = {
@@ -16,8 +17,26 @@ ANGLES = {
 
 def edge_vectors(graph: Graph) -> tf.Tensor:
     """Return the vector of every edge from its target to its source, (edges, 3), Angstrom."""
-    source = gather(graph.positions, graph.edge_source) + graph.edge_shift
-    return source - gather(graph.positions, graph.edge_target)
+    return vectors_between(graph, graph.edge_source, graph.edge_target, graph.edge_image)
+
+
+def far_vectors(graph: Graph) -> tf.Tensor:
+    """Return the vector of every far edge from its target to its source, (far edges, 3), Angstrom."""
+    return vectors_between(graph, graph.far_source, graph.far_target, graph.far_image)
+
+
+def vectors_between(graph: Graph, source: tf.Tensor, target: tf.Tensor, image: OptionalArray) -> tf.Tensor:
+    """Return the vectors from target atoms to images of source atoms, (pairs, 3), Angstrom.
+
+    The difference of the atoms comes before the shift, so that the vector of a reverse pair is exactly the negative.
+    """
+    vectors = gather(graph.positions, source) - gather(graph.positions, target)
+    if not graph.is_periodic:
+        return vectors
+    cells = tf.reshape(graph.cell, [-1, 9])
+    a, b, c = tf.split(gather(cells, tf.gather(graph.molecule_of_atom, target)), 3, axis=1)  # (pairs, 3) each
+    i, j, k = tf.split(tf.cast(image, vectors.dtype), 3, axis=1)
+    return vectors + (i * a + j * b + k * c)
 
 
 def safe_norm(vectors: tf.Tensor) -> tf.Tensor:

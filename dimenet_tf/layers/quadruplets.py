@@ -5,9 +5,9 @@ from __future__ import annotations
 import tensorflow as tf
 
 from dimenet_tf.basis.formulas import azimuthal_factors, orders, polar_factors, zonal_harmonics
-from dimenet_tf.graph import Graph, find_edges_tensorflow, neighbor_table_tensorflow
+from dimenet_tf.graph import Graph
 from dimenet_tf.layers.gathers import NeighborSlots, gather
-from dimenet_tf.layers.geometry import safe_norm, unit_vectors
+from dimenet_tf.layers.geometry import far_vectors, safe_norm, unit_vectors
 
 STRAIGHT = 0.01  # sine of an angle, about half a degree
 
@@ -19,10 +19,11 @@ def fade_in(across: tf.Tensor) -> tf.Tensor:
 
 
 class Quadruplets:
-    """All paths c -> a ... b <- d with c != b, d != a and c != d, where a and b are at most `int_cutoff` apart.
+    """All paths c -> a ... b <- d with c != b, d != a and c != d, where a and b are a pair of far edges, at most
+    the interaction cutoff apart.
 
     Quadruplets are not listed. Rows of padded arrays belong to atoms a, with axes for the edges c -> a, the atoms b and
-    the edges d -> b.
+    the edges d -> b. In a periodic structure a, b, c and d are images of atoms.
 
     The direction of c as seen from a, in a frame whose axis points to b and whose half-plane holds d, is
     (sin theta cos phi, sin theta |sin phi|, cos theta) with the angle theta = c-a-b and the dihedral 0 <= phi <= pi.
@@ -32,23 +33,20 @@ class Quadruplets:
 
     Parameters
     ----------
-    graph : with `atom_edges`
+    graph : with `atom_edges`, `far_table` and far edges up to the interaction cutoff
     vectors : (edges, 3) from each edge's target to its source
-    int_cutoff : float, Angstrom
     num_spherical : int
     """
 
-    def __init__(self, graph: Graph, vectors: tf.Tensor, int_cutoff: float, num_spherical: int) -> None:
+    def __init__(self, graph: Graph, vectors: tf.Tensor, num_spherical: int) -> None:
         self.num_spherical = num_spherical
         self.slots = NeighborSlots(graph)
-        source, target, _ = find_edges_tensorflow(graph.positions, graph.num_atoms, int_cutoff)
-        atoms = tf.shape(graph.positions)[0]
-        table = neighbor_table_tensorflow(target, tf.math.bincount(target, minlength=atoms, maxlength=atoms))
-        self.b = tf.gather(source, tf.maximum(table, 0))  # (a, b)
-        self.shape = tf.concat([tf.shape(table), [tf.shape(graph.atom_edges)[1]]], axis=0)  # of (a, b, d)
+        far = tf.maximum(graph.far_table, 0)  # (a, b), unused slots show pair 0
+        self.b = tf.gather(graph.far_source, far)  # (a, b)
+        self.shape = tf.concat([tf.shape(far), [tf.shape(graph.atom_edges)[1]]], axis=0)  # of (a, b, d)
 
         to_neighbors = self.slots.pad(unit_vectors(vectors))  # (a, c, 3)
-        to_b = self._of_b(graph.positions) - graph.positions[:, None]  # (a, b, 3)
+        to_b = tf.reshape(gather(far_vectors(graph), tf.reshape(far, [-1])), [self.shape[0], self.shape[1], 3])
         axis = unit_vectors(to_b)
         to_d = self._of_b(to_neighbors)  # (a, b, d, 3)
         along = tf.reduce_sum(to_d * axis[:, :, None], axis=-1)  # (a, b, d): minus the cosine of the angle a-b-d
@@ -61,7 +59,7 @@ class Quadruplets:
         x = self._times(to_neighbors, half_plane)  # (a, c, b * d)
         y = tf.abs(self._times(to_neighbors, normal))
         z = tf.matmul(to_neighbors, axis, transpose_b=True)  # (a, c, b)
-        self._set_masks(graph, table, z.dtype)
+        self._set_masks(graph, far, z.dtype)
         polar = polar_factors(num_spherical, z) * self.mask_cab[..., None]  # (a, c, b, num_spherical^2)
         azimuthal = azimuthal_factors(num_spherical, x, y, axis=2) * self.mask_cd[:, :, None]  # (a, c, m, b * d)
         polar = tf.repeat(tf.transpose(polar, [0, 1, 3, 2]), self.shape[2], axis=3)
@@ -77,16 +75,26 @@ class Quadruplets:
         flat = tf.reshape(vectors, [self.shape[0], self.shape[1] * self.shape[2], 3])
         return tf.matmul(to_c, flat, transpose_b=True)
 
-    def _set_masks(self, graph: Graph, table: tf.Tensor, dtype: tf.DType) -> None:
+    def _set_masks(self, graph: Graph, far: tf.Tensor, dtype: tf.DType) -> None:
         """Set masks of existing c and b (a, c, b), existing b and d (a, b, d), and c other than d (a, c, b * d)."""
-        edges = tf.maximum(graph.atom_edges, 0)
-        c, used = tf.gather(graph.edge_source, edges), self.slots.used  # (a, c)
-        d, used_d = tf.gather(c, self.b), tf.gather(used, self.b)  # (a, b, d)
-        a = tf.range(self.shape[0])
-        cab = used[:, :, None] & (c[:, :, None] != self.b[:, None])
-        abd = used_d & (table >= 0)[:, :, None] & (d != a[:, None, None])
-        apart = c[:, :, None] != tf.reshape(d, [self.shape[0], 1, self.shape[1] * self.shape[2]])
-        self.mask_cab, self.mask_abd, self.mask_cd = (tf.cast(mask, dtype) for mask in (cab, abd, apart))
+        edges, used = self.slots.edges, self.slots.used  # (a, c)
+        atoms, pairs, slots = tf.unstack(self.shape)
+        c, b = tf.gather(graph.edge_source, edges), self.b  # (a, c), (a, b)
+        d, used_d = tf.gather(c, b), tf.gather(used, b)  # (a, b, d)
+        c_is_b = c[:, :, None] == b[:, None]
+        d_is_a = d == tf.range(atoms)[:, None, None]
+        c_is_d = c[:, :, None] == tf.reshape(d, [atoms, 1, pairs * slots])
+        if graph.is_periodic:  # the same atom in another image is another neighbor
+            image_c = tf.gather(graph.edge_image, edges)  # (a, c, 3)
+            image_b = tf.gather(graph.far_image, far)  # (a, b, 3)
+            image_d = tf.gather(image_c, b) + image_b[:, :, None]  # (a, b, d, 3)
+            c_is_b &= tf.reduce_all(image_c[:, :, None] == image_b[:, None], axis=-1)
+            d_is_a &= tf.reduce_all(image_d == 0, axis=-1)
+            flat = tf.reshape(image_d, [atoms, 1, pairs * slots, 3])
+            c_is_d &= tf.reduce_all(image_c[:, :, None] == flat, axis=-1)
+        cab = used[:, :, None] & ~c_is_b
+        abd = used_d & (graph.far_table >= 0)[:, :, None] & ~d_is_a
+        self.mask_cab, self.mask_abd, self.mask_cd = (tf.cast(mask, dtype) for mask in (cab, abd, ~c_is_d))
 
     def circular(self, radial: tf.Tensor) -> tf.Tensor:
         """Return the basis of d_ab and angle a-b-d from its radial part, (a * b, l, units) -> (a, b, d, units)."""

@@ -19,16 +19,18 @@ from dimenet_tf.md.committee import Committee
 from dimenet_tf.predictor import Predictor, load
 from dimenet_tf.predictor.admission import WrongUnit
 from dimenet_tf.predictor.domain import DomainWatch
+from dimenet_tf.structures.cells import Cells
 from dimenet_tf.structures.charges import State, state_of
 from dimenet_tf.structures.limits import CLOSEST, FARTHEST
 from dimenet_tf.structures.molecules import Molecules, join_atoms
 
 
 class DimeNetCalculator(Calculator):
-    """Energy and forces of molecules for ASE.
+    """Energy, forces and stress of molecules and crystals for ASE.
 
     `energy`, `free_energy` (the same), `forces` and `energies` (each atom's share), in eV and Angstrom, reference
-    energies included, and the `dipole` (e*Ang) of a model that predicts it. A `polarizability`, for which ASE has no
+    energies included; `stress` of a periodic structure (eV/Angstrom^3, ASE's sign and order xx, yy, zz, yz, xz, xy) if
+    the model's forces are the gradient of an energy; and the `dipole` (e*Ang) of a model that predicts it. A `polarizability`, for which ASE has no
     name, is the attribute of that name: (3, 3) in a0^3, of the last computed positions. With a
     committee the attribute `spread` holds the members' standard deviations: `energy`, and `forces` (atoms,), which are
     multiplied by the committee's factor once it is fitted.
@@ -39,7 +41,8 @@ class DimeNetCalculator(Calculator):
     energy : the target that is the energy, where the model was not trained with forces: a model of U0, say, knows
         relaxed geometries only, and its gradient means something near them at best
     precision : "float32" or "float64"; the model's where left out
-    skin : Angstrom; neighbors are searched for again when an atom has moved by half of it
+    skin : Angstrom; neighbors are searched for again when an atom has moved by half of it, or the cell has changed as
+        much
     label, directory : of ASE's `Calculator`
     domain : "flag" to warn once of each reason why a structure lies outside of the model's domain (see
         `dimenet_tf.Domain`), "error" to refuse it. The attribute `in_domain` tells whether the last structure lies
@@ -51,8 +54,8 @@ class DimeNetCalculator(Calculator):
         For models whose energies jump (`model.discontinuity`): they heat up in dynamics.
         For structures outside of the model's domain, once for each reason.
     UserError
-        For models without an energy; when it computes: for periodic cells, and as `Predictor.predict`. Only the bonds
-        of the first structure are checked for the unit of length.
+        For models without an energy; when it computes: as `Predictor.predict`. Only the bonds of the first structure are
+        checked for the unit of length.
 
     Examples
     --------
@@ -101,6 +104,8 @@ class DimeNetCalculator(Calculator):
         self._state: State | None = None
         self._topology: tuple[np.ndarray, Graph] | None = None  # the last graph's sources and, as tensors, all of it
         self._columns = force_field.head.columns
+        if force_field.has_stress:
+            self.implemented_properties = [*self.implemented_properties, "stress"]
         self._compute = force_field.graph_function.get_concrete_function()  # traced here, once and for all sizes
 
     def __repr__(self) -> str:
@@ -157,27 +162,39 @@ class DimeNetCalculator(Calculator):
         self.in_domain = None
         if atoms is None:
             raise UserError("the calculator has no atoms yet: atoms.calc = calculator")
-        if atoms.pbc.any():
-            raise UserError("periodic cells are not supported: set atoms.pbc = False for a molecule")
         state = state_of(atoms)
-        new = self._neighbors is None or not np.array_equal(self._neighbors.Z, atoms.numbers)
-        if new or state != self._state or not np.isfinite(atoms.positions).all():
+        neighbors = self._neighbors
+        new = neighbors is None or not np.array_equal(neighbors.Z, atoms.numbers)
+        new = new or (neighbors is not None and not np.array_equal(neighbors.pbc, atoms.pbc))
+        cell = atoms.cell.array if atoms.pbc.any() else None
+        if (
+            new
+            or (cell is not None and "cell" in system_changes)
+            or state != self._state
+            or not np.isfinite(atoms.positions).all()
+        ):
             self._admit(join_atoms([atoms]), new)
         assert self._neighbors is not None  # made by `_admit`
         self._state = state
         R = atoms.positions - atoms.positions.mean(axis=0)
-        graph = self._neighbors.graph(R)
+        graph = self._neighbors.graph(R, cell)
         far = np.abs(atoms.positions).max() > FARTHEST["float64"]
         if self._neighbors.closest < CLOSEST**2 or len(graph.edge_source) == 0 or far:
             self._admit(join_atoms([atoms]), False)  # raises with the reason
         if self._topology is None or graph.edge_source is not self._topology[0]:
             self._topology = graph.edge_source, graph.to_tensors()
-        answer = self._compute(self._topology[1]._replace(positions=tf.constant(graph.positions)))
+            compute = self.force_field.cell_function if graph.is_periodic else self.force_field.graph_function
+            self._compute = compute.get_concrete_function()
+        tensors = self._topology[1]._replace(positions=tf.constant(graph.positions))
+        if graph.is_periodic:
+            tensors = tensors._replace(cell=tf.constant(graph.cell))
+        answer = self._compute(tensors)
         prediction, spread = answer if isinstance(self.force_field, Committee) else (answer, None)
         if self.watch.domain is not None:
             self.in_domain = bool(prediction.in_domain.numpy()[0])
             if not self.in_domain:
-                self.watch.look([False], [len(R)], atoms.numbers, R, None, stacklevel=6)
+                cells = None if cell is None else Cells(cell[None], np.array(atoms.pbc)[None])
+                self.watch.look([False], [len(R)], atoms.numbers, R, None, stacklevel=6, cells=cells)
         values, name = self._columns.split(prediction.values.numpy()), self.force_field.energy
         energy = float(values[name][0])
         self.results = {
@@ -186,6 +203,10 @@ class DimeNetCalculator(Calculator):
             "energies": self._columns.split(prediction.shares.numpy())[name],
             "forces": prediction.forces.numpy().astype(np.float64),
         }
+        if not isinstance(prediction.stress, tuple):
+            stress = prediction.stress.numpy()[0].astype(np.float64)
+            if np.isfinite(stress).all():
+                self.results["stress"] = stress.ravel()[[0, 4, 8, 5, 2, 1]]
         if "dipole" in values:
             self.results["dipole"] = values["dipole"][0]
         if "polarizability" in values:
@@ -206,7 +227,10 @@ class DimeNetCalculator(Calculator):
             raise UserError(str(error).replace("molecule 0", "the structure", 1)) from None
         if new:
             model = field.model
-            self._neighbors = SkinList(molecules.Z, model.cutoff, self.skin, model.needs, field.dtype)
+            pbc = None if molecules.cells is None else molecules.cells.pbc[0]
+            self._neighbors = SkinList(
+                molecules.Z, model.cutoff, self.skin, model.needs, field.dtype, pbc, model.far_cutoff
+            )
 
 
 def _open(model: Predictor | Committee | str | Path | Sequence) -> Predictor | Committee:

@@ -77,9 +77,12 @@ class Committee:
         self.graph_store = first.graph_store
         domains = [member.domain for member in self.members if member.domain is not None]
         self.domain = Domain.common(domains) if len(domains) == len(self.members) else None
-        self.admission = Admission(first.elements, self.model.cutoff, self.domain)
-        signature = graph_signature(self.dtype, self.model.needs)
-        self.graph_function = tf.function(self._mean_and_spread, input_signature=[signature])
+        self.has_stress = all(member.has_stress for member in self.members)
+        takes_cells = all(member.takes_cells for member in self.members)
+        self.admission = Admission(first.elements, self.model.cutoff, self.domain, takes_cells)
+        molecular, periodic = (graph_signature(self.dtype, self.model.needs, cells) for cells in (False, True))
+        self.graph_function = tf.function(self._mean_and_spread, input_signature=[molecular])
+        self.cell_function = tf.function(self._mean_and_spread, input_signature=[periodic])
 
     def __repr__(self) -> str:
         factor = "not fitted" if self.factor is None else f"{self.factor:.3g}"
@@ -99,13 +102,17 @@ class Committee:
         (TensorShape([9, 3]), 0.0)
         """
         self.model.check_graph(graph)
-        return self.graph_function(graph.only(self.model.needs))
+        function = self.cell_function if graph.is_periodic else self.graph_function
+        return function(graph.only(self.model.needs))
 
     def _mean_and_spread(self, graph: Graph) -> tuple[Prediction, Spread]:
         graph = graph._replace(cutoff=self.model.cutoff)  # checked before: a constant saves the assertion
-        predictions = [member.compute(graph)[:3] for member in self.members]
-        stacked = Prediction(*map(tf.stack, zip(*predictions)))
+        predictions = [member.compute(graph) for member in self.members]
+        stacked = Prediction(*map(tf.stack, zip(*(prediction[:3] for prediction in predictions))))
         mean = Prediction(*(tf.reduce_mean(array, axis=0) for array in stacked[:3]))
+        if all(not isinstance(prediction.stress, tuple) for prediction in predictions):
+            stresses = tf.stack([prediction.stress for prediction in predictions])
+            mean = mean._replace(stress=tf.reduce_mean(stresses, axis=0))
         if self.domain is not None:
             mean = mean._replace(in_domain=self.domain.contains(graph))
         values = tf.sqrt(tf.reduce_mean((stacked.values - mean.values) ** 2, axis=0))
@@ -134,8 +141,10 @@ class Committee:
         """
         if len(data) == 0:
             raise UserError("the committee's factor needs frames to be fitted on")
-        molecules = self.admission.admit(Molecules(data.N, data.Z, data.R, charge=data.charge, spin=data.spin))
-        store = self.graph_store(*molecules[:3])
+        molecules = self.admission.admit(
+            Molecules(data.N, data.Z, data.R, charge=data.charge, spin=data.spin, cells=data.cells)
+        )
+        store = self.graph_store(*molecules[:3], *molecules.cell_arrays())
         forces = data.target("forces")
         squares = np.zeros(2)  # of errors, of spreads
         for start in range(0, len(data), batch_size):

@@ -184,7 +184,8 @@ def nve(
 def held_out(predictor: Predictor, data: DataContainer) -> dict[str, dict]:
     """Errors on frames that the model has not seen."""
     molecules = Molecules(data.N, data.Z, data.R, charge=data.charge, spin=data.spin)
-    store = predictor.graph_store(*predictor.admission.admit(molecules)[:3])
+    admitted = predictor.admission.admit(molecules)
+    store = predictor.graph_store(*admitted[:3], *admitted.cell_arrays())
     predicted = predictor.named(predictor.predict_store(store, np.arange(len(data))))
     assert predictor.energy is not None
     energy = np.abs(predicted[predictor.energy] - data.target("energy"))

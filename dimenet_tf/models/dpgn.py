@@ -10,13 +10,13 @@ import tensorflow as tf
 from dimenet_tf.basis import BesselBasis, SphericalBasis
 from dimenet_tf.basis.formulas import degrees
 from dimenet_tf.errors import UserError
-from dimenet_tf.graph import Graph, find_edges_tensorflow
+from dimenet_tf.graph import Graph
 from dimenet_tf.layers.activation import swish
 from dimenet_tf.layers.activations import dense_activations
 from dimenet_tf.layers.dense import BasisProjection, dense, linear
 from dimenet_tf.layers.embedding import EmbeddingBlock
 from dimenet_tf.layers.gathers import gather
-from dimenet_tf.layers.geometry import edge_vectors, safe_norm
+from dimenet_tf.layers.geometry import edge_vectors, far_vectors, safe_norm
 from dimenet_tf.layers.initializers import seed_stream
 from dimenet_tf.layers.interaction import SkipUpdate
 from dimenet_tf.layers.nodes import NodeOutputBlock
@@ -161,7 +161,8 @@ class DPGN(Hyperparameters, tf.keras.Model):
     cutoff : float
         Of local edges, which have distances, angles and torsions, Angstrom.
     global_cutoff : float
-        Of global edges, which have distances only, Angstrom; at least `cutoff`. Periodic images are not among them.
+        Of global edges, which have distances only, Angstrom; at least `cutoff`. Images of
+        atoms in a periodic cell are among them.
     envelope_exponent : int
         p - 1 of the envelope (DimeNet, Eq. 8).
     num_before_skip, num_after_skip : int
@@ -250,7 +251,7 @@ class DPGN(Hyperparameters, tf.keras.Model):
         if global_cutoff < cutoff:
             raise UserError(f"global_cutoff = {global_cutoff} must be at least the cutoff, {cutoff}", "global_cutoff")
         self.torsion_rule = "previous" if torsion == "published" else torsion
-        self.needs = SphericalSums.needs
+        self.needs = SphericalSums.needs | {"far_edges"}
         dtype, policy, seeds = self.dtype, self.dtype_policy, seed_stream(seed)
 
         self.rbf_layer = BesselBasis(num_radial, cutoff, envelope_exponent, dtype=dtype)
@@ -309,9 +310,8 @@ class DPGN(Hyperparameters, tf.keras.Model):
         return Bases(self.radial(self.rbf_layer, distance), radial, sbf)
 
     def global_edges(self, graph: Graph) -> GlobalEdges:
-        source, target, _ = find_edges_tensorflow(graph.positions, graph.num_atoms, self.global_cutoff)
-        distance = safe_norm(gather(graph.positions, source) - gather(graph.positions, target))
-        return GlobalEdges(source, target, self.radial(self.global_rbf_layer, distance))
+        distance = safe_norm(far_vectors(graph))
+        return GlobalEdges(graph.far_source, graph.far_target, self.radial(self.global_rbf_layer, distance))
 
     @staticmethod
     def radial(layer: BesselBasis, distance: tf.Tensor) -> tf.Tensor:
@@ -319,8 +319,8 @@ class DPGN(Hyperparameters, tf.keras.Model):
         return layer(distance) * (math.sqrt(2 / layer.cutoff) / layer.cutoff)
 
     @property
-    def cutoffs(self) -> list[float]:
-        return [self.cutoff, self.global_cutoff]
+    def far_cutoff(self) -> float:
+        return self.global_cutoff
 
     @property
     def discontinuity(self) -> str:

@@ -317,7 +317,9 @@ class GemNet(Hyperparameters, tf.keras.Model):
         if radial_basis == "gaussian" and not oc20:
             raise UserError("radial_basis = 'gaussian' needs conventions = 'oc20'", "radial_basis")
         self.aggregation_class = choose_aggregation(aggregation, "interior", best="sum_first")
-        self.needs = self.aggregation_class.needs | (frozenset() if triplets_only else {"atom_edges"})
+        self.needs = self.aggregation_class.needs | (
+            frozenset() if triplets_only else {"atom_edges", "far_edges", "far_table"}
+        )
         dtype, seeds = self.dtype, seed_stream(seed)
         sizes = Sizes(**{field: self._hyperparameters[field] for field in Sizes._fields})
         size: dict[str, Any] = {
@@ -393,7 +395,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
         triplets = TripletBasis(pairs, angular, rbf=self.mlp_rbf3(rbf), cbf=self.mlp_cbf3(radial))
         if self.triplets_only:
             return triplets, None
-        quadruplets = Quadruplets(graph, vectors, self.int_cutoff, self.num_spherical)
+        quadruplets = Quadruplets(graph, vectors, self.num_spherical)
         distance_ab = tf.reshape(quadruplets.distance_ab, [-1])
         radial_ab = self.int_cbf_basis.radial(distance_ab) * self.int_cutoff**-1.5
         by_harmonic = tf.gather(radial, degrees(self.num_spherical), axis=1)  # (edges, num_spherical^2, num_radial)
@@ -411,8 +413,8 @@ class GemNet(Hyperparameters, tf.keras.Model):
         return tf.reshape(summed, [-1, self.num_targets, 3])
 
     @property
-    def cutoffs(self) -> list[float]:
-        return [self.cutoff] if self.triplets_only else sorted([self.cutoff, self.int_cutoff])
+    def far_cutoff(self) -> float | None:
+        return None if self.triplets_only else self.int_cutoff
 
     def shared_weights(self) -> list[tuple[tf.Variable, int]]:
         """Return the down-projections of the bases (App. F)."""

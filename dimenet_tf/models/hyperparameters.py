@@ -125,7 +125,12 @@ class Hyperparameters:
     @property
     def cutoffs(self) -> list[float]:
         """Distances at which two atoms begin to interact, in Angstrom and ascending order."""
-        return [self.cutoff]
+        return sorted({self.cutoff, self.far_cutoff or self.cutoff})
+
+    @property
+    def far_cutoff(self) -> float | None:
+        """Distance up to which pairs of atoms are far edges, in Angstrom; None for a model without such edges."""
+        return None
 
     @property
     def discontinuity(self) -> str:
@@ -169,14 +174,18 @@ class Hyperparameters:
         positions = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
         self(self.graph_store([3], [8, 1, 1], positions).batch([0]))
 
-    def graph_store(self, N: ArrayLike, Z: ArrayLike, R: ArrayLike) -> GraphStore:
-        """Find the neighbors of molecules, with the cutoff, index arrays and dtype of this model.
+    def graph_store(
+        self, N: ArrayLike, Z: ArrayLike, R: ArrayLike, cell: ArrayLike | None = None, pbc: ArrayLike | None = None
+    ) -> GraphStore:
+        """Find the neighbors of molecules or crystals, with the cutoffs, index arrays and dtype of this model.
 
         Parameters
         ----------
         N : (molecules,) int, atoms of each molecule
         Z : (sum N,) int, atomic numbers
         R : (sum N, 3) float, positions in Angstrom
+        cell : (molecules, 3, 3) float, Angstrom, rows are lattice vectors, zero for molecules; None for molecules alone
+        pbc : (molecules, 3) bool, the periodic directions; by default those whose lattice vector is not zero
 
         Returns
         -------
@@ -193,7 +202,7 @@ class Hyperparameters:
         >>> model(store.batch([0, 1])).scalars.shape
         TensorShape([5, 3])
         """
-        return GraphStore(N, Z, R, self.cutoff, self.needs, self.dtype)
+        return GraphStore(N, Z, R, self.cutoff, self.needs, self.dtype, cell, pbc, self.far_cutoff)
 
     def __call__(self, graph: Graph, *args: Any, **kwargs: Any) -> AtomOutputs:
         self.check_graph(graph)  # before Keras, which may cast the positions
@@ -215,18 +224,14 @@ class Hyperparameters:
                 f"{type(self).__name__} takes a Graph (model.graph_store(N, Z, R).batch([0])), got "
                 f"{type(graph).__name__}. A trained predictor takes molecules: predictor.predict(molecules)"
             )
-        dtype, cutoff = graph.positions.dtype, graph.cutoff
+        dtype = graph.positions.dtype
         if dtype != self.dtype:
             raise UserError(f"{MISFIT}: expected {self.dtype} positions, received {tf.as_dtype(dtype).name}")
         for name in sorted(self.needs - graph.needs_met):
             raise UserError(f"{MISFIT}: expected {' and '.join(NEEDS[name])}, received none")
-        if not isinstance(cutoff, (float, np.ndarray)):
-            cutoff = tf.get_static_value(cutoff)
-        if cutoff is None:
-            near = tf.abs(graph.cutoff - self.cutoff) <= CUTOFF_TOLERANCE * self.cutoff
-            tf.debugging.Assert(near, [f"{MISFIT}: expected a cutoff of {self.cutoff:.9g}, received", graph.cutoff])
-        elif abs(cutoff - self.cutoff) > CUTOFF_TOLERANCE * self.cutoff:
-            raise UserError(f"{MISFIT}: expected a cutoff of {self.cutoff:.9g}, received {cutoff:.9g} (Angstrom)")
+        _check_cutoff("cutoff", graph.cutoff, self.cutoff)
+        if "far_edges" in self.needs:
+            _check_cutoff("far cutoff", graph.far_cutoff, self.far_cutoff)
 
     def get_config(self) -> dict:
         return {**self._hyperparameters, "name": self.name, "dtype": self.dtype_policy.name}
@@ -261,6 +266,16 @@ class Hyperparameters:
     def architecture(self) -> Diagram:
         """Return a diagram of the model, by default of its layers."""
         return layers_diagram(self.layers)
+
+
+def _check_cutoff(name: str, cutoff: Any, expected: float) -> None:
+    """Raise a UserError for another cutoff; assert it where it is known only when a `tf.function` runs."""
+    known = cutoff if isinstance(cutoff, (float, np.ndarray)) else tf.get_static_value(cutoff)
+    if known is None:
+        near = tf.abs(cutoff - expected) <= CUTOFF_TOLERANCE * expected
+        tf.debugging.Assert(near, [f"{MISFIT}: expected a {name} of {expected:.9g}, received", cutoff])
+    elif abs(known - expected) > CUTOFF_TOLERANCE * expected:
+        raise UserError(f"{MISFIT}: expected a {name} of {expected:.9g}, received {known:.9g} (Angstrom)")
 
 
 @functools.lru_cache(maxsize=4)

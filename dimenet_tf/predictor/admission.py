@@ -11,6 +11,8 @@ import numpy as np
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor.domain import Domain
+from dimenet_tf.structures.cells import Cells, wrapped
+from dimenet_tf.structures.cells import why_refused as cell_fault
 from dimenet_tf.structures.charges import why_refused
 from dimenet_tf.structures.elements import MAX_Z, symbols
 from dimenet_tf.structures.limits import (
@@ -54,10 +56,14 @@ class Admission:
     elements : atomic numbers that the training data contained
     cutoff : Angstrom, of the model
     domain : of the model; None where it is not recorded
+    takes_cells : whether periodic structures may be predicted
     """
 
-    def __init__(self, elements: Sequence[int], cutoff: float, domain: Domain | None = None) -> None:
+    def __init__(
+        self, elements: Sequence[int], cutoff: float, domain: Domain | None = None, takes_cells: bool = True
+    ) -> None:
         self.elements, self.cutoff, self.domain = list(elements), cutoff, domain
+        self.takes_cells = takes_cells
         self._is_known = np.zeros(MAX_Z + 1, bool)
         self._is_known[self.elements] = True
         self._charges: Sequence[float] = (0,) if domain is None else domain.charges
@@ -93,7 +99,9 @@ class Admission:
 
     def _check_unit(self, molecules: Molecules, near: Neighborhood, first: int) -> None:
         if len(near.distance) and np.isinf(near.distance).all():
-            near = nearest(np.repeat(np.arange(len(molecules.N)), molecules.N), molecules.R, 100 * REACH)
+            near = nearest(
+                np.repeat(np.arange(len(molecules.N)), molecules.N), molecules.R, 100 * REACH, molecules.cells
+            )
         if unit := unit_of_bonds(molecules.Z, near):
             last = first + len(molecules.N) - 1
             which = f"molecule {first}" if last == first else f"molecules {first} to {last}"
@@ -135,6 +143,8 @@ class Admission:
             faults, _ = self.faults(molecules.select(rest))
             return {**{rest[i]: reason for i, reason in faults.items()}, **found}, None
         refuse(np.flatnonzero(too_far(N, R)), lambda m: _how_far(R[atoms[m]]))
+        if molecules.cells is not None:
+            molecules = self._without_refused_cells(molecules, refuse)
         near = _neighborhood(molecules)
         close = _molecules(owner, near.distance < CLOSEST)
         refuse(close, lambda m: _how_close(near.distance[atoms[m]].min()))
@@ -142,6 +152,21 @@ class Admission:
         scattered = np.flatnonzero((neighbors == 0) & (N >= SCATTERED))
         refuse(scattered, lambda m: f"has no two atoms within {self.cutoff:g} Ang; are its positions in Angstrom?")
         return found, near
+
+    def _without_refused_cells(self, molecules: Molecules, refuse: Callable) -> Molecules:
+        """Refuse cells; return molecules in which the refused ones are not periodic, so that none is searched."""
+        cells = molecules.cells
+        assert cells is not None
+        reasons = {}
+        for m in np.flatnonzero(cells.periodic).tolist():
+            reason = cell_fault(cells.cell[m], cells.pbc[m], int(molecules.N[m]), REACH, CLOSEST)
+            if reason is None and not self.takes_cells:
+                reason = "is periodic; the model was trained on molecules"
+            if reason is not None:
+                reasons[m] = reason
+        refuse(list(reasons), reasons.__getitem__)
+        good = np.isin(np.arange(len(molecules.N)), list(reasons), invert=True)
+        return molecules._replace(cells=Cells(cells.cell, cells.pbc & good[:, None]))
 
     def _unknown_elements(self, Z: np.ndarray) -> str:
         unknown = sorted(set(Z.tolist()) - set(self.elements))
@@ -153,7 +178,8 @@ class Admission:
 def _neighborhood(molecules: Molecules) -> Neighborhood:
     """Find the nearest neighbors of all atoms; all coordinates must be finite."""
     N, _, R = molecules[:3]
-    return nearest(np.repeat(np.arange(len(N)), N), centered(N, R), REACH)
+    R = R if molecules.cells is None else wrapped(N, R, molecules.cells)
+    return nearest(np.repeat(np.arange(len(N)), N), centered(N, R), REACH, molecules.cells)
 
 
 def _molecules(owner: np.ndarray, atoms: np.ndarray) -> np.ndarray:
@@ -170,7 +196,10 @@ def in_angstrom(molecules: Molecules, length_unit: str | None) -> Molecules:
     if length_unit in (None, "Ang"):
         return molecules
     scale = conversion("R", length_unit, "length_unit")
-    return molecules._replace(R=np.asarray(molecules.R, np.float64) * scale)
+    cells = molecules.cells
+    if cells is not None:
+        cells = Cells(cells.cell * scale, cells.pbc)
+    return molecules._replace(R=np.asarray(molecules.R, np.float64) * scale, cells=cells)
 
 
 def _how_far(R: np.ndarray) -> str:

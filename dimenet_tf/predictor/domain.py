@@ -14,7 +14,9 @@ from numpy.typing import ArrayLike
 
 from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.graph import Graph, GraphStore, find_edges
+from dimenet_tf.graph.build_numpy import edge_vectors_numpy
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
+from dimenet_tf.structures.cells import Cells, wrapped
 from dimenet_tf.structures.container import DataContainer
 from dimenet_tf.structures.elements import MAX_Z, SYMBOLS, atomic_number, composition_of, hill
 from dimenet_tf.structures.limits import centered, molecules_of
@@ -31,7 +33,8 @@ AT_ONCE = 1000  # molecules whose pairs are in memory at a time
 class Domain:
     """Domain of the training data of a model.
 
-    A structure is *refused* if its charge or spin does not occur in the data, or if they do not determine the reference
+    A structure is *refused* if its charge or spin does not occur in the data, if it is periodic and none of them is, or
+    if they do not determine the reference
     energy of its composition: a fit to ethanol alone yields the sum of the reference energies of C2H6O, which
     is unrelated to water. A structure lies *outside of the domain* if it
 
@@ -39,7 +42,8 @@ class Domain:
       that were never seen as neighbors;
     * has an atom without a neighbor, where every atom of the training data had one;
     * has more than twice the atoms of the largest molecule;
-    * has a formula that is not among those of the data, where these were at most 20.
+    * has a formula that is not among those of the data, where these were at most 20;
+    * is a molecule, where the data were periodic structures alone.
 
     Parameters
     ----------
@@ -52,7 +56,8 @@ class Domain:
     example : the smallest training molecule, {"Z": (atoms,), "R": (atoms, 3)}; exported models are warmed up with it
     ranges : smallest and largest label: of energies and other extensive numbers per atom, of forces the components
     charges, spins : total charges and spin multiplicities
-    periodic : whether there were cells
+    periodic : whether there were periodic structures; models without any refuse them
+    molecular : whether there were molecules without a cell
 
     Examples
     --------
@@ -73,6 +78,7 @@ class Domain:
     charges: Sequence[float] = (0,)
     spins: Sequence[float] = (1,)
     periodic: bool = False
+    molecular: bool = True
 
     @classmethod
     def of(cls, data: DataContainer, cutoff: float, names: Iterable[str] = ()) -> Domain:
@@ -105,10 +111,12 @@ class Domain:
             lone_atoms=lone_atoms,
             formulas=tuple(formulas) if len(formulas) <= FEW else None,
             independent=tuple(formulas[row] for row in rows),
-            example={"Z": smallest.Z.tolist(), "R": centered(smallest.N, smallest.R).round(4).tolist()},
+            example=_example(smallest),
             ranges={name: _range(data, name) for name in names if data.labelled(name).any()},
             charges=tuple(int(charge) for charge in np.unique(data.charge)),
             spins=tuple(int(spin) for spin in np.unique(data.spin)),
+            periodic=data.cells is not None,
+            molecular=data.cells is None or not data.cells.periodic.all(),
         )
 
     @classmethod
@@ -153,6 +161,7 @@ class Domain:
             charges=tuple(c for c in first.charges if c in second.charges),
             spins=tuple(s for s in first.spins if s in second.spins),
             periodic=first.periodic and second.periodic,
+            molecular=first.molecular and second.molecular,
         )
 
     def get_config(self) -> dict:
@@ -304,13 +313,18 @@ class Domain:
         molecules = tf.shape(graph.num_atoms)[0]
         outside = tf.math.unsorted_segment_max(outside, graph.molecule_of_atom, molecules) > 0
         outside |= graph.num_atoms > LARGER * self.max_atoms
+        if not self.molecular:
+            periodic = (
+                tf.reduce_any(graph.cell != 0, axis=[1, 2]) if graph.is_periodic else tf.zeros([molecules], tf.bool)
+            )
+            outside |= ~periodic
         if self._known is not None:
             counts = tf.math.unsorted_segment_sum(tf.one_hot(Z, MAX_Z + 1), graph.molecule_of_atom, molecules)
             same = tf.reduce_all(counts[:, None] == tf.constant(self._known, counts.dtype), axis=2)
             outside |= ~tf.reduce_any(same, axis=1)
         return ~outside
 
-    def reasons(self, Z: np.ndarray, R: np.ndarray, cutoff: float) -> dict[str, str]:
+    def reasons(self, Z: np.ndarray, R: np.ndarray, cutoff: float, cells: Cells | None = None) -> dict[str, str]:
         """List the reasons why a molecule lies outside of the domain.
 
         Parameters
@@ -318,6 +332,7 @@ class Domain:
         Z : (atoms,) int
         R : (atoms, 3), Angstrom
         cutoff : Angstrom, of the model
+        cells : of this one structure; None for a molecule
 
         Returns
         -------
@@ -337,11 +352,16 @@ class Domain:
         if self._known is not None and not (self._known == composition).all(axis=1).any():
             seen = ", ".join(self.formulas or ())
             found["formula"] = f"its formula is {hill(composition)}, which is not among those trained on ({seen})"
-        source, target = find_edges(R, cutoff)
+        lattice = () if cells is None or not cells.pbc.any() else (cells.cell[0], cells.pbc[0])
+        if not lattice and not self.molecular:
+            found["molecule"] = "it is a molecule; the model was trained on periodic structures"
+        edges = find_edges(R, cutoff, *lattice)
+        source, target, _ = edges
         if not self.lone_atoms and len(np.unique(target)) < len(Z):
             atom = int(np.setdiff1d(np.arange(len(Z)), target)[0])
             found["lone atom"] = f"atom {atom} ({SYMBOLS[Z[atom]]}) has no neighbor within {cutoff:g} Ang"
-        distance = np.linalg.norm(np.asarray(R[source], np.float64) - R[target], axis=1)
+        vectors = edge_vectors_numpy(np.asarray(R, np.float64), edges, lattice[0] if lattice else None)
+        distance = np.linalg.norm(vectors, axis=1)
         excess = distance / self._limits[Z[source], Z[target]]
         for edge in np.argsort(excess):
             if excess[edge] >= 1:
@@ -366,8 +386,9 @@ class Domain:
         number = len(self.formulas or ())
         formulas = f"more than {FEW} formulas" if self.formulas is None else ", ".join(self.formulas)
         closest = ", ".join(f"{pair} {distance:.2f}" for pair, distance in self.closest.items())
+        kind = ("periodic and molecular " if self.molecular else "periodic ") if self.periodic else ""
         return (
-            f"{self.molecules} neutral singlets of at most {self.max_atoms} atoms, {formulas}"
+            f"{self.molecules} {kind}neutral singlets of at most {self.max_atoms} atoms, {formulas}"
             f"{' only' if number == 1 else ''}; smallest distances in Ang: {closest}"
         )
 
@@ -420,6 +441,7 @@ class DomainWatch:
         R: np.ndarray,
         first: int | None = 0,
         stacklevel: int = 3,
+        cells: Cells | None = None,
     ) -> None:
         """Warn, or raise a UserError, if a molecule lies outside.
 
@@ -428,13 +450,15 @@ class DomainWatch:
         in_domain : (molecules,) bool, as predicted with them; None for a model that does not record its domain
         N, Z, R : the molecules, flat
         first : number of the first one in messages; None for messages without numbers
+        cells : of periodic structures
         """
         if in_domain is None or self.domain is None or np.all(in_domain):
             return
         atoms = list(molecules_of(np.asarray(N)))
         for molecule in np.flatnonzero(~np.asarray(in_domain)):
             name = "the structure" if first is None else f"molecule {first + molecule}"
-            reasons = self.domain.reasons(Z[atoms[molecule]], R[atoms[molecule]], self.cutoff)
+            cell = None if cells is None else cells.select([molecule])
+            reasons = self.domain.reasons(Z[atoms[molecule]], R[atoms[molecule]], self.cutoff, cell)
             if self.action == "error":
                 raise UserError(f"{name} lies outside of the model's domain: {'; '.join(reasons.values())}")
             for reason in sorted(set(reasons) - self._warned):
@@ -442,6 +466,15 @@ class DomainWatch:
                 warnings.warn(
                     f"{name} lies outside of the model's domain: {reasons[reason]} (said once)", stacklevel=stacklevel
                 )
+
+
+def _example(data: DataContainer) -> dict[str, list]:
+    """Return a molecule as arrays for JSON, with its cell if it is periodic."""
+    inside = wrapped(data.N, data.R, data.cells)
+    example = {"Z": data.Z.tolist(), "R": centered(data.N, inside).round(4).tolist()}
+    if data.cells is not None:
+        example |= {"cell": data.cells.cell[0].tolist(), "pbc": data.cells.pbc[0].tolist()}
+    return example
 
 
 def _pair(a: int, b: int) -> str:
@@ -454,11 +487,13 @@ def _closest(data: DataContainer, cutoff: float) -> tuple[dict[str, float], bool
     lone_atoms = False
     for start in range(0, len(data), AT_ONCE):
         some = data.select(np.arange(start, min(start + AT_ONCE, len(data))))
-        graph = GraphStore(some.N, some.Z, some.R, cutoff, (), "float64").batch(range(len(some)))
-        vectors = graph.positions[graph.edge_source] - graph.positions[graph.edge_target]
+        lattice = () if some.cells is None else tuple(some.cells)
+        store = GraphStore(some.N, some.Z, some.R, cutoff, (), "float64", *lattice)
+        graph = store.batch(range(len(some)))
+        distance = tf.norm(edge_vectors(graph.to_tensors()), axis=1).numpy()
         Z = graph.atomic_numbers.astype(np.int64)
         pair = Z[graph.edge_source] * (MAX_Z + 1) + Z[graph.edge_target]
-        np.minimum.at(smallest, pair, np.linalg.norm(vectors, axis=1))
+        np.minimum.at(smallest, pair, distance)
         lone_atoms |= len(np.unique(graph.edge_target)) < len(Z)
     table = smallest.reshape(MAX_Z + 1, MAX_Z + 1)
     pairs = itertools.combinations_with_replacement(data.elements, 2)

@@ -104,11 +104,15 @@ class Predictor(PropertyModel):
         """Concatenate predictions into NumPy arrays."""
         nothing = np.empty((0, self.head.columns.width))
         inside = () if self.domain is None else np.empty(0, bool)
-        parts = [Prediction(nothing, nothing, np.empty((0, 3), self.dtype), inside), *parts]
-        *columns, insides = zip(*parts)
+        parts = [Prediction(nothing, nothing, np.empty((0, 3), self.dtype), in_domain=inside), *parts]
+        *columns, stresses, insides = zip(*parts)
         values, shares, forces = (np.concatenate([np.asarray(array) for array in arrays]) for arrays in columns)
         in_domain = () if self.domain is None else np.concatenate([np.asarray(i) for i in insides])
-        return Prediction(values, shares, forces, in_domain)
+        stress: np.ndarray | tuple = ()
+        if any(not isinstance(part, tuple) for part in stresses):  # molecules have none
+            none = [np.full((len(part.values), 3, 3), np.nan, self.dtype) for part in parts]
+            stress = np.concatenate([n if isinstance(s, tuple) else np.asarray(s) for n, s in zip(none, stresses)])
+        return Prediction(values, shares, forces, stress, in_domain)
 
     def predict(
         self,
@@ -124,7 +128,8 @@ class Predictor(PropertyModel):
         Parameters
         ----------
         x : {"Z": (B, A) int, "R": (B, A, 3) float, Angstrom}, padded with Z = 0 after each molecule's atoms, or
-            ragged, with charge and spin (B,) where they are known;
+            ragged, with charge and spin (B,) where they are known, and with cell (B, 3, 3), Angstrom, and pbc (B, 3) of
+            periodic structures;
             or a `tf.data.Dataset` of such batches, or `ase.Atoms` in a list (or generator), or the name of a file:
             extended XYZ, npz with N, Z and R, or what else ASE reads;
             or one molecule: an `ase.Atoms` or {"Z": (A,), "R": (A, 3)}
@@ -138,7 +143,9 @@ class Predictor(PropertyModel):
         Returns
         -------
         dict from each property's name to (B,) float64, (B, 3) for vectors and (B, 3, 3) for tensors, and "forces"
-        (B, A, 3) if the predictor has them, zero for padding; in `units`. "in_domain", (B,) bool, marks molecules
+        (B, A, 3) if the predictor has them, zero for padding; in `units`. "stress", (B, 3, 3) eV/Angstrom^3, symmetric
+        and positive under tension, if a structure is periodic and forces are the gradient of an energy; NaN for
+        molecules. "in_domain", (B,) bool, marks molecules
         inside of the model's domain, if that is recorded (see `dimenet_tf.predictor.domain.Domain`). For one molecule
         the arrays have no axis B.
 
@@ -147,8 +154,8 @@ class Predictor(PropertyModel):
         UserError
             For coordinates that are not finite or too far from the origin for their dtype, atoms closer than 0.3
             Angstrom, positions in another unit, elements that the training data did not contain, compositions whose
-            reference energies they do not determine, charges or spins other than theirs, molecules without atoms, or
-            arrays that do not fit each other; names the molecule.
+            reference energies they do not determine, charges or spins other than theirs, periodic structures if they
+            hold none, flat cells, molecules without atoms, or arrays that do not fit each other; names the molecule.
 
         Examples
         --------
@@ -183,7 +190,7 @@ class Predictor(PropertyModel):
                 some = self.admission.admit(some, first, length_unit)
                 part = self.predict_admitted(some, batch_size)
                 if domain == "error":
-                    watch.look(part.in_domain, some.N, some.Z, some.R, first)
+                    watch.look(part.in_domain, some.N, some.Z, some.R, first, cells=some.cells)
                 parts.append(part._replace(shares=part.shares[:0]))  # not asked for
                 sizes.append(some.N)
                 bar.update(len(some.N))
@@ -209,7 +216,7 @@ class Predictor(PropertyModel):
         >>> predictor.predict_admitted(molecules, 32).forces.shape
         (9, 3)
         """
-        store = self.graph_store(molecules.N, molecules.Z, molecules.R)
+        store = self.graph_store(molecules.N, molecules.Z, molecules.R, *molecules.cell_arrays())
         return self.predict_store(store, np.arange(len(molecules.N)), batch_size)
 
     def hessian(self, atoms: Atoms) -> np.ndarray:
@@ -240,6 +247,8 @@ class Predictor(PropertyModel):
             raise UserError("this model's forces are no gradient of an energy (direct_forces): it has no Hessian")
         (molecule,) = read_molecules([atoms], 1)
         molecule = self.admission.admit(molecule)
+        if molecule.cells is not None:
+            raise UserError("the Hessian is that of a molecule; phonopy computes the phonons of a crystal from forces")
         store, size = self.graph_store(*molecule[:3]), 3 * len(molecule.R)
         directions = np.eye(size, dtype=self.dtype).reshape(size, -1, 3)
         columns = []

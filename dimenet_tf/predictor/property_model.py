@@ -83,9 +83,10 @@ class PropertyModel(tf.keras.Model):
         self.domain = domain
         self.built = True  # the model has its weights
         self._kept_per_edge = functools.cache(self.model.kept_per_edge)  # looks at every layer, asked for at each call
-        signature = graph_signature(self.dtype, self.model.needs)
-        self.graph_function = tf.function(self._compute_with_domain, input_signature=[signature])
-        self._curvature = tf.function(self._curvature_along, input_signature=[signature, signature.positions])
+        molecular, periodic = (graph_signature(self.dtype, self.model.needs, cells) for cells in (False, True))
+        self.graph_function = tf.function(self._compute_with_domain, input_signature=[molecular])
+        self.cell_function = tf.function(self._compute_with_domain, input_signature=[periodic])
+        self._curvature = tf.function(self._curvature_along, input_signature=[molecular, molecular.positions])
 
     def __repr__(self) -> str:
         what = describe_predictor(self.model_name, self.units, self.elements)
@@ -110,13 +111,15 @@ class PropertyModel(tf.keras.Model):
 
         Parameters
         ----------
-        inputs : {"Z": (B, A) int32, "R": (B, A, 3), Angstrom}, padded with Z = 0 after each molecule's atoms
+        inputs : {"Z": (B, A) int32, "R": (B, A, 3), Angstrom}, padded with Z = 0 after each molecule's atoms; with cells
+            also "cell" (B, 3, 3), Angstrom, zero for molecules, and "pbc" (B, 3) bool
         max_atoms : of a molecule
 
         Returns
         -------
         dict from each property's name to (B,) float64, (B, 3) of vectors and (B, 3, 3) of tensors, and "forces"
-        (B, A, 3), zero for padding, where there are forces; "in_domain" (B,) bool, see `Domain`, where it is recorded
+        (B, A, 3), zero for padding, where there are forces; "stress" (B, 3, 3) with cells, see `Prediction`;
+        "in_domain" (B,) bool, see `Domain`, where it is recorded
 
         Raises
         ------
@@ -129,8 +132,11 @@ class PropertyModel(tf.keras.Model):
     def _predict_padded(self, inputs: Mapping[str, tf.Tensor], max_atoms: int) -> dict[str, tf.Tensor]:
         padded = tf.cast(inputs["Z"], tf.int32)
         Z, R, num_atoms = ingraph.unpad(padded, tf.convert_to_tensor(inputs["R"]))
-        graph = self.make_graph(Z, R, num_atoms, max_atoms)
-        prediction = self._compute_with_domain(graph)
+        cells = None
+        if "cell" in inputs:
+            pbc = tf.cast(inputs["pbc"], tf.bool) if "pbc" in inputs else tf.reduce_any(inputs["cell"] != 0, axis=2)
+            cells = tf.convert_to_tensor(inputs["cell"]), pbc
+        prediction = self._compute_with_domain(self.make_graph(Z, R, num_atoms, max_atoms, cells=cells))
         named = self.named(prediction)
         if self.energy is not None:
             named["forces"] = ingraph.pad(prediction.forces, padded)
@@ -144,7 +150,8 @@ class PropertyModel(tf.keras.Model):
         R: tf.Tensor,
         num_atoms: tf.Tensor,
         max_atoms: int | None = None,
-        edges: tuple[tf.Tensor, tf.Tensor] | None = None,
+        edges: Sequence[tf.Tensor] | None = None,
+        cells: tuple[tf.Tensor, tf.Tensor] | None = None,
     ) -> Graph:
         """Check and center molecules and find their neighbors, with TensorFlow alone.
 
@@ -153,7 +160,9 @@ class PropertyModel(tf.keras.Model):
         Z, R : (atoms,) int32, (atoms, 3) in any dtype, Angstrom
         num_atoms : (molecules,) int32
         max_atoms : larger molecules are refused; None for no limit
-        edges : sources and targets, where a client has them
+        edges : sources and targets, and with cells the images of the sources, where a client has them
+        cells : (molecules, 3, 3), Angstrom, zero for molecules, and the periodic directions (molecules, 3); None for
+            molecules alone
 
         Raises
         ------
@@ -167,18 +176,36 @@ class PropertyModel(tf.keras.Model):
             unknown = "the training data do not determine the reference energies of its composition: molecule"
             bad = self.domain.undetermined(Z, molecule, molecules)
             Z, R, num_atoms = ingraph.after([ingraph.refuse(bad, unknown)], Z, R, num_atoms)
-        R = tf.cast(ingraph.center(R, num_atoms), self.dtype)
+        lattice = None if cells is None else ingraph.check_cells(*cells, num_atoms)
+        if lattice is not None and not self.takes_cells:
+            periodic = tf.reduce_any(lattice.pbc, axis=1)
+            R = ingraph.after(
+                [ingraph.refuse(periodic, "is periodic; the model was trained on molecules: molecule")], R
+            )[0]
+        R, offsets = ingraph.center(R, num_atoms, lattice)
+        R = tf.cast(R, self.dtype)
+        cutoff, far_cutoff = self.model.cutoff, self.model.far_cutoff
         if edges is None:
-            found = find_edges_tensorflow(R, num_atoms, self.model.cutoff)
-        else:
-            found = ingraph.sort_edges(*edges, R, num_atoms, self.model.cutoff)
-        R = ingraph.check_distances(Z, R, num_atoms, found, self.model.cutoff)
-        return build_graph_tensorflow(Z, R, num_atoms, found, self.model.cutoff, self.model.needs)
+            found = find_edges_tensorflow(R, num_atoms, cutoff, lattice)
+        elif lattice is None or offsets is None:
+            found = ingraph.sort_edges(*edges, R, num_atoms, cutoff)
+        else:  # images as the client means them, of atoms that were not yet in the cell
+            source, target, image = edges
+            inside = ingraph.images_of_wrapped(source, target, image, offsets)
+            found = ingraph.sort_edges(source, target, R, num_atoms, cutoff, lattice, inside)
+        R = ingraph.check_distances(Z, R, num_atoms, found, cutoff, lattice)
+        far = find_edges_tensorflow(R, num_atoms, far_cutoff, lattice) if far_cutoff is not None else None
+        cell = None if lattice is None else lattice.cell
+        return build_graph_tensorflow(Z, R, num_atoms, found, cutoff, self.model.needs, cell, far, far_cutoff)
 
     def named(self, prediction: Prediction) -> dict[str, Array]:
-        """Return the properties by name, forces as they are."""
+        """Return the properties by name, with forces and stress as they are."""
         named = self.head.columns.split(prediction.values)
-        return named if self.energy is None else {**named, "forces": prediction.forces}
+        if self.energy is not None:
+            named["forces"] = prediction.forces
+        if not isinstance(prediction.stress, tuple):
+            named["stress"] = prediction.stress
+        return named
 
     def predict_graph(self, graph: Graph) -> Prediction:
         """Predict the molecules of a graph by `compute` as a `tf.function`, which is traced once for all sizes.
@@ -189,12 +216,15 @@ class PropertyModel(tf.keras.Model):
             For a graph that does not fit the model (see `Hyperparameters.check_graph`).
         """
         self.model.check_graph(graph)
-        return self.graph_function(graph.only(self.model.needs))
+        function = self.cell_function if graph.is_periodic else self.graph_function
+        return function(graph.only(self.model.needs))
 
     @plain_tensorflow
     def _compute_with_domain(self, graph: Graph) -> Prediction:
         """Compute a graph that was checked before, and whether its molecules lie in the domain."""
-        graph = graph._replace(cutoff=self.model.cutoff)  # a constant saves an assertion
+        graph = graph._replace(cutoff=self.model.cutoff)  # constants save assertions
+        if self.model.far_cutoff is not None:
+            graph = graph._replace(far_cutoff=self.model.far_cutoff)
         prediction = self.compute(graph)
         return prediction if self.domain is None else prediction._replace(in_domain=self.domain.contains(graph))
 
@@ -208,13 +238,16 @@ class PropertyModel(tf.keras.Model):
             forces = none if self.energy is None else self.head.direct_forces(outputs, self.energy)
             return Prediction(*self.head.values(shares, graph), forces)
         positions = tf.convert_to_tensor(graph.positions)
+        strain = tf.zeros([tf.shape(graph.num_atoms)[0], 3, 3], positions.dtype)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(positions)
+            tape.watch([positions, strain])
             graph = graph._replace(positions=positions)
-            shares = self.head.shares(self.model(graph), graph)
+            shares = self.head.shares(self.model(strained(graph, strain) if graph.is_periodic else graph), graph)
             energy = shares[self.energy]  # alone, so that nothing else is gone back through
-        gradient = tape.gradient(energy, positions, unconnected_gradients="zero")  # of the sum over atoms and molecules
-        return Prediction(*self.head.values(shares, graph), forces=-tf.convert_to_tensor(gradient))
+        # of the sum over atoms and molecules, in one pass
+        gradient, virial = tape.gradient(energy, [positions, strain], unconnected_gradients="zero")
+        prediction = Prediction(*self.head.values(shares, graph), forces=-tf.convert_to_tensor(gradient))
+        return prediction._replace(stress=stress_of(virial, graph.cell)) if graph.is_periodic else prediction
 
     def _curvature_along(self, graph: Graph, direction: tf.Tensor) -> tf.Tensor:
         """Return the Hessian of the energy times a direction, (atoms, 3)."""
@@ -225,19 +258,38 @@ class PropertyModel(tf.keras.Model):
         return tf.convert_to_tensor(tape.gradient(slope, positions, unconnected_gradients="zero"))
 
     @property
+    def takes_cells(self) -> bool:
+        """Whether periodic structures may be predicted: whether some were trained on, where that is recorded."""
+        return self.domain is None or self.domain.periodic
+
+    @property
     def admission(self) -> Admission:
         """Check that molecules pass before they are predicted."""
-        return Admission(self.elements, self.model.cutoff, self.domain)
+        return Admission(self.elements, self.model.cutoff, self.domain, self.takes_cells)
 
     @property
     def units(self) -> dict[str, str]:
         """Unit of every property by name."""
         forces = {} if self.energy is None else {"forces": "eV/Ang"}
-        return {**dict(zip(self.head.targets, self.head.units)), **forces}
+        stress = {"stress": "eV/Ang^3"} if self.has_stress else {}
+        return {**dict(zip(self.head.targets, self.head.units)), **forces, **stress}
 
-    def graph_store(self, N: np.ndarray, Z: np.ndarray, R: np.ndarray) -> GraphStore:
+    @property
+    def has_stress(self) -> bool:
+        """Whether the stress of periodic structures is predicted: for models trained on some, with gradient forces."""
+        periodic = self.domain is not None and self.domain.periodic
+        return periodic and self.energy is not None and not self.model.direct_forces
+
+    def graph_store(
+        self,
+        N: np.ndarray,
+        Z: np.ndarray,
+        R: np.ndarray,
+        cell: np.ndarray | None = None,
+        pbc: np.ndarray | None = None,
+    ) -> GraphStore:
         """Find the neighbors of molecules given as flat arrays (see `Hyperparameters.graph_store`)."""
-        return self.model.graph_store(N, Z, R)
+        return self.model.graph_store(N, Z, R, cell, pbc)
 
     def save(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
         """Save in Keras' format, to be read by `tf.keras.models.load_model`: `predictor.save("my.keras")`."""
@@ -278,3 +330,25 @@ class PropertyModel(tf.keras.Model):
 
     def _model_config(self) -> dict:
         return {k: v for k, v in self.model.get_config().items() if k not in ("name", "dtype")}
+
+
+def strained(graph: Graph, strain: tf.Tensor) -> Graph:
+    """Return a graph whose structures are deformed: positions and cells, as rows, times 1 + strain.
+
+    Parameters
+    ----------
+    graph : with cells
+    strain : (molecules, 3, 3)
+    """
+    of_atoms = tf.gather(strain, graph.molecule_of_atom)  # (atoms, 3, 3)
+    moved = graph.positions + tf.squeeze(graph.positions[:, None] @ of_atoms, axis=1)
+    return graph._replace(positions=moved, cell=graph.cell + graph.cell @ strain)
+
+
+def stress_of(virial: tf.Tensor, cell: tf.Tensor) -> tf.Tensor:
+    """Return dE/dstrain over the volume of each cell, symmetric, (molecules, 3, 3); NaN without a volume."""
+    volume = tf.abs(tf.linalg.det(cell))[:, None, None]
+    symmetric = (virial + tf.transpose(virial, [0, 2, 1])) / 2
+    none = volume == 0
+    nan = tf.constant(float("nan"), virial.dtype)
+    return tf.where(none, nan, symmetric / tf.where(none, tf.ones_like(volume), volume))

@@ -210,7 +210,7 @@ def _write_warmup(predictor: PropertyModel, path: Path) -> None:
         Z = np.resize(predictor.elements, 8)
         R = SPACING * np.arange(8)[:, None] * [1.0, 0.0, 0.0]
     Z, R, atoms = Z.astype(np.int32), R.astype(predictor.dtype), len(Z)
-    source, target = find_edges(R, predictor.model.cutoff)
+    source, target, _ = find_edges(R, predictor.model.cutoff)
     flat = {"Z": Z, "R": R, "molecule_of_atom": np.zeros(atoms, np.int32)}
     requests = {
         "serving_default": {"Z": Z[None], "R": R[None]},

@@ -26,5 +26,8 @@ class Prediction(NamedTuple):
     """(atoms, columns) float64, the share of each atom; the sums over atoms are `values`."""
     forces: Array
     """(atoms, 3), eV/Angstrom; no rows for a predictor without forces."""
+    stress: Array | tuple = ()
+    """(molecules, 3, 3), eV/Angstrom^3, symmetric, positive under tension (ASE's sign); NaN where there is no volume;
+    () for a batch without cells, and for direct forces, which are no gradient of an energy."""
     in_domain: Array | tuple = ()
     """(molecules,) bool, see `Domain`; () in training and for a predictor that does not record its domain."""

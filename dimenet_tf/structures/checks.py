@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.cells import Cells, wrapped
+from dimenet_tf.structures.cells import why_refused as cell_fault
 from dimenet_tf.structures.charges import why_refused
 from dimenet_tf.structures.elements import MAX_Z, symbols
 from dimenet_tf.structures.flat import FlatMolecules
@@ -93,7 +95,7 @@ def find_bad(data: FlatMolecules, checks: Checks, isolated: np.ndarray | None = 
     faults = {
         "no atoms": molecules(N == 0),
         "a single atom, of which these models predict nothing but the reference energy": molecules(
-            judged & (N == 1) & (data.charge == 0)
+            judged & (N == 1) & (data.charge == 0) & ~_is_periodic(data)
         ),
         f"an atomic number that is not in 1 ... {MAX_Z}": atoms((data.Z < 1) | (data.Z > MAX_Z)),
         "a coordinate that is not finite": atoms(~np.isfinite(data.R).all(axis=1)),
@@ -103,13 +105,14 @@ def find_bad(data: FlatMolecules, checks: Checks, isolated: np.ndarray | None = 
     faults["a charge or spin that the models do not take"] = reasons
     far = too_far(N, data.R)
     faults[f"positions so far from the origin that {data.R.dtype} has cut them"] = molecules(judged & far)
+    faults["a cell that cannot be used"] = _faulty_cells(data)
     if checks.max_atoms is not None:
         large = np.flatnonzero(checks.max_atoms < N)
         faults[f"more than {checks.max_atoms} atoms"] = {int(m): f"{N[m]}" for m in large}
     # looked for in what is good so far: neither positions that are not finite nor huge molecules are searched
     good = judged.copy()
     good[[m for found in faults.values() for m in found]] = False
-    faults[f"two atoms closer than {CLOSEST} Ang"] = _close(molecule, data.R, good[molecule])
+    faults[f"two atoms closer than {CLOSEST} Ang"] = _close(data, good)
     ids = data.id.astype(str) if data.id.dtype == object else data.id
     good[list(faults[f"two atoms closer than {CLOSEST} Ang"])] = False
     repeated = np.zeros(len(N), bool)  # among the good: the id of a dropped molecule is free
@@ -178,7 +181,7 @@ def isolated_atoms(data: FlatMolecules, checks: Checks) -> tuple[np.ndarray, dic
     UserError
         If two atoms of one element have values that differ by more than `SAME_ATOM`.
     """
-    single = (data.N == 1) & (data.charge == 0)
+    single = (data.N == 1) & (data.charge == 0) & ~_is_periodic(data)
     atoms = np.repeat(single, data.N)
     atomic_number = np.zeros(len(data), int)
     atomic_number[single] = np.where(np.isfinite(data.R[atoms]).all(axis=1), data.Z[atoms], 0)
@@ -213,10 +216,27 @@ def _is_first(values: np.ndarray) -> np.ndarray:
     return first
 
 
-def _close(molecule: np.ndarray, R: np.ndarray, searched: np.ndarray) -> dict[int, str]:
-    """Return molecules of atoms at less than `CLOSEST` of each other, with the smallest distance."""
-    atoms = np.flatnonzero(searched)
-    distance = nearest(molecule[atoms], R[atoms], CLOSEST).distance
+def _is_periodic(data: FlatMolecules) -> np.ndarray:
+    return np.zeros(len(data), bool) if data.cells is None else data.cells.periodic
+
+
+def _faulty_cells(data: FlatMolecules) -> dict[int, str]:
+    """Return structures whose cell cannot be used, with the reason."""
+    if data.cells is None:
+        return {}
+    cells, N = data.cells, data.N.tolist()
+    reasons = {m: cell_fault(*(array[m] for array in cells), N[m], REACH, CLOSEST) for m in range(len(N))}
+    return {m: reason for m, reason in reasons.items() if reason is not None}
+
+
+def _close(data: FlatMolecules, searched: np.ndarray) -> dict[int, str]:
+    """Return molecules of atoms at less than `CLOSEST` of each other, with the smallest distance; (molecules,) bool."""
+    molecule, R = data.molecule_of_atom, data.R
+    atoms, cells = np.flatnonzero(searched[molecule]), None
+    if data.cells is not None:  # the others may have cells that cannot be searched
+        cells = Cells(data.cells.cell, data.cells.pbc & searched[:, None])
+        R = wrapped(data.N, R, cells)
+    distance = nearest(molecule[atoms], R[atoms], CLOSEST, cells).distance
     close = np.flatnonzero(distance < CLOSEST)
     close = close[np.argsort(-distance[close], kind="stable")]  # of several distances the smallest is entered last
     return {m: f"{d:.3g} Ang" for m, d in zip(molecule[atoms[close]].tolist(), distance[close].tolist())}
@@ -228,10 +248,12 @@ def check_length_unit(data: FlatMolecules) -> None:
     Only bonds between H, C, N, O and F are measured.
     """
     some = data.select(np.linspace(0, len(data) - 1, min(len(data), LOOKED_AT)).astype(int))
+    if some.cells is not None:
+        some = some.select(np.setdiff1d(np.arange(len(some)), list(_faulty_cells(some))))
     finite = np.isfinite(some.R).all(axis=1)
     molecule, Z, R = some.molecule_of_atom[finite], some.Z[finite], some.R[finite]
     for within in (REACH, 100 * REACH):
-        near = nearest(molecule, R, within)
+        near = nearest(molecule, R, within, some.cells)
         if unit := unit_of_bonds(Z, near):
             raise UserError(
                 f"{data.source}: {describe_unit(unit, near)}: set data.units.R={unit}, or data.units.R=Ang if they "

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.cells import make_cells
 from dimenet_tf.structures.checks import STRICT, Bad, Checks, bad_data, find_bad, find_kept, isolated_atoms
 from dimenet_tf.structures.elements import symbols
 from dimenet_tf.structures.flat import FlatMolecules
@@ -40,6 +41,8 @@ class DataContainer(FlatMolecules):
     split : the split that comes with the data, if any
     charge, spin : (molecules,) float, total charge in e and spin multiplicity 2S + 1; 0 and 1 where left out
     weight : (molecules,) float, weight of each molecule in the loss; 1 where left out
+    cell : (molecules, 3, 3) float, Angstrom, rows are lattice vectors, zero for molecules; None for molecules alone
+    pbc : (molecules, 3) bool, the periodic directions; by default those whose lattice vector is not zero
     check : bool; False checks only the shapes of the arrays, for data that `checked` checks next
 
     Raises
@@ -85,8 +88,11 @@ class DataContainer(FlatMolecules):
         charge: ArrayLike | None = None,
         spin: ArrayLike | None = None,
         weight: ArrayLike | None = None,
+        cell: ArrayLike | None = None,
+        pbc: ArrayLike | None = None,
     ) -> None:
-        self._fill(N, Z, R, targets or {}, id, source, split, charge, spin, weight)
+        cells = make_cells(cell, pbc, len(np.atleast_1d(np.asarray(N))), source)
+        self._fill(N, Z, R, targets or {}, id, source, split, charge, spin, weight, cells)
         self._check_shapes()
         if check and (bad := find_bad(self, STRICT)):
             raise bad_data(self.source, bad, len(self))
@@ -166,7 +172,7 @@ class DataContainer(FlatMolecules):
     def to_atoms(self) -> list[Atoms]:
         """Convert the molecules to `ase.Atoms`, as `from_atoms` reads them.
 
-        `energy` and `forces` are results of a `SinglePointCalculator`; other targets and the id are in `info`, as are
+        `energy`, `forces` and `stress` are results of a `SinglePointCalculator`; other targets and the id are in `info`, as are
         `charge`, `spin` and `weight` where they are not 0, 1 and 1. Values that a molecule lacks are left out.
         `from_atoms(atoms, keys={"weight": "weight"})` reads the weights back.
 
@@ -187,12 +193,16 @@ class DataContainer(FlatMolecules):
         for molecule in molecules:
             rows = slice(last[molecule] - self.N[molecule], last[molecule])
             atoms = Atoms(self.Z[rows], self.R[rows])
+            if self.cells is not None and self.cells.pbc[molecule].any():
+                atoms.cell, atoms.pbc = self.cells.cell[molecule], self.cells.pbc[molecule]
             values: dict[str, Any] = {}
             for name, of_all in self.targets.items():
                 value = of_all[rows if find_property(name).per_atom else molecule]
                 if np.isfinite(value).any():
                     values[name] = value.copy() if value.ndim else float(value)
-            results = {name: values.pop(name) for name in ("energy", "forces") if name in values}
+            results = {name: values.pop(name) for name in ("energy", "forces", "stress") if name in values}
+            if "stress" in results:
+                results["stress"] = results["stress"].ravel()[[0, 4, 8, 5, 2, 1]]  # ASE's: xx yy zz yz xz xy
             if results:
                 atoms.calc = SinglePointCalculator(atoms, **results)
             for name, usual in (("charge", 0), ("spin", 1), ("weight", 1)):
@@ -224,6 +234,8 @@ class DataContainer(FlatMolecules):
             values = getattr(self, key)
             if (values != usual).any():
                 digest.update(key.encode() + values.tobytes())
+        for array in () if self.cells is None else self.cells:
+            digest.update(np.ascontiguousarray(array).tobytes())
         for key in sorted(self.isolated):
             digest.update(f"isolated {key} {sorted(self.isolated[key].items())}".encode())
         return digest.hexdigest()

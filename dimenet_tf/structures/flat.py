@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.cells import Cells
 from dimenet_tf.structures.elements import MAX_Z, hill
 from dimenet_tf.structures.lookup import missing_target
 from dimenet_tf.structures.quantities import find_property
@@ -37,7 +38,9 @@ class FlatMolecules:
         charge: ArrayLike | None,
         spin: ArrayLike | None,
         weight: ArrayLike | None,
+        cells: Cells | None = None,
     ) -> None:
+        self.cells = cells
         self.source = source
         self.split = split
         self.N, self.Z = _whole(N), _whole(Z)
@@ -83,6 +86,10 @@ class FlatMolecules:
 
     def __len__(self) -> int:
         return len(self.N)
+
+    def cell_arrays(self) -> tuple[np.ndarray, ...]:
+        """Return cells and periodic directions, as `GraphStore` takes them; nothing for molecules."""
+        return () if self.cells is None else tuple(self.cells)
 
     @property
     def elements(self) -> list[int]:
@@ -159,7 +166,8 @@ class FlatMolecules:
         part = type(self).__new__(type(self))  # what was checked once need not be again
         N, Z, R, id = self.N[molecules], self.Z[atoms], self.R[atoms], self.id[molecules]
         charge, spin, weight = (array[molecules] for array in (self.charge, self.spin, self.weight))
-        part._fill(N, Z, R, targets, id, self.source, None, charge, spin, weight)
+        cells = None if self.cells is None else self.cells.select(molecules)
+        part._fill(N, Z, R, targets, id, self.source, None, charge, spin, weight, cells)
         part.notes, part.found, part.isolated = self.notes, self.found, self.isolated
         return part
 

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from dimenet_tf.errors import UserError, unknown_name
+from dimenet_tf.structures.cells import make_cells
 from dimenet_tf.structures.charges import CHARGE_KEYS, SPIN_KEYS, states_of_arrays
 from dimenet_tf.structures.molecules import Molecules, join_atoms
 from dimenet_tf.structures.streams import open_stream
@@ -19,7 +20,7 @@ from dimenet_tf.structures.streams import open_stream
 if TYPE_CHECKING:
     from ase import Atoms
 
-KEYS = ("Z", "R", *CHARGE_KEYS, *SPIN_KEYS)
+KEYS = ("Z", "R", "cell", "pbc", *CHARGE_KEYS, *SPIN_KEYS)
 
 
 def read_molecules(inputs: Any, size: int) -> Iterator[Molecules]:
@@ -28,8 +29,8 @@ def read_molecules(inputs: Any, size: int) -> Iterator[Molecules]:
     Parameters
     ----------
     inputs : {"Z": (B, A) int, "R": (B, A, 3)}, padded with Z = 0 after each molecule's atoms, or ragged tensors or
-        lists; also charge and spin (multiplicity), each (B,), by the names of `charges`; a `tf.data.Dataset` of such
-        batches; `ase.Atoms` in a list or another iterable; or the name of a file, see `open_stream`
+        lists; also cell (B, 3, 3), zero for molecules, and pbc (B, 3); charge and spin (multiplicity), each (B,), by the
+        names of `charges`; a `tf.data.Dataset` of such batches; `ase.Atoms` in a list or another iterable; or the name of a file, see `open_stream`
     size : int
 
     Raises
@@ -91,13 +92,17 @@ def from_padded(arrays: Mapping, size: int) -> Iterator[Molecules]:
         raise UserError(f"positions R must be numbers, got {R.dtype}")
     Z = _whole(Z)
     charge, spin = states_of_arrays(arrays, len(Z), "predict")
+    cell, pbc = (None if name not in arrays else np.asarray(arrays[name]) for name in ("cell", "pbc"))
+    cells = make_cells(cell, pbc, len(Z), "predict")
     real = Z != 0
     if (~real[:, :-1] & real[:, 1:]).any():
         raise UserError("Z = 0 is padding and must come after a molecule's atoms")
     for start in range(0, max(len(Z), 1), size):  # no molecules have a width too
         rows = slice(start, start + size)
         here = real[rows]
-        yield Molecules(here.sum(axis=1), Z[rows][here], R[rows][here], Z.shape[1], charge[rows], spin[rows])
+        lattice = None if cells is None else cells.select(np.arange(len(Z))[rows])
+        N, numbers, positions = here.sum(axis=1), Z[rows][here], R[rows][here]
+        yield Molecules(N, numbers, positions, Z.shape[1], charge[rows], spin[rows], cells=lattice)
 
 
 def _dense(values: Any, name: str) -> np.ndarray:

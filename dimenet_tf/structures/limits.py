@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.cells import Cells, images, wrapped
 from dimenet_tf.structures.elements import MAX_Z
 from dimenet_tf.structures.units import LENGTH
 
@@ -53,15 +54,27 @@ class Neighborhood(NamedTuple):
     """(atoms,) int; the atom itself where there is none."""
 
 
-def nearest(molecule: np.ndarray, R: np.ndarray, within: float) -> Neighborhood:
-    """Find the nearest other atom of the same molecule for every atom.
+def nearest(molecule: np.ndarray, R: np.ndarray, within: float, cells: Cells | None = None) -> Neighborhood:
+    """Find the nearest other atom of the same molecule, or image of an atom, for every atom.
 
     Parameters
     ----------
     molecule : (atoms,) int, ascending
     R : (atoms, 3) finite, Angstrom
     within : Angstrom
+    cells : of all molecules, which `molecule` numbers; None if nothing is periodic
     """
+    if cells is not None and (periodic := cells.periodic).any():
+        inside = periodic[molecule]
+        found = nearest(molecule[~inside], R[~inside], within)
+        distance, neighbor = np.full(len(R), np.inf), np.arange(len(R))
+        distance[~inside], neighbor[~inside] = found.distance, np.flatnonzero(~inside)[found.neighbor]
+        first = np.searchsorted(molecule, np.arange(len(periodic) + 1))
+        for i in np.flatnonzero(periodic):
+            atoms = slice(first[i], first[i + 1])
+            distance[atoms], owner = _nearest_image(R[atoms], cells.cell[i], cells.pbc[i], within)
+            neighbor[atoms] = first[i] + owner
+        return Neighborhood(distance, neighbor)
     if len(R) <= ALL_PAIRS:
         return _nearest_of_all_pairs(molecule, R, within)
     from scipy.spatial import cKDTree  # slow to import
@@ -79,6 +92,24 @@ def nearest(molecule: np.ndarray, R: np.ndarray, within: float) -> Neighborhood:
         distance[start:end] = length
         neighbor[start:end] = start + np.where(np.isfinite(length), np.where(second, others[:, 1], others[:, 0]), own)
     return Neighborhood(distance, neighbor)
+
+
+def _nearest_image(R: np.ndarray, cell: np.ndarray, pbc: np.ndarray, within: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return distance and atom of the nearest image of an atom for every atom of one periodic structure."""
+    from scipy.spatial import cKDTree  # slow to import
+
+    own = np.arange(len(R))
+    if len(R) == 0:
+        return np.empty(0), own
+    R = wrapped(np.array([len(R)]), R, Cells(cell[None], pbc[None]))
+    shortest = np.linalg.norm(cell[pbc], axis=1).min()  # an atom's own image is at most this far away
+    reach = min(within, 1.001 * shortest)
+    owner, points = images(R, cell, pbc, reach)
+    lengths, found = cKDTree(points).query(R, k=2, distance_upper_bound=within)
+    second = found[:, 0] == own  # of atoms at the same place any may come first
+    length = np.where(second, lengths[:, 1], lengths[:, 0])
+    other = np.where(second, found[:, 1], found[:, 0])
+    return length, np.where(np.isfinite(length), owner[np.minimum(other, len(owner) - 1)], own)
 
 
 def _nearest_of_all_pairs(molecule: np.ndarray, R: np.ndarray, within: float) -> Neighborhood:

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dimenet_tf.errors import UserError
+from dimenet_tf.structures.cells import Cells
 from dimenet_tf.structures.charges import SINGLET, state_of
 from dimenet_tf.structures.limits import molecules_of
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-PERIODIC = "is periodic; only molecules are supported"
-
 
 class Molecules(NamedTuple):
-    """Molecules in flat arrays, the atoms of one after those of the other."""
+    """Molecules and crystals in flat arrays, the atoms of one after those of the other."""
 
     N: np.ndarray
     """(molecules,) int: atoms of each."""
@@ -33,11 +32,13 @@ class Molecules(NamedTuple):
     spin: np.ndarray | float = 1.0
     """(molecules,) spin multiplicity, 2S + 1."""
     faults: Mapping[int, str] = {}
-    """Molecules that no model can predict, by number, with the reason that the reader found: "is periodic"."""
+    """Molecules that no model can predict, by number, with the reason that the reader found: an unreadable charge."""
     info: Mapping[str, Sequence] = {}
     """Values of each molecule by the names in the file: the id, the charge."""
     frames: Sequence[Atoms] = ()
     """The `ase.Atoms` that the molecules were read from; empty where they came from arrays."""
+    cells: Cells | None = None
+    """Unit cells; None if nothing is periodic."""
 
     def select(self, which: Sequence[int]) -> Molecules:
         """Return some of the molecules.
@@ -55,7 +56,8 @@ class Molecules(NamedTuple):
         info = {name: [values[i] for i in which] for name, values in self.info.items()}
         frames = [self.frames[i] for i in which] if self.frames else ()
         N, Z, R = self.N[which], self.Z[atoms], self.R[atoms]
-        return Molecules(N, Z, R, self.width, charge, spin, faults, info, frames)
+        cells = None if self.cells is None else self.cells.select(which)
+        return Molecules(N, Z, R, self.width, charge, spin, faults, info, frames, cells)
 
     def to_atoms(self) -> list[Atoms]:
         """Return the molecules as `ase.Atoms`: those that they were read from, or new ones with `info`."""
@@ -66,13 +68,21 @@ class Molecules(NamedTuple):
         Z = np.where((self.Z >= 0) & (self.Z <= 118), self.Z, 0)  # ASE knows no others
         info = [{name: values[i] for name, values in self.info.items()} for i in range(len(self.N))]
         slices = molecules_of(self.N)
-        return [Atoms(numbers=Z[s], positions=self.R[s], info=values) for s, values in zip(slices, info)]
+        made = [Atoms(numbers=Z[s], positions=self.R[s], info=values) for s, values in zip(slices, info)]
+        for atoms, cell, pbc in zip(made, *self.cells) if self.cells is not None else ():
+            atoms.cell, atoms.pbc = cell, pbc
+        return made
+
+    def cell_arrays(self) -> tuple[np.ndarray, ...]:
+        """Return cells and periodic directions, as `GraphStore` takes them; nothing for molecules."""
+        return () if self.cells is None else tuple(self.cells)
 
 
 def join_atoms(frames: Sequence[Atoms], first: int = 0) -> Molecules:
     """Return `ase.Atoms` in flat arrays.
 
-    Periodic structures, and those whose charge or spin is not a number, are `faults` of the result.
+    Structures whose charge or spin is not a number are `faults` of the result. The cell of a structure that is not
+    periodic is ignored.
 
     Parameters
     ----------
@@ -87,8 +97,8 @@ def join_atoms(frames: Sequence[Atoms], first: int = 0) -> Molecules:
     Examples
     --------
     >>> from ase.build import bulk, molecule
-    >>> join_atoms([molecule("H2O"), bulk("Si")]).faults
-    {1: 'is periodic; only molecules are supported'}
+    >>> join_atoms([molecule("H2O"), bulk("Si")]).cells.periodic
+    array([False,  True])
     """
     states, faults = [], {}
     for i, atoms in enumerate(frames):
@@ -99,12 +109,15 @@ def join_atoms(frames: Sequence[Atoms], first: int = 0) -> Molecules:
             state = state_of(atoms)
         except UserError as error:
             faults[i] = f"cannot be read: {error}"
-        if atoms.pbc.any():
-            faults[i] = PERIODIC
         states.append(state)
     N = np.array([len(atoms) for atoms in frames], int)
     Z = np.concatenate([np.empty(0, int), *(atoms.numbers for atoms in frames)])
     R = np.concatenate([np.empty((0, 3)), *(atoms.positions for atoms in frames)])
     charge, spin = np.array(states, np.float64).reshape(-1, 2).T
     info = {"id": [atoms.info.get("id") for atoms in frames]}
-    return Molecules(N, Z, R, N.max(initial=0), charge, spin, faults, info, frames)
+    pbc = np.array([atoms.pbc for atoms in frames], bool).reshape(-1, 3)
+    cells = None
+    if pbc.any():
+        lattice = np.array([atoms.cell.array if atoms.pbc.any() else np.zeros((3, 3)) for atoms in frames])
+        cells = Cells(lattice, pbc)
+    return Molecules(N, Z, R, N.max(initial=0), charge, spin, faults, info, frames, cells)

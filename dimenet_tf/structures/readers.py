@@ -148,12 +148,17 @@ def from_arrays(
     N, Z, R = (named.pop(key) for key in ("N", "Z", "R"))
     names = named.pop("id", None)
     charge = spin = None
+    lattice = {key: arrays[key] for key in ("cell", "pbc") if key in arrays}
+    if "cell" in lattice:
+        lattice["cell"] = np.asarray(lattice["cell"]) * conversion("R", units.get("R", "Ang"))
     if np.ndim(N) == 1:  # others are refused by the container
         named = {key: array for key, array in named.items() if key in PROPERTIES or array.shape == N.shape}
         charge, spin = states_of_arrays(arrays, len(N), source)
         if weights is not None:
             weights = _weights_of_array(weights, len(N), source, str(weight))
-    data = DataContainer(N, Z, R, named, names, source, split, check=False, charge=charge, spin=spin, weight=weights)
+    data = DataContainer(
+        N, Z, R, named, names, source, split, check=False, charge=charge, spin=spin, weight=weights, **lattice
+    )
     data.found = {key: _words(array) for key, array in arrays.items()}
     candidates = {key: array for key, array in arrays.items() if weight is None and _is_weight(key)}
     data.notes = _notes_on_weights(source, candidates)
@@ -326,6 +331,8 @@ def from_atoms(
         charge=molecules.charge,
         spin=molecules.spin,
         weight=weights,
+        cell=None if molecules.cells is None else molecules.cells.cell * conversion("R", (units or {}).get("R", "Ang")),
+        pbc=None if molecules.cells is None else molecules.cells.pbc,
     )
     data.found = _found(frames, found)
     unused = [name for name in everything if weight is None and _is_weight(name)]

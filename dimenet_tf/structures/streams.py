@@ -14,6 +14,7 @@ import numpy as np
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.structures import qm9_raw
+from dimenet_tf.structures.cells import make_cells
 from dimenet_tf.structures.charges import CHARGE_KEYS, SPIN_KEYS, check_state_array, states_of_arrays
 from dimenet_tf.structures.formats import find_layout, reading_npz, reading_with_ase
 from dimenet_tf.structures.frames import FrameError, Notes, parse_frame
@@ -249,7 +250,7 @@ def _raw_molecule(text: str, where: str) -> Atoms:
 class NpzStream(Stream):
     """Flat arrays N, Z, R and id, or many geometries of one molecule (MD17, rMD17), compressed or not.
 
-    Charges and spin multiplicities of the molecules are read too.
+    Cells, charges and spin multiplicities of the molecules are read too.
     """
 
     notes: Sequence[str] = ()
@@ -268,10 +269,14 @@ class NpzStream(Stream):
         unit = str(Rows(archive, arrays["r_unit"], source).take(1).astype(str)[0]) if "r_unit" in arrays else ""
         self.scale = conversion("R", unit.strip()) if unit.strip() else 1.0
         self.numbers = self.Z.take(self.Z.length).ravel() if repeated else np.empty(0, int)  # where N is None
+        self.lattice = {key: Rows(archive, arrays[key], source) for key in ("cell", "pbc") if key in arrays}
         present = [key for key in (*CHARGE_KEYS, *SPIN_KEYS) if key in arrays]
         self.states = {key: Rows(archive, arrays[key], source) for key in present}
         self._check_shapes()
         self.constants = {key: rows.take(1)[0] for key, rows in self.states.items() if not rows.array_shape}
+        for key, rows in self.lattice.items():
+            if rows.array_shape in ((3, 3), (3,)):  # one for all molecules
+                self.constants[key] = rows.take(rows.length)
 
     def _check_shapes(self) -> None:
         if self.N is None:
@@ -288,6 +293,12 @@ class NpzStream(Stream):
         if self.N is not None and self.id and self.id.length != self.N.length:
             raise UserError(f"{self.source}: {self.id.length} ids for {self.N.length} molecules")
         molecules = self.R.length if self.N is None else self.N.length
+        for key, rows in self.lattice.items():
+            shape = (3, 3) if key == "cell" else (3,)
+            if rows.array_shape not in (shape, (molecules, *shape)):
+                raise UserError(
+                    f"{self.source}: {key} has shape {rows.array_shape}, expected ({molecules}, ...{shape})"
+                )
         for key, rows in self.states.items():
             check_state_array(key, rows.dtype, rows.array_shape, molecules, self.source)
         if self.R.dtype.kind not in "fiu":
@@ -296,10 +307,12 @@ class NpzStream(Stream):
     def take(self, count: int) -> Molecules:
         N, Z, R, named = self._next(count)
         charge, spin = states_of_arrays(named, len(N), self.source)
+        cell, pbc = named.pop("cell", None), named.pop("pbc", None)
         info = {"id": named.pop("id").tolist()} if "id" in named else {}
         info |= {key: np.broadcast_to(values.ravel(), len(N)).tolist() for key, values in named.items()}
         R = self.scale * np.asarray(R, np.float64)
-        return Molecules(N, Z.astype(np.int64), R, N.max(initial=0), charge, spin, info=info)
+        cells = make_cells(cell if cell is None else self.scale * cell, pbc, len(N), self.source)
+        return Molecules(N, Z.astype(np.int64), R, N.max(initial=0), charge, spin, info=info, cells=cells)
 
     def skip(self, count: int) -> int:
         return len(self._next(count)[0])
@@ -320,8 +333,8 @@ class NpzStream(Stream):
 
     def _named(self, count: int) -> dict[str, np.ndarray]:
         named = {"id": self.id.take(count)} if self.id else {}
-        for key, rows in self.states.items():
-            named[key] = rows.take(count) if rows.array_shape else self.constants[key]
+        for key, rows in {**self.states, **self.lattice}.items():
+            named[key] = self.constants[key] if key in self.constants else rows.take(count)
         return named
 
 

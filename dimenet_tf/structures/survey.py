@@ -146,7 +146,7 @@ def survey(
 def _closest(data: DataContainer) -> Closest | None:
     finite = np.isfinite(data.R).all(axis=1)
     molecule, Z = data.molecule_of_atom[finite], data.Z[finite]
-    near = nearest(molecule, data.R[finite], REACH)
+    near = nearest(molecule, data.R[finite], REACH, data.cells)
     if not np.isfinite(near.distance).any():
         return None
     atom = int(near.distance.argmin())

@@ -42,7 +42,7 @@ def evaluate_part(predictor: Predictor, dataset: Dataset, part: str = "test", li
         molecules = molecules[np.linspace(0, len(molecules) - 1, limit).astype(int)]
     # only these molecules: a large data set need not be searched for neighbors as a whole
     selected = dataset.container.select(molecules)
-    store = predictor.graph_store(selected.N, selected.Z, selected.R)
+    store = predictor.graph_store(selected.N, selected.Z, selected.R, *selected.cell_arrays())
     predicted = predictor.predict_store(store, np.arange(len(molecules)))
     table, baseline = evaluate(dataset, selected, predicted), evaluate_baseline(dataset, molecules)
     return Evaluation(molecules, selected, predicted, table, baseline)

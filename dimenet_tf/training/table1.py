@@ -49,7 +49,7 @@ def combine(runs: Sequence[str]) -> dict:
         test = dataset.split.test
         data = dataset.container.select(test)
         predictor = load(folder.path)
-        store = predictor.graph_store(data.N, data.Z, data.R)
+        store = predictor.graph_store(data.N, data.Z, data.R, *data.cell_arrays())
         predicted = predictor.named(predictor.predict_store(store, np.arange(len(test))))
         for name in dataset.properties:
             if name not in TARGETS:

@@ -135,7 +135,7 @@ class Trainer:
         train, valid = len(dataset.split.train), len(dataset.split.valid)
         used = dataset.container.select(np.concatenate([dataset.split.train, dataset.split.valid]))
         self.ids = used.id
-        self.store = self.predictor.graph_store(used.N, used.Z, used.R)
+        self.store = self.predictor.graph_store(used.N, used.Z, used.R, *used.cell_arrays())
         self.targets = dataset.labels(used)
         self.forces = used.labels("forces") if dataset.has_forces else None
         self.molecule_weights = used.weight

@@ -24,7 +24,7 @@ def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
 
 def graph_of(N: np.ndarray, Z: np.ndarray, R: np.ndarray, model: tf.keras.Model) -> Graph:
     """All molecules in one graph, as the model needs it."""
-    store = GraphStore(N, Z, R, model.cutoff, model.needs, model.dtype)
+    store = GraphStore(N, Z, R, model.cutoff, model.needs, model.dtype, far_cutoff=model.far_cutoff)
     return store.batch(range(len(N)))
 
 
