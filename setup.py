@@ -76,6 +76,7 @@ setup(
         "setuptools<80.9",  # sacred imports pkg_resources, which newer ones warn about
         "h5py>=3.8",
         "ase>=3.22",
+        "vesin>=0.3.8",  # neighbors in periodic cells
         "matplotlib>=3.7",
         "PyYAML>=6",
         "click>=8.1",

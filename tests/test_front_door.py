@@ -116,7 +116,7 @@ def test_repr_of_graphs_is_of_shapes():
     graph = graph_of([3, 2], [8, 1, 1, 1, 1], np.eye(5, 3), model)
     shown = (
         "Graph(positions (5, 3), atomic_numbers (5,), molecule_of_atom (5,), num_atoms (2,), edge_source (8,), "
-        "edge_target (8,), edge_reverse (8,), edge_shift (8, 3), atom_edges (5, 2), cutoff 5 Ang)"
+        "edge_target (8,), edge_reverse (8,), atom_edges (5, 2), cutoff 5 Ang)"
     )
     assert repr(graph) == repr(graph.to_tensors()) == shown
     seen = []

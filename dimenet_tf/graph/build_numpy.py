@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from dimenet_tf.graph.graph import Graph, OptionalArray, check_needs
-from dimenet_tf.structures.cells import lattice_inverse
 
 ALL_PAIRS_LIMIT = 256  # atoms; up to here the full distance matrix is faster than a cell list
 
@@ -65,8 +64,8 @@ def build_graph_numpy(
     edges : Edges, sorted; with images if `cell` is given
     cutoff : float, Angstrom, up to which pairs are edges
     needs : the optional arrays to make, of "atom_edges", "triplets" and "far_edges"; a model's `needs`
-    reverse, triplets : (edges,) int32, and triplet_kj, triplet_ji, where they are known already; otherwise they are found
-        if they are needed
+    reverse, triplets : (edges,) int32, and triplet_kj, triplet_ji, where they are known already; otherwise they are
+        found if they are needed
     cell : (molecules, 3, 3), Angstrom, zero for molecules; None if nothing is periodic
     far, far_cutoff : pairs up to the second cutoff, Angstrom, where they are needed
 

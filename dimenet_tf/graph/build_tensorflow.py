@@ -224,8 +224,8 @@ def _shifts(cell: tf.Tensor, molecule: tf.Tensor, image: tf.Tensor, dtype: tf.DT
 def _images(R: tf.Tensor, molecule: tf.Tensor, cutoff: float, cells: CellTensors) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the atom and the image of every point that may be within the cutoff of an atom in the cell.
 
-    Each atom has a box of images of its own, as many in each direction as may come near: the number of points of a large
-    cell is not much larger than its number of atoms.
+    Each atom has a box of images of its own, as many in each direction as may come near: a large cell has few more
+    points than atoms.
     """
     inverse = cells.inverse()  # (molecules, 3, 3)
     margin = 1.00001 * cutoff * tf.norm(inverse, axis=1) + 1e-6  # in lattice coordinates, (molecules, 3)

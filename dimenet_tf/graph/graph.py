@@ -30,8 +30,8 @@ class Graph(NamedTuple):
     forces are a gradient and need nothing more. Optional fields that were not made are the empty tuple `()`, which is
     a structure without tensors to TensorFlow.
 
-    A periodic structure has edges from images of its atoms: several between the same two atoms, and from an atom to itself,
-    where the cell is smaller than the cutoff. They differ in `edge_image`.
+    A periodic structure has edges from images of its atoms. Where the cell is smaller than the cutoff, there are
+    several between the same two atoms, and from an atom to itself. They differ in `edge_image`.
 
     A graph fits the model that made it (`model.graph_store`, `predictor.graph_store`): models refuse graphs of another
     cutoff or dtype, and graphs without an optional field that they need.
@@ -75,8 +75,8 @@ class Graph(NamedTuple):
     """(edges, 3) int32: the image of the source j that edge e comes from, at R_j + edge_image @ cell; `()` if no
     structure of the batch is periodic. The reverse of an edge has the opposite image."""
     cell: OptionalArray = ()
-    """(molecules, 3, 3) float, Angstrom: rows are lattice vectors, zero for molecules; `()` if no structure of the batch
-    is periodic. It holds no positions, so that a strain of the structure acts on the positions and the cell alike."""
+    """(molecules, 3, 3) float, Angstrom: rows are lattice vectors, zero for molecules; `()` if no structure is
+    periodic. A strain of the structure acts on the positions and the cell."""
     far_source: OptionalArray = ()
     """(far edges,) int32: the first atom of each ordered pair up to a second cutoff; `()` if not made."""
     far_target: OptionalArray = ()

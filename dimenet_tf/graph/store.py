@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from dimenet_tf.graph.build_numpy import Edges, build_graph_numpy, find_edges, find_triplets
 from dimenet_tf.graph.graph import Graph, check_needs
-from dimenet_tf.structures.cells import Cells, make_cells, wrapped
+from dimenet_tf.structures.cells import make_cells, wrapped
 from dimenet_tf.structures.limits import centered
 
 
@@ -23,8 +23,8 @@ class GraphStore:
     ----------
     N : (molecules,) int, atoms of each molecule
     Z : (sum N,) int, atomic numbers
-    R : (sum N, 3) float, positions in Angstrom. Graphs have positions relative to the centroid of each molecule, with the
-        atoms of periodic structures in their cells
+    R : (sum N, 3) float, positions in Angstrom. Graphs have positions relative to the centroid of each molecule, and
+        the atoms of periodic structures in their cells
     cutoff : float, Angstrom
     needs : the optional index arrays to make, of "atom_edges", "triplets" and "far_edges"; a model's `needs`
     dtype : of the positions, "float32" or "float64"; whether a pair is an edge is decided in it

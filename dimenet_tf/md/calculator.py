@@ -29,11 +29,11 @@ class DimeNetCalculator(Calculator):
     """Energy, forces and stress of molecules and crystals for ASE.
 
     `energy`, `free_energy` (the same), `forces` and `energies` (each atom's share), in eV and Angstrom, reference
-    energies included; `stress` of a periodic structure (eV/Angstrom^3, ASE's sign and order xx, yy, zz, yz, xz, xy) if
-    the model's forces are the gradient of an energy; and the `dipole` (e*Ang) of a model that predicts it. A `polarizability`, for which ASE has no
-    name, is the attribute of that name: (3, 3) in a0^3, of the last computed positions. With a
-    committee the attribute `spread` holds the members' standard deviations: `energy`, and `forces` (atoms,), which are
-    multiplied by the committee's factor once it is fitted.
+    energies included, and the `dipole` (e*Ang) of a model that predicts it. Periodic structures also have a `stress`
+    (eV/Angstrom^3, in ASE's sign and order xx, yy, zz, yz, xz, xy) if the forces are the gradient of an energy. A
+    `polarizability`, for which ASE has no name, is the attribute of that name: (3, 3) in a0^3, of the last computed
+    positions. With a committee the attribute `spread` holds the members' standard deviations: `energy`, and `forces`
+    (atoms,), which are multiplied by the committee's factor once it is fitted.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ class DimeNetCalculator(Calculator):
         For models whose energies jump (`model.discontinuity`): they heat up in dynamics.
         For structures outside of the model's domain, once for each reason.
     UserError
-        For models without an energy; when it computes: as `Predictor.predict`. Only the bonds of the first structure are
-        checked for the unit of length.
+        For models without an energy; when it computes: as `Predictor.predict`. Only the bonds of the first structure
+        are checked for the unit of length.
 
     Examples
     --------

@@ -111,8 +111,8 @@ class PropertyModel(tf.keras.Model):
 
         Parameters
         ----------
-        inputs : {"Z": (B, A) int32, "R": (B, A, 3), Angstrom}, padded with Z = 0 after each molecule's atoms; with cells
-            also "cell" (B, 3, 3), Angstrom, zero for molecules, and "pbc" (B, 3) bool
+        inputs : {"Z": (B, A) int32, "R": (B, A, 3), Angstrom}, padded with Z = 0 after each molecule's atoms; with
+            cells also "cell" (B, 3, 3), Angstrom, zero for molecules, and "pbc" (B, 3) bool
         max_atoms : of a molecule
 
         Returns

@@ -12,7 +12,7 @@ ALL = {"atom_edges", "triplets"}
 
 def build(N, Z, R, cutoff=5.0, needs=ALL, dtype="float32"):
     numbers, num_atoms = (tf.constant(a, tf.int32) for a in (Z, N))
-    positions = tf.cast(ingraph.center(tf.constant(R), num_atoms), dtype)
+    positions = tf.cast(ingraph.center(tf.constant(R), num_atoms)[0], dtype)
     edges = find_edges_tensorflow(positions, num_atoms, cutoff)
     return build_graph_tensorflow(numbers, positions, num_atoms, edges, cutoff, needs)
 
@@ -42,7 +42,7 @@ def test_atoms_in_many_cells_and_far_from_the_origin():
         assert len(host.edge_source) > 5000
         assert_same(build(N, Z, R + shift, dtype="float64"), host)
     edges = find_edges_tensorflow(tf.zeros([0, 3]), tf.zeros([0], tf.int32), 5.0)
-    assert [index.shape for index in edges] == [(0,)] * 3
+    assert [index.shape for index in edges[:3]] == [(0,)] * 3
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -67,7 +67,7 @@ def test_real_molecules_and_the_compiled_function():
     )
     def compiled(N, Z, R):
         traces.append(1)
-        R = tf.cast(ingraph.center(R, N), R.dtype)
+        R = tf.cast(ingraph.center(R, N)[0], R.dtype)
         return build_graph_tensorflow(Z, R, N, find_edges_tensorflow(R, N, 5.0), 5.0, ALL)
 
     for names in (["CH3CH2OH"], ["H"], ["C6H6", "H", "CO2"]):
@@ -134,7 +134,7 @@ def test_wrong_molecules_are_refused():
     def check(Z, R, N, elements=(1, 8), max_atoms=10):
         Z, R, N = tf.constant(Z, tf.int32), tf.constant(R, tf.float32), tf.constant(N, tf.int32)
         Z, R, N = ingraph.check_atoms(Z, R, N, elements, max_atoms)
-        R = tf.cast(ingraph.center(R, N), tf.float32)
+        R = tf.cast(ingraph.center(R, N)[0], tf.float32)
         return ingraph.check_distances(Z, R, N, find_edges_tensorflow(R, N, 5.0), 5.0)
 
     water = np.random.default_rng(0).normal(size=(3, 3))
