@@ -135,7 +135,8 @@ class SkinList:
             deformation = self._inverse @ cell + unit
             before = before @ deformation
             shortest = np.linalg.svd(deformation, compute_uv=False).min()
-        moved = np.sqrt(np.square(positions - before).sum(axis=1).max())
+        drift = positions - before
+        moved = np.sqrt(np.square(drift - drift.mean(axis=0)).sum(axis=1).max())  # a common shift changes no distance
         reach = max(self.cutoff, self.far_cutoff or 0)
         return bool(shortest * (reach + self.skin) - 2 * moved < reach)
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from dimenet_tf.errors import UserError
 
-MOST_IMAGES = 100_000
+MOST_IMAGES = 1_000_000
 """Cells whose lattice has more images than this in the box around 10 Angstrom are refused: they are flat or skewed."""
 FLAT = 1e-6
 """A cell with less than this share of the volume that the lengths of its lattice vectors allow is flat."""

@@ -30,8 +30,8 @@ def read_molecules(inputs: Any, size: int) -> Iterator[Molecules]:
     ----------
     inputs : {"Z": (B, A) int, "R": (B, A, 3)}, padded with Z = 0 after each molecule's atoms, or ragged tensors or
         lists; also cell (B, 3, 3), zero for molecules, and pbc (B, 3), and charge and spin (multiplicity), each (B,),
-        by the names of `charges`; a `tf.data.Dataset` of such batches; `ase.Atoms` in a list or another iterable; or the
-        name of a file, see `open_stream`
+        by the names of `charges`; a `tf.data.Dataset` of such batches; `ase.Atoms` in a list or another iterable; or
+        the name of a file, see `open_stream`
     size : int
 
     Raises

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
+from ase import Atoms
 from ase.build import molecule
 from scipy.spatial.transform import Rotation
 
@@ -13,6 +14,7 @@ from dimenet_tf.graph import NEEDS, GraphStore, graph_signature
 from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.models import MODELS, build_model
 from dimenet_tf.models.hyperparameters import hyperparameters
+from dimenet_tf.structures.molecules import join_atoms
 from helpers.models import SMALL, energies, force_field, graph_of, randomize
 from helpers.molecules import molecules
 
@@ -205,20 +207,16 @@ def test_energy_is_smooth_where_an_atom_crosses_a_cutoff(variant, model):
         assert (narrow > 0.05 * wide + 1e-9).tolist() == jumps
 
 
-def num_cutoffs(variant) -> int:
-    name, options = variant
-    return len(build_model(name, **{**SMALL[name], **options}).cutoffs)
-
-
-# models with a second cutoff find its pairs themselves, whose number XLA cannot know; other options change no shapes
+# other options change no shapes
 SUMS = {"aggregation", "conventions", "torsion", "triplets_only"}
-COMPILED = [variant for variant in VARIANTS if num_cutoffs(variant) == 1 and SUMS.issuperset(variant[1])]
+COMPILED = [variant for variant in VARIANTS if SUMS.issuperset(variant[1])]
 
 
 @pytest.mark.parametrize("variant", COMPILED, ids=name_of)
 def test_xla_computes_the_same_energies_and_forces(variant):
+    """Of a crystal and a molecule, whose graph has all the index arrays that there are."""
     model = model_of(variant)
-    graph = graph_of(*molecules("CH3CH2OH", "O", "H2O"), model).to_tensors()
+    graph = crystals_of([CRYSTAL, METHANOL], model).batch([0, 1]).to_tensors()
 
     def energies_and_slopes(graph):
         with tf.GradientTape() as tape:
@@ -227,9 +225,80 @@ def test_xla_computes_the_same_energies_and_forces(variant):
         return scalars, tape.gradient(scalars, graph.positions)
 
     # the graph is an argument: XLA would fold a constant one away
-    compiled = tf.function(energies_and_slopes, [graph_signature(model.dtype, model.needs)], jit_compile=True)
+    signature = graph_signature(model.dtype, model.needs, periodic=True)
+    compiled = tf.function(energies_and_slopes, [signature], jit_compile=True)
     for found, expected in zip(compiled(graph), energies_and_slopes(graph)):
-        assert np.abs(found - expected).max() <= 1e-12 * np.abs(expected).max()
+        assert np.abs(found - expected).max() <= 1e-11 * np.abs(expected).max()
+
+
+# lattice vectors as long as the cutoffs: many edges join the same atoms, and atoms to themselves
+CRYSTAL = Atoms(
+    "OCH",
+    cell=[[2.9, 0.2, 0.1], [0.7, 3.1, 0], [-0.5, 0.3, 3.3]],
+    pbc=True,
+    scaled_positions=[[0.12, 0.1, 0.1], [0.5, 0.43, 0.62], [0.9, 0.8, 0.3]],
+)
+METHANOL = molecule("CH3OH")
+
+
+def crystals_of(frames, model) -> GraphStore:
+    """Store of crystals and molecules."""
+    some = join_atoms(frames)
+    return model.graph_store(*some[:3], *some.cell_arrays())
+
+
+def sums(frames, model) -> np.ndarray:
+    """Sum of the atoms' first scalars of each crystal or molecule, (structures,)."""
+    graph = crystals_of(frames, model).batch(range(len(frames)))
+    return tf.math.unsorted_segment_sum(model(graph).scalars[:, 0], graph.molecule_of_atom, len(frames)).numpy()
+
+
+def test_crystals(model):
+    """Supercells, other cells of the lattice, other images of atoms, molecules in a large cell, mixed batches."""
+    other = CRYSTAL.copy()
+    other.set_cell(np.array([[1, 0, 0], [2, 1, 0], [0, -1, -1]]) @ CRYSTAL.cell.array)  # skewed, left-handed
+    moved = CRYSTAL.copy()
+    moved.positions[0] += 5 * CRYSTAL.cell.array[0] - 3 * CRYSTAL.cell.array[2]
+    boxed = METHANOL.copy()
+    boxed.set_cell([40, 41, 42])
+    boxed.pbc = True
+    boxed.positions += 39
+    frames = [CRYSTAL, CRYSTAL * (2, 2, 2), other, moved, METHANOL, boxed]
+    one, eight, left, shifted, free, inside = sums(frames, model)
+    np.testing.assert_allclose([eight / 8, left, shifted], one, rtol=1e-11)
+    assert inside == pytest.approx(free, rel=1e-11)
+    np.testing.assert_allclose([sums([frame], model)[0] for frame in (CRYSTAL, METHANOL)], [one, free], rtol=1e-11)
+    wire = CRYSTAL.copy()
+    wire.pbc = [True, False, True]
+    assert abs(sums([wire], model)[0] - one) > 1e-6 * abs(one)
+
+
+CONSERVATIVE = [variant for variant in VARIANTS if not option(variant, "direct_forces") and variant not in JUMPING]
+
+
+@pytest.mark.parametrize("variant", CONSERVATIVE, ids=name_of)
+def test_stress_is_a_finite_difference(variant):
+    """In float64, of the energy of strained crystals, 1e-7 relative."""
+    name, options = variant
+    options = {key: value for key, value in options.items() if key not in ("num_targets", "num_vectors")}
+    predictor = force_field(name, **options)
+    step, factors, strains = 1e-4, (-2, -1, 1, 2), []
+    for i, j in ((0, 0), (1, 2)):
+        for factor in factors:
+            strains.append(np.eye(3))
+            strains[-1][i, j] += factor * step / 2
+            strains[-1][j, i] += factor * step / 2
+    frames = [CRYSTAL]
+    for strain in strains:
+        frames.append(CRYSTAL.copy())
+        frames[-1].set_cell(CRYSTAL.cell.array @ strain, scale_atoms=True)
+    predicted = predictor.predict(frames)
+    stress = predicted["stress"][0]
+    np.testing.assert_allclose(stress, stress.T, atol=0)
+    for (i, j), (a, b, c, d) in zip(((0, 0), (1, 2)), predicted["energy"][1:].reshape(-1, 4)):
+        numeric = (a - 8 * b + 8 * c - d) / (12 * step) / CRYSTAL.get_volume()
+        assert abs(stress[i, j] - numeric) < 1e-7 * np.abs(stress).max() + 1e-8
+    assert np.abs(predicted["forces"][0].sum(axis=0)).max() < 1e-9 * np.abs(predicted["forces"][0]).max()
 
 
 @pytest.mark.parametrize("variant", AGGREGATED, ids=name_of)
@@ -306,7 +375,7 @@ def test_graphs_of_another_cutoff_are_refused(model):
     called(graph_of(*ETHANOL, model))
     for factor in (0.8, 1.0001, 1.2):
         cutoff = factor * model.cutoff
-        graph = GraphStore(*ETHANOL, cutoff, model.needs, "float64").batch([0])
+        graph = GraphStore(*ETHANOL, cutoff, model.needs, "float64", far_cutoff=model.far_cutoff).batch([0])
         message = rf"graph_store\(N, Z, R\)\): expected a cutoff of {model.cutoff:g}, received"
         for given in (graph, graph.to_tensors()):
             with pytest.raises(UserError, match=f"{message} {cutoff:.9g} .Angstrom.$"):
@@ -321,7 +390,7 @@ def test_graphs_of_another_dtype_or_without_what_is_needed_are_refused(model):
     wrong += [("float64", needs, "expected .*, received none") for needs in incomplete]
     for dtype, needs, message in wrong:
         message = rf"graph_store\(N, Z, R\)\): {message}"
-        graph = GraphStore(*ETHANOL, model.cutoff, needs, dtype).batch([0])
+        graph = GraphStore(*ETHANOL, model.cutoff, needs, dtype, far_cutoff=2 * model.cutoff).batch([0])
         for given in (graph, graph.to_tensors()):
             with pytest.raises(UserError, match=f"{message}$"):
                 model(given)
