@@ -30,10 +30,9 @@ def training_config(config: Mapping) -> TrainingConfig:
 def mean_neighbors(cutoff: float, container: DataContainer) -> float:
     """Estimate the mean number of neighbors of an atom from at most 100 molecules of a data set."""
     some = container.select(np.linspace(0, len(container) - 1, min(len(container), 100)).astype(int))
-    return float(
-        GraphStore(some.N, some.Z, some.R, cutoff, (), "float32", *some.cell_arrays()).sizes("edges").sum()
-        / some.N.sum()
-    )
+    cell, pbc = (None, None) if some.cells is None else some.cells
+    store = GraphStore(some.N, some.Z, some.R, cutoff, (), "float32", cell, pbc)
+    return float(store.sizes("edges").sum() / some.N.sum())
 
 
 def gives_vectors(model: Mapping) -> bool:

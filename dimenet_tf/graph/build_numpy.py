@@ -29,7 +29,7 @@ class Edges(NamedTuple):
         """Find the edge i -> j of each edge j -> i; see `find_reverse`."""
         return find_reverse(*self)
 
-    def select(self, which: np.ndarray) -> Edges:
+    def select(self, which: np.ndarray | slice) -> Edges:
         """Return some of the edges, by mask or number."""
         return Edges(self.source[which], self.target[which], None if self.image is None else self.image[which])
 
@@ -89,8 +89,7 @@ def build_graph_numpy(
     ji: OptionalArray = ()
     if "triplets" in needs:
         kj, ji = find_triplets(edges.source, edges.target, reverse, len(Z)) if triplets is None else triplets
-    with_far = far is not None and "far_edges" in needs
-    return Graph(
+    graph = Graph(
         positions=R,
         atomic_numbers=Z,
         molecule_of_atom=np.repeat(np.arange(len(num_atoms), dtype=np.int32), num_atoms),
@@ -104,11 +103,15 @@ def build_graph_numpy(
         triplet_ji=ji,
         edge_image=() if cell is None else edges.image,
         cell=() if cell is None else cell.astype(R.dtype),
-        far_source=far.source if with_far else (),
-        far_target=far.target if with_far else (),
-        far_image=far.image if with_far and cell is not None else (),
-        far_table=neighbor_table(far.target, len(Z)) if with_far and "far_table" in needs else (),
-        far_cutoff=np.array(far_cutoff, np.float64) if with_far else (),
+    )
+    if far is None or "far_edges" not in needs:
+        return graph
+    return graph._replace(
+        far_source=far.source,
+        far_target=far.target,
+        far_image=() if cell is None else far.image,
+        far_table=neighbor_table(far.target, len(Z)) if "far_table" in needs else (),
+        far_cutoff=np.array(far_cutoff, np.float64),
     )
 
 
@@ -166,9 +169,9 @@ def find_edges(
     return Edges(source[near].astype(np.int32), target[near].astype(np.int32), image)
 
 
-def _find_images(positions: np.ndarray, cutoff: np.floating, cell: np.ndarray, pbc: np.ndarray) -> Edges:
+def _find_images(positions: np.ndarray, cutoff: float, cell: np.ndarray, pbc: np.ndarray) -> Edges:
     """Find the edges of a periodic structure."""
-    from vesin import NeighborList  # its library takes a while to load
+    from vesin import NeighborList  # type: ignore[import-untyped]  # its library takes a while to load
 
     box = cell
     if not pbc.all():  # in directions that are not periodic a box is long enough to have no images within the cutoff
@@ -179,13 +182,12 @@ def _find_images(positions: np.ndarray, cutoff: np.floating, cell: np.ndarray, p
     points = np.asarray(positions, np.float64)
     search = NeighborList(cutoff=float(cutoff) * (1 + 1e-5), full_list=True)
     target, source, image = search.compute(points=points, box=box, periodic=True, quantities="ijS")
-    found = Edges(source.astype(np.int64), target.astype(np.int64), image.astype(np.int32))
-    found = found.select(np.argsort(_edge_keys(*found)))
-    vectors = edge_vectors_numpy(positions, found, cell)
+    source, target, image = source.astype(np.int64), target.astype(np.int64), image.astype(np.int32)
+    vectors = edge_vectors_numpy(positions, Edges(source, target, image), cell)
     near = np.sqrt((vectors * vectors).sum(axis=1)) <= cutoff
-    near &= (found.source != found.target) | found.image.any(axis=1)
-    source, target, image = found.select(near)
-    return Edges(source.astype(np.int32), target.astype(np.int32), image)
+    near &= (source != target) | image.any(axis=1)
+    order = np.flatnonzero(near)[np.argsort(_edge_keys(source[near], target[near], image[near]))]
+    return Edges(source[order].astype(np.int32), target[order].astype(np.int32), image[order])
 
 
 def edge_vectors_numpy(positions: np.ndarray, edges: Edges, cell: np.ndarray | None) -> np.ndarray:

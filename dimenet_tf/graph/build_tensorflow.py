@@ -90,8 +90,7 @@ def build_graph_tensorflow(
 
     degree = degrees(edges.target)
     kj, ji = _find_triplets(edges.source, edges.reverse, degree) if "triplets" in needs else ((), ())
-    with_far = far is not None and "far_edges" in needs
-    return Graph(
+    graph = Graph(
         positions=R,
         atomic_numbers=Z,
         molecule_of_atom=tf.repeat(tf.range(tf.size(num_atoms)), num_atoms),
@@ -105,13 +104,16 @@ def build_graph_tensorflow(
         triplet_ji=ji,
         edge_image=() if cell is None else edges.image,
         cell=() if cell is None else tf.cast(cell, R.dtype),
-        far_source=far.source if with_far else (),
-        far_target=far.target if with_far else (),
-        far_image=far.image if with_far and cell is not None else (),
-        far_table=(
-            neighbor_table_tensorflow(far.target, degrees(far.target)) if with_far and "far_table" in needs else ()
-        ),
-        far_cutoff=tf.constant(far_cutoff, tf.float64) if with_far else (),
+    )
+    if far is None or "far_edges" not in needs:
+        return graph
+    table = neighbor_table_tensorflow(far.target, degrees(far.target)) if "far_table" in needs else ()
+    return graph._replace(
+        far_source=far.source,
+        far_target=far.target,
+        far_image=() if cell is None else far.image,
+        far_table=table,
+        far_cutoff=tf.constant(far_cutoff, tf.float64),
     )
 
 

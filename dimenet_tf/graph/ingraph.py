@@ -292,8 +292,9 @@ def sort_edges(
     twice = (source[1:] == source[:-1]) & (target[1:] == target[:-1])
     one_way = (tf.gather(source, reverse) != target) | (tf.gather(target, reverse) != source)
     if edge_image is not None:
+        images = tf.convert_to_tensor(images)
         twice &= tf.reduce_all(images[1:] == images[:-1], axis=1)
-        one_way |= tf.reduce_any(tf.gather(images, reverse) != -images, axis=1)
+        one_way |= tf.reduce_any(tf.gather(images, reverse) + images != 0, axis=1)
     checks += [
         refuse(twice, "an edge is given twice: edge (in sorted order)"),
         refuse(one_way, "an edge is given in one direction only: edge (in sorted order)"),

@@ -111,8 +111,7 @@ class SkinList:
         near_far = None
         if self.far_cutoff is not None:
             near_far = np.sqrt(self._square(positions, self._far, lattice)) <= self.dtype.type(self.far_cutoff)
-        same = self._near is not None and np.array_equal(near, self._near)
-        if not same or (near_far is not None and not np.array_equal(near_far, self._near_far)):
+        if not _same(near, self._near) or not _same(near_far, self._near_far):
             self._near, self._near_far = near, near_far
             self._graph = self._connect(positions, near, near_far, lattice)
         if lattice is None:
@@ -158,7 +157,8 @@ class SkinList:
         )
 
     def _search(self, R: np.ndarray, cell: np.ndarray | None) -> None:
-        inside, lattice = R, ()
+        inside = R
+        lattice: tuple[np.ndarray, ...] = ()
         if cell is not None:
             self._offsets = lattice_offsets(R, cell, self.pbc)
             self._cell = np.where(self.pbc[:, None], cell, 0.0)
@@ -171,3 +171,7 @@ class SkinList:
             self._far = find_edges(inside, self.far_cutoff + self.skin, *lattice)
         self._positions, self._near = inside.copy(), None
         self.searches += 1
+
+
+def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    return a is b if a is None or b is None else np.array_equal(a, b)

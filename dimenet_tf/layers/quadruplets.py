@@ -93,7 +93,7 @@ class Quadruplets:
             flat = tf.reshape(image_d, [atoms, 1, pairs * slots, 3])
             c_is_d &= tf.reduce_all(image_c[:, :, None] == flat, axis=-1)
         cab = used[:, :, None] & ~c_is_b
-        abd = used_d & (graph.far_table >= 0)[:, :, None] & ~d_is_a
+        abd = used_d & tf.greater_equal(graph.far_table, 0)[:, :, None] & ~d_is_a
         self.mask_cab, self.mask_abd, self.mask_cd = (tf.cast(mask, dtype) for mask in (cab, abd, ~c_is_d))
 
     def circular(self, radial: tf.Tensor) -> tf.Tensor:

@@ -230,7 +230,7 @@ class Hyperparameters:
         for name in sorted(self.needs - graph.needs_met):
             raise UserError(f"{MISFIT}: expected {' and '.join(NEEDS[name])}, received none")
         _check_cutoff("cutoff", graph.cutoff, self.cutoff)
-        if "far_edges" in self.needs:
+        if self.far_cutoff is not None:
             _check_cutoff("far cutoff", graph.far_cutoff, self.far_cutoff)
 
     def get_config(self) -> dict:

@@ -487,8 +487,8 @@ def _closest(data: DataContainer, cutoff: float) -> tuple[dict[str, float], bool
     lone_atoms = False
     for start in range(0, len(data), AT_ONCE):
         some = data.select(np.arange(start, min(start + AT_ONCE, len(data))))
-        lattice = () if some.cells is None else tuple(some.cells)
-        store = GraphStore(some.N, some.Z, some.R, cutoff, (), "float64", *lattice)
+        cell, pbc = (None, None) if some.cells is None else some.cells
+        store = GraphStore(some.N, some.Z, some.R, cutoff, (), "float64", cell, pbc)
         graph = store.batch(range(len(some)))
         distance = tf.norm(edge_vectors(graph.to_tensors()), axis=1).numpy()
         Z = graph.atomic_numbers.astype(np.int64)

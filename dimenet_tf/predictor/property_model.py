@@ -188,7 +188,7 @@ class PropertyModel(tf.keras.Model):
         if edges is None:
             found = find_edges_tensorflow(R, num_atoms, cutoff, lattice)
         elif lattice is None or offsets is None:
-            found = ingraph.sort_edges(*edges, R, num_atoms, cutoff)
+            found = ingraph.sort_edges(edges[0], edges[1], R, num_atoms, cutoff)
         else:  # images as the client means them, of atoms that were not yet in the cell
             source, target, image = edges
             inside = ingraph.images_of_wrapped(source, target, image, offsets)

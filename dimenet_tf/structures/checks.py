@@ -224,8 +224,8 @@ def _faulty_cells(data: FlatMolecules) -> dict[int, str]:
     """Return structures whose cell cannot be used, with the reason."""
     if data.cells is None:
         return {}
-    cells, N = data.cells, data.N.tolist()
-    reasons = {m: cell_fault(*(array[m] for array in cells), N[m], REACH, CLOSEST) for m in range(len(N))}
+    lattices = zip(*data.cells, data.N.tolist())
+    reasons = {m: cell_fault(cell, pbc, n, REACH, CLOSEST) for m, (cell, pbc, n) in enumerate(lattices)}
     return {m: reason for m, reason in reasons.items() if reason is not None}
 
 

@@ -269,7 +269,9 @@ class NpzStream(Stream):
         unit = str(Rows(archive, arrays["r_unit"], source).take(1).astype(str)[0]) if "r_unit" in arrays else ""
         self.scale = conversion("R", unit.strip()) if unit.strip() else 1.0
         self.numbers = self.Z.take(self.Z.length).ravel() if repeated else np.empty(0, int)  # where N is None
-        self.lattice = {key: Rows(archive, arrays[key], source) for key in ("cell", "pbc") if key in arrays}
+        self.lattice: dict[str, Rows] = {
+            key: Rows(archive, arrays[key], source) for key in ("cell", "pbc") if key in arrays
+        }
         present = [key for key in (*CHARGE_KEYS, *SPIN_KEYS) if key in arrays]
         self.states = {key: Rows(archive, arrays[key], source) for key in present}
         self._check_shapes()
