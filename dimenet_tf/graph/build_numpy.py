@@ -181,13 +181,17 @@ def _find_images(positions: np.ndarray, cutoff: float, cell: np.ndarray, pbc: np
         box[~pbc] = across * extent
     points = np.asarray(positions, np.float64)
     search = NeighborList(cutoff=float(cutoff) * (1 + 1e-5), full_list=True)
-    target, source, image = search.compute(points=points, box=box, periodic=True, quantities="ijS")
-    source, target, image = source.astype(np.int64), target.astype(np.int64), image.astype(np.int32)
-    vectors = edge_vectors_numpy(positions, Edges(source, target, image), cell)
-    near = np.sqrt((vectors * vectors).sum(axis=1)) <= cutoff
-    near &= (source != target) | image.any(axis=1)
-    order = np.flatnonzero(near)[np.argsort(_edge_keys(source[near], target[near], image[near]))]
-    return Edges(source[order].astype(np.int32), target[order].astype(np.int32), image[order])
+    target, source, image, distance = search.compute(points=points, box=box, periodic=True, quantities="ijSd")
+    found = Edges(source.astype(np.int64), target.astype(np.int64), image.astype(np.int32))
+    near = distance <= cutoff
+    # vesin works in float64: pairs whose distance rounding may bring to the cutoff are decided in the positions' dtype
+    size = np.abs(positions).max(initial=0) + cutoff + (np.abs(image).max(axis=0, initial=0) @ np.abs(cell)).max()
+    close = np.flatnonzero(np.abs(distance - cutoff) <= 16 * np.finfo(positions.dtype).eps * size)
+    vectors = edge_vectors_numpy(positions, found.select(close), cell)
+    near[close] = np.sqrt((vectors * vectors).sum(axis=1)) <= cutoff
+    found = found.select(near)
+    found = found.select(np.argsort(_edge_keys(*found)))
+    return found._replace(source=found.source.astype(np.int32), target=found.target.astype(np.int32))
 
 
 def edge_vectors_numpy(positions: np.ndarray, edges: Edges, cell: np.ndarray | None) -> np.ndarray:
