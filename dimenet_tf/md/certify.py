@@ -22,6 +22,7 @@ from dimenet_tf.md.measurements import (
     exported,
     finite_differences,
     held_out,
+    lattice,
     nve,
     symmetries,
     work,
@@ -48,9 +49,9 @@ def fingerprint(predictor: Predictor) -> str:
 
 
 def frame(data: DataContainer, i: int) -> Atoms:
-    """Return one molecule of a container."""
-    one = data.select([i])
-    return Atoms(one.Z, one.R)
+    """Return one molecule or crystal of a container, without its labels."""
+    atoms = data[i]
+    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
 
 
 def certify(
@@ -81,7 +82,7 @@ def certify(
     if not (picoseconds > 0 and timestep > 0 and temperature > 0):
         raise UserError("picoseconds, timestep and temperature must be greater than 0")
     if data.N.min() < 2:
-        raise UserError("a certificate needs molecules of at least two atoms")
+        raise UserError("a certificate needs structures of at least two atoms")
     frames = [frame(data, i) for i in np.linspace(0, len(data) - 1, 3).astype(int)]
     double = predictor if predictor.dtype == "float64" else predictor.clone("float64")
     result = {}
@@ -92,8 +93,12 @@ def certify(
     say("symmetries")
     for each in dict.fromkeys([predictor, double]):
         result |= symmetries(each, frames)
-    say("cutoff")
-    result |= cutoff(double, frames[0])
+    if frames[0].pbc.any():
+        say("lattice")
+        result |= lattice(double, frames)
+    else:
+        say("cutoff")
+        result |= cutoff(double, frames[0])
     say("export")
     result |= exported(predictor, frames)
     say("held-out frames")

@@ -44,10 +44,11 @@ def relax(predictor: Predictor, atoms: Atoms) -> Atoms:
     Raises
     ------
     UserError
-        If there is none within 1000 steps.
+        If there is none within 1000 steps, and for a periodic structure.
     """
+    if atoms.pbc.any():
+        raise UserError("the structure is periodic; normal modes are those of a molecule")
     relaxed = at(atoms, atoms.positions)
-    relaxed.pbc = atoms.pbc
     relaxed.calc = DimeNetCalculator(predictor)
     if not BFGS(relaxed, logfile=None).run(fmax=FMAX, steps=1000):
         largest = np.linalg.norm(relaxed.get_forces(), axis=1).max()

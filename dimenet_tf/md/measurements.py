@@ -22,7 +22,7 @@ from dimenet_tf.md.calculator import DimeNetCalculator
 from dimenet_tf.md.velocities import count_vibrations, temperature_of, thermalize
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.structures.container import DataContainer
-from dimenet_tf.structures.molecules import Molecules
+from dimenet_tf.structures.molecules import Molecules, join_atoms
 
 
 def predict(predictor: Predictor, frames: list[Atoms]) -> tuple[np.ndarray, np.ndarray]:
@@ -33,8 +33,13 @@ def predict(predictor: Predictor, frames: list[Atoms]) -> tuple[np.ndarray, np.n
 
 
 def moved(atoms: Atoms, positions: np.ndarray) -> Atoms:
-    """Return the molecule with other positions."""
-    return Atoms(atoms.numbers, positions)
+    """Return the structure with other positions."""
+    return Atoms(atoms.numbers, positions, cell=atoms.cell, pbc=atoms.pbc)
+
+
+def transformed(atoms: Atoms, matrix: np.ndarray) -> Atoms:
+    """Return the structure with positions and lattice vectors, as rows, times a matrix."""
+    return Atoms(atoms.numbers, atoms.positions @ matrix, cell=atoms.cell.array @ matrix, pbc=atoms.pbc)
 
 
 def finite_differences(predictor: Predictor, frames: list[Atoms], step: float = 2e-4) -> dict:
@@ -65,10 +70,10 @@ def symmetries(predictor: Predictor, frames: list[Atoms], seed: int = 0) -> dict
         turn = Rotation.random(random_state=rng.integers(1 << 31)).as_matrix()
         order = rng.permutation(len(atoms))
         changed: dict[str, tuple[Atoms, Callable[..., np.ndarray]]] = {
-            "rotation": (moved(atoms, atoms.positions @ turn.T), lambda f, turn=turn: f @ turn.T),
-            "reflection": (moved(atoms, atoms.positions * mirror), lambda f: f * mirror),
+            "rotation": (transformed(atoms, turn.T), lambda f, turn=turn: f @ turn.T),
+            "reflection": (transformed(atoms, np.diag(mirror)), lambda f: f * mirror),
             "translation": (moved(atoms, atoms.positions + rng.normal(size=3)), lambda f: f),
-            "permutation": (atoms[order], lambda f, order=order: f[order]),
+            "permutation": (atoms[order.tolist()], lambda f, order=order: f[order]),
         }
         energy, forces = predict(predictor, [atoms])
         for name, (other, expected) in changed.items():
@@ -144,6 +149,46 @@ def cutoff(predictor: Predictor, atoms: Atoms, step: float = 1e-4) -> dict[str, 
     }
 
 
+def lattice(predictor: Predictor, frames: list[Atoms], step: float = 1e-4) -> dict[str, dict]:
+    """Check crystals in float64: stress against differences of energies, other cells of the lattice, supercells.
+
+    The stress is compared for all six strains by differences of fourth order.
+    """
+    errors = dict.fromkeys(("stress", "other cell", "supercell"), 0.0)
+    square = 1e-30
+    other = np.array([[1, 0, 0], [1, 1, 0], [0, -1, 1]])
+    for atoms in frames:
+        energy = predict(predictor, [atoms])[0][0]
+        if atoms.pbc.all():
+            same = moved(atoms, atoms.positions)
+            same.set_cell(other @ atoms.cell.array)
+            errors["other cell"] = max(errors["other cell"], abs(predict(predictor, [same])[0][0] - energy))
+        copies = [2 if periodic else 1 for periodic in atoms.pbc]
+        repeated = predict(predictor, [atoms.repeat(copies)])[0][0] / np.prod(copies)
+        errors["supercell"] = max(errors["supercell"], abs(repeated - energy) / len(atoms))
+        if predictor.model.direct_forces or atoms.cell.volume == 0:
+            continue
+        stress = predictor.predict(atoms)["stress"]
+        square = max(square, float(np.mean(stress**2)))
+        for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)):
+            strain = np.zeros((3, 3))
+            strain[i, j] += step / 2
+            strain[j, i] += step / 2
+            strained = [transformed(atoms, np.eye(3) + factor * strain) for factor in (-2, -1, 1, 2)]
+            a, b, c, d = predict(predictor, strained)[0]
+            numeric = (a - 8 * b + 8 * c - d) / (12 * step * atoms.cell.volume)
+            errors["stress"] = max(errors["stress"], abs(float(stress[i, j]) - numeric))
+    return {
+        "stress against finite differences, float64": {
+            "value": errors["stress"] / np.sqrt(square),
+            "unit": "of the largest RMS stress",
+            "bound": 1e-6,
+        },
+        "another cell of the same lattice, energy": {"value": errors["other cell"], "unit": "eV", "bound": 1e-8},
+        "supercell, energy": {"value": errors["supercell"], "unit": "eV/atom", "bound": 1e-8},
+    }
+
+
 def nve(
     predictor: Predictor, atoms: Atoms, picoseconds: float, temperature: float, timestep: float, seed: int = 0
 ) -> dict[str, dict]:
@@ -183,7 +228,7 @@ def nve(
 
 def held_out(predictor: Predictor, data: DataContainer) -> dict[str, dict]:
     """Errors on frames that the model has not seen."""
-    molecules = Molecules(data.N, data.Z, data.R, charge=data.charge, spin=data.spin)
+    molecules = Molecules(data.N, data.Z, data.R, charge=data.charge, spin=data.spin, cells=data.cells)
     admitted = predictor.admission.admit(molecules)
     store = predictor.graph_store(*admitted[:3], *admitted.cell_arrays())
     predicted = predictor.named(predictor.predict_store(store, np.arange(len(data))))
@@ -206,11 +251,15 @@ def exported(predictor: Predictor, frames: list[Atoms]) -> dict[str, dict]:
         "R": tf.constant(R, predictor.dtype),
         "molecule_of_atom": tf.constant(np.repeat(np.arange(len(N)), N), tf.int32),
     }
+    cells: tuple[np.ndarray, ...] = ()
+    if any(atoms.pbc.any() for atoms in frames):
+        cells = join_atoms(frames).cell_arrays()
+        arrays |= {"cell": tf.constant(cells[0], predictor.dtype), "pbc": tf.constant(cells[1])}
     with tempfile.TemporaryDirectory() as folder:
         predictor.export(Path(folder, "1"))
         loaded = tf.saved_model.load(str(Path(folder, "1")))
         answer = loaded.signatures["flat"](**arrays)
-    graph = predictor.graph_store(N, Z, R).batch(range(len(frames)))
+    graph = predictor.graph_store(N, Z, R, *cells).batch(range(len(frames)))
     assert predictor.energy is not None
     eager = predictor.named(predictor.compute(graph.to_tensors()))
     return {

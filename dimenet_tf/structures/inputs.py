@@ -144,4 +144,6 @@ def read_molecule(path: str | Path) -> Atoms:
         raise UserError(f"{path} must hold one molecule, it holds {'several' if len(molecules.N) else 'none'}")
     if molecules.faults:
         raise UserError(f"the molecule of {path} {molecules.faults[0]}")
+    if molecules.cells is not None:
+        raise UserError(f"the structure of {path} is periodic; expected a molecule: remove its cell if it is one")
     return molecules.to_atoms()[0]

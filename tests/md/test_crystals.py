@@ -13,6 +13,7 @@ from ase.optimize import BFGS
 from dimenet_tf.data import from_atoms
 from dimenet_tf.errors import UserError
 from dimenet_tf.md import DimeNetCalculator
+from dimenet_tf.md.measurements import finite_differences, lattice, symmetries
 from dimenet_tf.predictor.domain import Domain
 from helpers.models import force_field
 
@@ -118,3 +119,9 @@ def test_models_of_molecules_refuse_crystals(predictor):
         molecular.predict([molecule("CH4", cell=[6, 6, 6], pbc=True)])
     boxed = molecule("CH4", cell=[9, 9, 9])  # a cell without periodic directions is no cell
     assert "stress" not in molecular.predict([boxed])
+
+
+def test_certificate_of_crystals(predictor):
+    rows = lattice(predictor, [crystal()]) | symmetries(predictor, [crystal()])
+    assert len(rows) == 11 and all(row["value"] <= row["bound"] for row in rows.values())
+    assert finite_differences(predictor, [crystal()])["value"] < 1e-6
