@@ -151,7 +151,7 @@ def find_edges(
     """
     cutoff = positions.dtype.type(cutoff)
     if cell is not None and pbc is not None and pbc.any():
-        return _find_images(positions, cutoff, np.where(pbc[:, None], cell, 0.0), pbc)
+        return _find_images(positions, cutoff, np.where(pbc[:, None], np.asarray(cell, np.float64), 0.0), pbc)
     if len(positions) <= ALL_PAIRS_LIMIT:
         target, source = np.divmod(np.arange(len(positions) ** 2), max(len(positions), 1))
     else:

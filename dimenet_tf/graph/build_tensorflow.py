@@ -183,21 +183,23 @@ def order_edges(
     if image is None:
         key = tf.sort(target * wide + source)
         target, source = key // wide, key % wide
-        opposite = source * wide + target
-        images: OptionalArray = ()
-    else:
-        image = tf.cast(image, tf.int64)
-        reach = tf.reduce_max(tf.concat([tf.abs(image), tf.zeros([1, 3], tf.int64)], axis=0), axis=0)
-        sizes = 2 * reach + 1
-        stride = tf.stack([sizes[1] * sizes[2], sizes[2], 1])
-        volume = tf.reduce_prod(sizes)
-        key = (target * wide + source) * volume + tf.reduce_sum((image + reach) * stride, axis=1)
-        order = tf.argsort(key)
-        key, source, target, image = (tf.gather(array, order) for array in (key, source, target, image))
-        opposite = (source * wide + target) * volume + tf.reduce_sum((reach - image) * stride, axis=1)
-        images = tf.cast(image, tf.int32)
-    reverse = tf.minimum(tf.searchsorted(key, opposite), tf.size(key) - 1)
-    return EdgeTensors(tf.cast(source, tf.int32), tf.cast(target, tf.int32), reverse, images)
+        reverse = _places(key, source * wide + target)
+        return EdgeTensors(tf.cast(source, tf.int32), tf.cast(target, tf.int32), reverse)
+    image = tf.cast(image, tf.int64)
+    reach = tf.reduce_max(tf.concat([tf.abs(image), tf.zeros([1, 3], tf.int64)], axis=0), axis=0)
+    sizes = 2 * reach + 1
+    stride = tf.stack([sizes[1] * sizes[2], sizes[2], 1])
+    images = tf.reduce_prod(sizes)
+    key = (target * wide + source) * images + tf.reduce_sum((image + reach) * stride, axis=1)
+    order = tf.argsort(key)
+    key, source, target, image = (tf.gather(array, order) for array in (key, source, target, image))
+    reverse = _places(key, (source * wide + target) * images + tf.reduce_sum((reach - image) * stride, axis=1))
+    return EdgeTensors(tf.cast(source, tf.int32), tf.cast(target, tf.int32), reverse, tf.cast(image, tf.int32))
+
+
+def _places(ascending: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Return the place of each value among ascending ones, or of some other where it is missing."""
+    return tf.minimum(tf.searchsorted(ascending, values), tf.size(ascending) - 1)
 
 
 def edge_lengths(

@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph.build_tensorflow import CellTensors, EdgeTensors, edge_lengths, order_edges
-from dimenet_tf.structures.cells import FLAT, MOST_IMAGES
+from dimenet_tf.structures.cells import FLAT, MOST_IMAGES, MOST_POINTS
 from dimenet_tf.structures.limits import CLOSEST, FARTHEST, FEWEST, MOST, RADIUS, REACH, SCATTERED, window
 
 NUM_ELEMENTS = 95
@@ -117,7 +117,7 @@ def check_cells(cell: tf.Tensor, pbc: tf.Tensor, num_atoms: tf.Tensor) -> CellTe
     vectors, pbc = after([finite], vectors, pbc)
     lengths = tf.where(pbc, tf.norm(vectors, axis=2), 1.0)
     # a unit matrix in place of what is not periodic leaves the volume of the periodic directions
-    gram = vectors @ tf.transpose(vectors, [0, 2, 1]) + tf.linalg.diag(tf.where(pbc, 0.0, tf.ones_like(lengths)))
+    gram = vectors @ tf.transpose(vectors, [0, 2, 1]) + tf.linalg.diag(tf.cast(~pbc, lengths.dtype))
     volume = tf.sqrt(tf.maximum(tf.linalg.det(gram), 0))
     full = tf.reduce_all(pbc, axis=1)
     flat = (volume <= FLAT * tf.reduce_prod(lengths, axis=1)) | tf.reduce_any(lengths == 0, axis=1)
@@ -137,6 +137,18 @@ def check_cells(cell: tf.Tensor, pbc: tf.Tensor, num_atoms: tf.Tensor) -> CellTe
     checks = [refuse(images > MOST_IMAGES, skewed)]
     cell, pbc = after(checks, tf.where(keep, tf.cast(cell, tf.float64), 0.0), pbc)
     return CellTensors(cell, pbc)
+
+
+def check_points(R: tf.Tensor, num_atoms: tf.Tensor, cutoff: float, cells: CellTensors) -> tf.Tensor:
+    """Return positions; refuse requests whose atoms have too many images within the cutoff of their cells."""
+    molecule = tf.repeat(tf.range(tf.size(num_atoms)), num_atoms)
+    margin = cutoff * tf.norm(cells.inverse(), axis=1)  # in lattice coordinates, (molecules, 3)
+    of_atom = tf.reduce_prod(1 + tf.where(cells.pbc, 2 * margin, 0.0), axis=1)
+    points = tf.reduce_sum(tf.gather(of_atom, molecule))
+    reason = (
+        f"more than {MOST_POINTS} images of atoms within {cutoff:g} Ang of the cells; send fewer structures: request"
+    )
+    return after([refuse((points > MOST_POINTS)[None], reason)], R)[0]
 
 
 def wrap(R: tf.Tensor, num_atoms: tf.Tensor, cells: CellTensors) -> tuple[tf.Tensor, tf.Tensor]:

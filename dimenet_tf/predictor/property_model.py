@@ -185,6 +185,8 @@ class PropertyModel(tf.keras.Model):
         R, offsets = ingraph.center(R, num_atoms, lattice)
         R = tf.cast(R, self.dtype)
         cutoff, far_cutoff = self.model.cutoff, self.model.far_cutoff
+        if lattice is not None:
+            R = ingraph.check_points(R, num_atoms, max(self.model.cutoffs), lattice)
         if edges is None:
             found = find_edges_tensorflow(R, num_atoms, cutoff, lattice)
         elif lattice is None or offsets is None:

@@ -12,6 +12,11 @@ Three signatures; each property is [molecules] float64 (a dipole [molecules, 3],
     The same and edge_source, edge_target [edges] int32: both directions of every pair within the cutoff, in any order
     (pairs farther apart are dropped). forces [atoms, 3].
 
+A model that was trained on periodic structures takes `cell` [molecules, 3, 3] (Angstrom, rows are lattice vectors, zero
+for molecules) and `pbc` [molecules, 3] bool in every signature, and `edge_image` [edges, 3] int32 in `edges`: the image
+of the source, for positions as they are sent. Its output `stress` [molecules, 3, 3] is zero for structures without a
+volume, since JSON has no NaN.
+
 R in Angstrom, float32 (float64 for a predictor of that precision). What cannot be computed fails with INVALID_ARGUMENT
 and the reason.
 """
@@ -23,6 +28,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +45,7 @@ from dimenet_tf.version import __version__
 
 METADATA = "metadata.json"
 WARMUP = "assets.extra/tf_serving_warmup_requests"
+CELL_SHAPES = {"cell": (3, 3), "pbc": (3,)}
 SPACING = 1.45  # Ang, between the atoms of a chain: as bonds of any element it fits no unit but Angstrom
 NO_GRADIENT = (
     "a served model's forces are outputs; for other derivatives make the model again with dimenet_tf.load(path)"
@@ -71,6 +78,11 @@ class ServedModel(tf.Module):
             "molecule_of_atom": spec([None], tf.int32, "molecule_of_atom"),
         }
         edges = {**flat, **{name: spec([None], tf.int32, name) for name in ("edge_source", "edge_target")}}
+        if predictor.domain is not None and predictor.domain.periodic:
+            for inputs in (padded, flat, edges):
+                inputs["cell"] = spec([None, 3, 3], predictor.dtype, "cell")
+                inputs["pbc"] = spec([None, 3], tf.bool, "pbc")
+            edges["edge_image"] = spec([None, 3], tf.int32, "edge_image")
         self.served = {
             "serving_default": tf.function(self.serve_padded).get_concrete_function(**padded),
             "flat": tf.function(self.serve_flat).get_concrete_function(**flat),
@@ -78,33 +90,47 @@ class ServedModel(tf.Module):
         }
         self.describe_inputs = lambda: {"serving_default": padded, "flat": flat, "edges": edges}
 
-    def serve_padded(self, Z: tf.Tensor, R: tf.Tensor) -> dict[str, tf.Tensor]:
+    def serve_padded(self, Z: tf.Tensor, R: tf.Tensor, **cells: tf.Tensor) -> dict[str, tf.Tensor]:
         numbers, positions, num_atoms = ingraph.unpad(Z, R)
-        named = self._serve(numbers, positions, num_atoms, self.max_atoms)
+        named = self._serve(numbers, positions, num_atoms, self.max_atoms, cells=cells)
         if "forces" in named:
             named["forces"] = ingraph.pad(named["forces"], Z)
         return named
 
-    def serve_flat(self, Z: tf.Tensor, R: tf.Tensor, molecule_of_atom: tf.Tensor) -> dict[str, tf.Tensor]:
-        Z, R, molecule_of_atom = ingraph.check_lengths(Z=Z, R=R, molecule_of_atom=molecule_of_atom)
-        return self._serve(Z, R, ingraph.count_atoms(molecule_of_atom), self.max_atoms)
-
-    def serve_edges(
-        self, Z: tf.Tensor, R: tf.Tensor, molecule_of_atom: tf.Tensor, edge_source: tf.Tensor, edge_target: tf.Tensor
+    def serve_flat(
+        self, Z: tf.Tensor, R: tf.Tensor, molecule_of_atom: tf.Tensor, **cells: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         Z, R, molecule_of_atom = ingraph.check_lengths(Z=Z, R=R, molecule_of_atom=molecule_of_atom)
-        return self._serve(Z, R, ingraph.count_atoms(molecule_of_atom), None, (edge_source, edge_target))
+        return self._serve(Z, R, ingraph.count_atoms(molecule_of_atom), self.max_atoms, cells=cells)
+
+    def serve_edges(
+        self,
+        Z: tf.Tensor,
+        R: tf.Tensor,
+        molecule_of_atom: tf.Tensor,
+        edge_source: tf.Tensor,
+        edge_target: tf.Tensor,
+        edge_image: tf.Tensor | None = None,
+        **cells: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        Z, R, molecule_of_atom = ingraph.check_lengths(Z=Z, R=R, molecule_of_atom=molecule_of_atom)
+        edges = [edge_source, edge_target] if edge_image is None else [edge_source, edge_target, edge_image]
+        return self._serve(Z, R, ingraph.count_atoms(molecule_of_atom), None, edges, cells)
 
     def _serve(
         self,
         Z: tf.Tensor,
         R: tf.Tensor,
         num_atoms: tf.Tensor,
-        max_atoms: tf.Tensor,
-        given_edges: tuple[tf.Tensor, ...] | None = None,
+        max_atoms: int | None,
+        edges: Sequence[tf.Tensor] | None = None,
+        cells: Mapping[str, tf.Tensor] | None = None,
     ) -> dict[str, tf.Tensor]:
         predictor = self.get_predictor()
-        prediction = predictor.predict_graph(predictor.make_graph(Z, R, num_atoms, max_atoms, given_edges))
+        lattice = (cells["cell"], cells["pbc"]) if cells else None
+        prediction = predictor.predict_graph(predictor.make_graph(Z, R, num_atoms, max_atoms, edges, lattice))
+        if not isinstance(prediction.stress, tuple):
+            prediction = prediction._replace(stress=zero_for_nan(tf.convert_to_tensor(prediction.stress)))
         named: dict[str, tf.Tensor] = predictor.named(prediction)
         if predictor.domain is not None:
             named["in_domain"] = prediction.in_domain
@@ -115,6 +141,11 @@ class ServedModel(tf.Module):
             name: tf.raw_ops.PreventGradient(input=value, message=NO_GRADIENT) if value.dtype.is_floating else value
             for name, value in named.items()
         }
+
+
+def zero_for_nan(values: tf.Tensor) -> tf.Tensor:
+    """Return numbers with 0 in place of what is not finite."""
+    return tf.where(tf.math.is_finite(values), values, tf.zeros_like(values))
 
 
 def export(predictor: PropertyModel, path: str | Path, max_atoms: int = 1000, domain: str = "flag") -> None:
@@ -183,6 +214,7 @@ def _metadata(predictor: PropertyModel, module: ServedModel) -> dict:
     return {
         "properties": predictor.units,
         "positions": "Ang",
+        "periodic": predictor.domain is not None and predictor.domain.periodic,
         "elements": [SYMBOLS[z] for z in predictor.elements],
         "model": predictor.model_name,
         "cutoff": predictor.model.cutoff,  # of `edges`
@@ -210,12 +242,17 @@ def _write_warmup(predictor: PropertyModel, path: Path) -> None:
         Z = np.resize(predictor.elements, 8)
         R = SPACING * np.arange(8)[:, None] * [1.0, 0.0, 0.0]
     Z, R, atoms = Z.astype(np.int32), R.astype(predictor.dtype), len(Z)
-    source, target, _ = find_edges(R, predictor.model.cutoff)
-    flat = {"Z": Z, "R": R, "molecule_of_atom": np.zeros(atoms, np.int32)}
+    lattice: dict[str, np.ndarray] = {}
+    if predictor.domain is not None and predictor.domain.periodic:
+        cell, pbc = (predictor.domain.example.get(key, np.zeros(shape)) for key, shape in CELL_SHAPES.items())
+        lattice = {"cell": np.array(cell, predictor.dtype)[None], "pbc": np.array(pbc, bool)[None]}
+    edges = find_edges(R, predictor.model.cutoff, *(array[0] for array in lattice.values()))
+    images = {} if edges.image is None else {"edge_image": edges.image}
+    flat = {"Z": Z, "R": R, "molecule_of_atom": np.zeros(atoms, np.int32), **lattice}
     requests = {
-        "serving_default": {"Z": Z[None], "R": R[None]},
+        "serving_default": {"Z": Z[None], "R": R[None], **lattice},
         "flat": flat,
-        "edges": {**flat, "edge_source": source, "edge_target": target},
+        "edges": {**flat, "edge_source": edges.source, "edge_target": edges.target, **images},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(os.fspath(path)) as writer:

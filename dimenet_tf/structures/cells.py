@@ -16,6 +16,8 @@ from dimenet_tf.errors import UserError
 
 MOST_IMAGES = 1_000_000
 """Cells whose lattice has more images than this in the box around 10 Angstrom are refused: they are flat or skewed."""
+MOST_POINTS = 5_000_000
+"""Served models refuse requests with more atoms and images of atoms than this, which take some hundred bytes each."""
 FLAT = 1e-6
 """A cell with less than this share of the volume that the lengths of its lattice vectors allow is flat."""
 
