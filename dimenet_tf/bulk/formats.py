@@ -24,6 +24,7 @@ from dimenet_tf.structures.molecules import Molecules
 Result = Union[dict, str]
 FORMATS = (".extxyz", ".xyz", ".npz")
 IN_DOMAIN = "in_domain"
+VOIGT = [0, 4, 8, 5, 2, 1]  # of (3, 3), in ASE's order: xx yy zz yz xz xy
 
 
 def write(file: BinaryIO, suffix: str, molecules: Molecules, results: Sequence[Result], predictor: Predictor) -> None:
@@ -51,27 +52,33 @@ def join(file: BinaryIO, suffix: str, pieces: Sequence[Path]) -> None:
 
 
 def label(atoms: Atoms, result: Result, predictor: Predictor) -> None:
-    """Attach a result: energy, forces and dipole as those of a calculator where the model has forces; else as `info`.
+    """Attach a result: energy, forces, stress and dipole of a calculator where the model has forces; else as `info`.
 
     What ASE has no name for is `info` in any case, vectors (3,) and tensors (3, 3) too.
     """
     atoms.calc = None  # what the file said of the energy is no prediction of this model
-    for name in ("error", IN_DOMAIN, *predictor.units):
+    for name in ("error", IN_DOMAIN, "stress", "virial", *predictor.units):
         atoms.info.pop(name, None)
     if isinstance(result, str):
         atoms.info["error"] = result
         return
     plain = {name: value if np.ndim(value) else value.item() for name, value in result.items()}
     values = {name: value for name, value in plain.items() if name != "forces"}
+    stress = values.pop("stress", None)
     if predictor.energy is not None:
-        dipole = {"dipole": values.pop("dipole")} if "dipole" in values else {}
+        others = {"dipole": values.pop("dipole")} if "dipole" in values else {}
+        if stress is not None and np.isfinite(stress).all():
+            others["stress"] = np.ravel(stress)[VOIGT]
         energy = values.pop(predictor.energy)
-        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=result["forces"], **dipole)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=result["forces"], **others)
     atoms.info.update(values)
 
 
 def columns(molecules: Molecules, results: Sequence[Result], predictor: Predictor) -> dict[str, np.ndarray]:
-    """Return results as arrays; NaN where there are none. `id` is among them where every molecule has one."""
+    """Return results as arrays; NaN where there are none.
+
+    `id` is among them where every molecule has one, and the cells where the model has a stress.
+    """
     arrays = {}
     ids = molecules.info.get("id", ())
     if len(ids) == len(molecules.N) and all(isinstance(id, (int, float, str, np.generic)) for id in ids):
@@ -86,6 +93,15 @@ def columns(molecules: Molecules, results: Sequence[Result], predictor: Predicto
         none = np.empty((0, 3), predictor.dtype)
         forces = (np.full((n, 3), np.nan) if isinstance(r, str) else r["forces"] for n, r in zip(molecules.N, results))
         arrays["forces"] = np.concatenate([none, *forces]).astype(predictor.dtype)
+    if predictor.has_stress:
+        nothing = np.full((3, 3), np.nan)
+        stresses = [nothing if isinstance(r, str) else r.get("stress", nothing) for r in results]
+        arrays["stress"] = np.array(stresses, predictor.dtype).reshape(-1, 3, 3)
+        cell, pbc = molecules.cell_arrays() or (
+            np.zeros((len(molecules.N), 3, 3)),
+            np.zeros((len(molecules.N), 3), bool),
+        )
+        arrays |= {"cell": cell, "pbc": pbc}
     return arrays
 
 

@@ -235,5 +235,5 @@ def predict_piece(
 
 def _why_outside(predictor: Predictor, molecule: Molecules) -> str:
     assert predictor.domain is not None  # else nothing lies outside
-    reasons = predictor.domain.reasons(molecule.Z, molecule.R, predictor.model.cutoff)
+    reasons = predictor.domain.reasons(molecule.Z, molecule.R, predictor.model.cutoff, molecule.cells)
     return f"lies outside of the model's domain: {'; '.join(reasons.values())}"
