@@ -316,7 +316,7 @@ def load_container(config: DataConfig) -> DataContainer:
     for key, value in (("keys", config.keys), ("units", config.units)):
         if value:
             raise UserError(
-                f"data.{key} belongs to files of your own; remove data.{key}, because names "
+                f"data.{key} belongs to data.path; remove data.{key}, because names "
                 f"and units of data set '{config.name}' are known"
             )
     if config.molecule is not None and config.name not in ("md17", "rmd17", "md17_ccsd"):

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 from dimenet_tf.commands.evaluate import evaluate_run
+from dimenet_tf.config.schema import resolve
 from dimenet_tf.data import DataConfig, DataContainer, load_dataset
 from dimenet_tf.predictor import load
+from dimenet_tf.report.page import write_report
 from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.training import oc20_metrics
 from dimenet_tf.training.oc20_metrics import energy_metrics, evaluate_splits, force_metrics
 from dimenet_tf.training.session import run_session
 from helpers.paths import ROOT
-from helpers.training import configuration, resolve
+from helpers.training import configuration
 
 FILES = ROOT / "tests/files/oc20"
 
@@ -97,14 +99,11 @@ def test_a_run_on_s2ef_masks_fixed_atoms(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(oc20_metrics, "CHUNK", 3)  # several parts give the same
     found = evaluate_splits(predictor, dataset)["val_id"]
     part: DataContainer = dataset.container[-4:]
-    forces = np.concatenate([np.asarray(f) for f in predictor_forces(predictor, part)])
+    store = predictor.graph_store(part.N, part.Z, part.R, *part.cell_arrays())
+    forces = np.concatenate([predictor.predict_store(store, [i]).forces for i in range(len(part))])
     errors = np.abs(forces - part.targets["forces"])[~part.fixed]
     assert found["force_mae"] == pytest.approx(errors.mean(), rel=1e-3)
+    page, notes = write_report(str(folder.path))
+    assert "forces / eV/Ang" in page.read_text() and notes == []
     (*_, row) = folder.read_metrics()
     assert np.isfinite(row["validation_loss"]) and np.isfinite(row["mae_forces"])
-
-
-def predictor_forces(predictor, data):
-    """Forces of each structure."""
-    store = predictor.graph_store(data.N, data.Z, data.R, *data.cell_arrays())
-    return [predictor.predict_store(store, [i]).forces for i in range(len(data))]
