@@ -83,7 +83,8 @@ NAVIGATION = {
         *("docs/reference/api/index", "docs/reference/commands", "docs/configuration"),
         *("docs/reference/hyperparameters", "docs/properties", "docs/reference/properties"),
         *("docs/versions", "docs/reference/errors"),
-        *("pretrained/README", "dimenet_tf/data/sample/README", "dimenet_tf/data/sample/ethanol_xtb", "CHANGELOG"),
+        *("pretrained/README", "dimenet_tf/data/sample/README", "dimenet_tf/data/sample/ethanol_xtb"),
+        *("dimenet_tf/data/sample/oc20_sample", "CHANGELOG"),
     ],
 }
 CARDS = [path.relative_to(ROOT).with_suffix("").as_posix() for path in sorted(ROOT.glob("pretrained/*/README.md"))]

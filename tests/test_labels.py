@@ -166,6 +166,7 @@ class Labels:
         self.targets, self.labels = rng.normal(size=(4, 4)), rng.normal(size=(10, 3))
         self.targets[1, 0] = self.targets[2, 1:] = self.targets[3] = np.nan
         self.labels[self.owner == 0] = np.nan
+        self.labels[[4, 6]] = np.nan  # two fixed atoms of molecule 2
 
     def loss(self, name: str, values, forces) -> tf.Tensor:
         loss = Loss(name, None, self.head, "energy", {"dipole": 0.3})
@@ -182,7 +183,8 @@ class Labels:
             if not np.isnan(self.targets[m, 1]):
                 dipole = size((self.values[m, 1:] - self.targets[m, 1:]) / 0.5).mean()
             error = (self.forces - self.labels)[self.owner == m] / 2
-            if not np.isnan(error).any():
+            error = error[~np.isnan(error).any(axis=1)]
+            if len(error):
                 forces = np.linalg.norm(error, axis=1).mean() if name == "gemnet" else size(error).mean()
             energy = (1 if name == "dimenet" else 1 - rho) * energy + rho * forces
             losses.append((energy + 0.3 * dipole) / 2)

@@ -20,12 +20,13 @@ RECIPES |= {"qm9_painn": (1, 589_057), "md17_painn": (2, 589_057)}
 RECIPES |= {"qm9_spherenet": (1, 1_898_566), "md17_spherenet": (2, 1_898_566)}
 DPGN = 3_096_460
 RECIPES |= {"qm9_dpgn": (1, DPGN), "md17_dpgn": (2, DPGN)}
+OC20 = {f"oc20_is2re_{model}": i for i, model in enumerate(("spherenet", "dimenet_pp", "painn", "gemnet_t"), 1)}
 HEADINGS = {"dpgn": "DPGN", "gemnet": "GemNet", "painn": "PaiNN", "spherenet": "SphereNet"}
 
 
 def documented(file: str) -> list[list[str]]:
     """Rows of the table of the models of a file's family."""
-    heading = HEADINGS.get(file.split("_")[-1], "DimeNet on QM9")
+    heading = "OC20" if file in OC20 else HEADINGS.get(file.split("_")[-1], "DimeNet on QM9")
     section = (ROOT / "docs/recipes.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines()]
     return [row for row in rows if row[0].startswith("`") and len(row) > 3]
@@ -35,12 +36,12 @@ def read(path: Path) -> dict:
     return resolve(yaml.safe_load(path.read_text()))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [*RECIPES, *OC20])
 def test_recipes_are_the_documented_ones(name):
     given = yaml.safe_load((ROOT / f"configs/paper/{name}.yaml").read_text())
     resolved = read(ROOT / f"configs/paper/{name}.yaml")
     rows = documented(name)
-    column, _ = RECIPES[name]
+    column = OC20[name] if name in OC20 else RECIPES[name][0]
     shown = {key.strip("`"): row[column - 1] for key, *row in rows}
     for key, expected in shown.items():
         section, option = key.split(".")
@@ -56,7 +57,9 @@ def test_all_recipes_are_documented():
         assert path.name in text or path.stem in RECIPES
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if "dimenet" in path.stem], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if "dimenet" in path.stem and path.stem not in OC20], ids=lambda path: path.stem
+)
 def test_recipes_differ_in_what_their_names_say_only(path):
     config, base = read(path), read(ROOT / "configs/paper/qm9_dimenet.yaml")
     if path.stem == "md17_dimenet":
@@ -111,3 +114,14 @@ def test_recipes_of_spherenet():
     for config, epoch, epochs in ((qm9, 3438, (300, 50, 3)), (md17, 250, (2000, 200, 3))):
         of_training = (config["training"][key] for key in ("num_steps", "decay_steps", "warmup_steps"))
         assert [steps / epoch for steps in of_training] == list(epochs)
+
+
+def test_recipes_of_oc20():
+    """Epochs of 10 000 / 16, 10 000 / 2 and 460 328 / 32 steps; the same data, energies as adsorption energies."""
+    configs = {name: read(ROOT / f"configs/paper/{name}.yaml") for name in OC20}
+    for (name, config), epoch, epochs in zip(configs.items(), (625, 5000, 14386, 14386), (30, 20, 80, 80)):
+        training = config["training"]
+        assert training["evaluation_interval"] == epoch and training["num_steps"] == epochs * epoch, name
+        assert config["data"] == configs["oc20_is2re_painn"]["data"]
+    assert configs["oc20_is2re_spherenet"]["training"]["warmup_steps"] == 3 * 625
+    assert configs["oc20_is2re_spherenet"]["training"]["decay_steps"] == 10 * 625

@@ -1,7 +1,7 @@
 """Containers, the embedded sample and trajectory, readers, splits and batches."""
 
 from dimenet_tf.data.dataset import DataConfig, Dataset, datasets, load_dataset
-from dimenet_tf.data.embedded import ethanol_xtb, sample
+from dimenet_tf.data.embedded import ethanol_xtb, oc20_sample, sample
 from dimenet_tf.structures.checks import Checks
 from dimenet_tf.structures.container import DataContainer
 from dimenet_tf.structures.readers import from_atoms, read_file
@@ -17,6 +17,7 @@ __all__ = [
     "ethanol_xtb",
     "from_atoms",
     "load_dataset",
+    "oc20_sample",
     "random_split",
     "read_file",
     "sample",

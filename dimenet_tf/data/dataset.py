@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dimenet_tf.data import trajectories
-from dimenet_tf.data.embedded import ethanol_xtb, sample
+from dimenet_tf.data import oc20, trajectories
+from dimenet_tf.data.embedded import ethanol_xtb, oc20_sample, sample
 from dimenet_tf.data.qm9 import FILTERS, qm9
 from dimenet_tf.errors import UserError, check_choice, unknown_name
 from dimenet_tf.properties.columns import Columns
@@ -30,6 +30,9 @@ DATASETS = {
     "rmd17": lambda config, checks: trajectories.rmd17(config.molecule, config.fold, config.cache, checks),
     "md17_ccsd": lambda config, checks: trajectories.md17_ccsd(config.molecule, config.cache, checks),
     "coll": lambda config, checks: trajectories.coll(config.cache, checks),
+    "oc20_sample": lambda config, checks: oc20_sample(checks),
+    "oc20_is2re": lambda config, checks: oc20.is2re(oc20.folder_of(config.name, config.path), checks),
+    "oc20_s2ef": lambda config, checks: oc20.s2ef(oc20.folder_of(config.name, config.path), checks),
 }
 ABOUT = {
     "sample": "2000 relaxed molecules of H, C, N, O, F with 11 of QM9's properties by GFN2-xTB; embedded",
@@ -39,6 +42,9 @@ ABOUT = {
     "rmd17": "revised MD17 with five splits (data.fold), energy and forces by PBE/def2-SVP; downloaded",
     "md17_ccsd": "MD17@CCSD(T), frames of a small molecule (data.molecule) with energy and forces; downloaded",
     "coll": "COLL, collisions of small organic molecules with energy and forces by revPBE-D3; downloaded",
+    "oc20_sample": "320 slabs with adsorbates and their energies after relaxation, by EMT; four test splits; embedded",
+    "oc20_is2re": "OC20's IS2RE in data.path: initial structures, energies after relaxation",
+    "oc20_s2ef": "OC20's S2EF in data.path: structures with energy and forces",
 }
 SPLITS = ("auto", "given", "random")
 
@@ -50,7 +56,7 @@ def datasets() -> dict[str, str]:
     --------
     >>> import dimenet_tf
     >>> list(dimenet_tf.datasets())
-    ['sample', 'ethanol_xtb', 'qm9', 'md17', 'rmd17', 'md17_ccsd', 'coll']
+    ['sample', 'ethanol_xtb', 'qm9', 'md17', 'rmd17', 'md17_ccsd', 'coll', 'oc20_sample', 'oc20_is2re', 'oc20_s2ef']
     """
     return dict(ABOUT)
 
@@ -62,14 +68,16 @@ class DataConfig:
     Parameters
     ----------
     name : known data set, a key of `DATASETS`
-    path : instead of a name, a file: npz, extended XYZ, an ASE database or another format of ASE; see `read_file`
+    path : instead of a name, a file: npz, extended XYZ, an ASE database or another format of ASE; see `read_file`.
+        With oc20_is2re and oc20_s2ef, the folder that holds `train` and `val_id`; see `dimenet_tf.data.oc20`
     target : property to learn, or several: `mu`, `[U0, U, H, G]`, `[energy, forces]`
     num_train, num_valid : numbers of molecules; 80 % and 10 % of all if left out. The others are test molecules.
     split : "random", "given" (the split that comes with the data), or "auto": "given" if the data have a split
     split_seed : seed of the random split
     heads : names of heads by target, instead of the defaults: {"mu": "dipole_magnitude"}; see
         `dimenet_tf.properties.heads.choose_head`
-    references : "auto", "fit", "isolated_atoms", "mean", "none" or values per element; see `fit_reference`
+    references : "auto", "fit", "isolated_atoms", "mean", "none" or values per element; see `fit_reference`. For
+        adsorption energies of OC20, "auto" is "mean"
     standardize : divide the targets by their spread; an energy with forces by the forces' spread times 1 Angstrom
     keys : names in the file by the library's names: {"energy": "REF_energy"}; {"weight": "config_weight"} is the weight
         of each molecule in the loss
@@ -292,7 +300,7 @@ def load_container(config: DataConfig) -> DataContainer:
     if config.max_atoms is not None and config.max_atoms < 1:
         raise UserError(f"data.max_atoms = {config.max_atoms} must be greater than 0, or None for no limit")
     checks = Checks(config.on_bad, config.max_atoms, config.target_names, config.outliers)
-    if config.path is not None:
+    if config.path is not None and config.name not in oc20.FOLDERS:
         for key in ("molecule", "fold", "filter", "cache"):
             if getattr(config, key) != getattr(DataConfig, key):
                 raise UserError(
@@ -380,12 +388,15 @@ def _properties(config: DataConfig, container: DataContainer) -> dict[str, Prope
     for name in config.heads:
         if name not in names:
             raise unknown_name("target in data.heads", name, names)
+    references = config.references
+    if references == "auto" and config.name in oc20.NAMES:
+        references = "mean"  # energies of adsorption are no sums over elements
     properties = side_by_side(
         Property.of(
             name,
             config.units.get(name),
             head=config.heads.get(name),
-            references=config.references,
+            references=references,
             standardize=config.standardize,
             has_forces=has_forces and name == "energy",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dimenet_tf.data.oc20 import own_split
 from dimenet_tf.structures.checks import STRICT, Checks
 from dimenet_tf.structures.container import DataContainer
 from dimenet_tf.structures.readers import read_file
@@ -36,4 +37,19 @@ def ethanol_xtb(checks: Checks = STRICT) -> DataContainer:
     """
     data = read_file(FOLDER / "ethanol_xtb.npz", units={"R": "Ang"}, checks=checks)
     data.source = "embedded trajectory of ethanol"
+    return data
+
+
+def oc20_sample(checks: Checks = STRICT) -> DataContainer:
+    """Read the embedded slabs with adsorbates: OC20's task IS2RE in small, with energies of ASE's EMT potential.
+
+    Examples
+    --------
+    >>> from dimenet_tf.data import oc20_sample
+    >>> slabs = oc20_sample()
+    >>> len(slabs), slabs.split
+    (320, Split(200 train, 30 valid, 90 test))
+    """
+    data = read_file(FOLDER / "oc20_sample.npz", units={"R": "Ang"}, checks=checks)
+    data.source, data.split = "embedded slabs", own_split(data.id)
     return data

@@ -19,7 +19,7 @@ class Batch(NamedTuple):
     targets: Array
     """(molecules, targets) float64, in their units; NaN for a target that a molecule lacks."""
     forces: Array
-    """(atoms, 3) float64, eV/Angstrom, NaN for molecules that lack them; no rows where no forces are learned."""
+    """(atoms, 3) float64, eV/Angstrom; NaN for molecules without them and fixed atoms; no rows if none are learned."""
     weight: Array
     """() float64: 1 / molecules of all replicas in this step; losses are sums times this."""
     molecule_weights: Array
@@ -73,7 +73,7 @@ def make_dataset(
                 )
 
     signature = Batch(
-        graph=graph_signature(store.dtype, store.needs),
+        graph=graph_signature(store.dtype, store.needs, store.cells is not None),
         targets=tf.TensorSpec([None, targets.shape[1]], tf.float64),
         forces=tf.TensorSpec([None, 3], tf.float64),
         weight=tf.TensorSpec([], tf.float64),

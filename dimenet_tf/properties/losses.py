@@ -29,7 +29,7 @@ class Loss:
 
     A label that is NaN is missing. Its term is exactly zero, and so is its gradient. The mean is still taken over all
     properties and all molecules of a batch, so that the weight of a label does not depend on which others are missing.
-    An infinite label makes the loss infinite.
+    An infinite label makes the loss infinite. Forces of fixed atoms are NaN, and N does not count them.
 
     Parameters
     ----------
@@ -95,11 +95,14 @@ class Loss:
         properties = self.head.properties
         terms = {name: tf.reduce_mean(size(each.scaled(errors)), axis=1) for name, each in properties.items()}
         if self.energy is not None:
+            assert forces is not None
             scale = properties[self.energy].reference.scale
             error = difference(tf.cast(prediction.forces, tf.float64), forces) / scale
             per_atom = safe_norm(error) if self.kind.force_lengths else tf.reduce_mean(size(error), axis=1)  # (atoms,)
             total = tf.math.unsorted_segment_sum(per_atom, molecule_of_atom, tf.shape(targets)[0])
-            mean = total / tf.cast(num_atoms, tf.float64)
+            missing = tf.cast(tf.math.is_nan(forces[:, 0]), tf.float64)
+            missing = tf.math.unsorted_segment_sum(missing, molecule_of_atom, tf.shape(targets)[0])
+            mean = total / tf.maximum(tf.cast(num_atoms, tf.float64) - missing, 1.0)  # without any, the sum is zero
             share = 1 - self.rho if self.kind.mixed else 1.0
             terms[self.energy] = share * terms[self.energy] + self.rho * mean
         return tf.add_n([self.weights[target] * term for target, term in terms.items()]) / len(terms)

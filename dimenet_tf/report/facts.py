@@ -81,8 +81,9 @@ class Facts:
                 continue
             per_atom = find_property(name).per_atom
             rows = molecules.molecule_of_atom if per_atom else np.arange(len(molecules))
-            keep = has[rows]
-            labels, values = (np.reshape(array, (len(rows), -1))[keep] for array in (molecules.labels(name), predicted))
+            everything = [np.reshape(array, (len(rows), -1)) for array in (molecules.labels(name), predicted)]
+            keep = has[rows] & ~np.isnan(everything[0]).any(axis=1)  # fixed atoms have no forces to compare with
+            labels, values = (array[keep] for array in everything)
             elements = molecules.Z[keep] if per_atom else None
             found.append(Errors(name, self.predictor.units[name], rows[keep], labels, values, elements))
         return found

@@ -285,7 +285,8 @@ def _drawing(facts: Facts, molecule: int, forces: Errors | None) -> dict:
         errors = (forces.predicted - forces.labels)[rows]
         length = np.linalg.norm(errors, axis=1)
         scaled = errors * (ARROW / (length.max() or 1.0))
-        arrows = np.concatenate([R, scaled], axis=1)[length > 0.1 * length.max()]
+        free = R if one.fixed is None else R[~one.fixed]
+        arrows = np.concatenate([free, scaled], axis=1)[length > 0.1 * length.max()]
     return {"xyz": "\n".join([str(len(lines)), "", *lines]), "arrows": arrows.round(3).tolist()}
 
 

@@ -43,6 +43,7 @@ class DataContainer(FlatMolecules):
     weight : (molecules,) float, weight of each molecule in the loss; 1 where left out
     cell : (molecules, 3, 3) float, Angstrom, rows are lattice vectors, zero for molecules; None for molecules alone
     pbc : (molecules, 3) bool, the periodic directions; by default those whose lattice vector is not zero
+    fixed : (sum N,) bool, atoms that are held fixed: forces on them are not labels; None if there are none
     check : bool; False checks only the shapes of the arrays, for data that `checked` checks next
 
     Raises
@@ -90,9 +91,10 @@ class DataContainer(FlatMolecules):
         weight: ArrayLike | None = None,
         cell: ArrayLike | None = None,
         pbc: ArrayLike | None = None,
+        fixed: ArrayLike | None = None,
     ) -> None:
         cells = make_cells(cell, pbc, len(np.atleast_1d(np.asarray(N))), source)
-        self._fill(N, Z, R, targets or {}, id, source, split, charge, spin, weight, cells)
+        self._fill(N, Z, R, targets or {}, id, source, split, charge, spin, weight, cells, fixed)
         self._check_shapes()
         if check and (bad := find_bad(self, STRICT)):
             raise bad_data(self.source, bad, len(self))
@@ -175,7 +177,8 @@ class DataContainer(FlatMolecules):
         `energy`, `forces` and `stress` are results of a `SinglePointCalculator`; other targets and the id are in
         `info`, as are `charge`, `spin` and `weight` where they are not 0, 1 and 1. Values that a molecule lacks are
         left out.
-        `from_atoms(atoms, keys={"weight": "weight"})` reads the weights back.
+        `from_atoms(atoms, keys={"weight": "weight"})` reads the weights back. Fixed atoms get ASE's constraint
+        `FixAtoms`.
 
         Examples
         --------
@@ -189,6 +192,7 @@ class DataContainer(FlatMolecules):
     def _atoms(self, molecules: Iterable[int]) -> Iterator[Atoms]:
         from ase import Atoms  # slow to import
         from ase.calculators.singlepoint import SinglePointCalculator
+        from ase.constraints import FixAtoms
 
         last = np.cumsum(self.N)
         for molecule in molecules:
@@ -201,6 +205,8 @@ class DataContainer(FlatMolecules):
                 value = of_all[rows if find_property(name).per_atom else molecule]
                 if np.isfinite(value).any():
                     values[name] = value.copy() if value.ndim else float(value)
+            if self.fixed is not None and self.fixed[rows].any():
+                atoms.set_constraint(FixAtoms(mask=self.fixed[rows]))
             results = {name: values.pop(name) for name in ("energy", "forces", "stress") if name in values}
             if "stress" in results:
                 results["stress"] = results["stress"].ravel()[[0, 4, 8, 5, 2, 1]]  # ASE's: xx yy zz yz xz xy
@@ -237,6 +243,8 @@ class DataContainer(FlatMolecules):
                 digest.update(key.encode() + values.tobytes())
         for array in () if self.cells is None else self.cells:
             digest.update(np.ascontiguousarray(array).tobytes())
+        if self.fixed is not None:
+            digest.update(b"fixed" + self.fixed.tobytes())
         for key in sorted(self.isolated):
             digest.update(f"isolated {key} {sorted(self.isolated[key].items())}".encode())
         return digest.hexdigest()

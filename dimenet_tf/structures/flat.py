@@ -39,8 +39,10 @@ class FlatMolecules:
         spin: ArrayLike | None,
         weight: ArrayLike | None,
         cells: Cells | None = None,
+        fixed: ArrayLike | None = None,
     ) -> None:
         self.cells = cells
+        self.fixed = None if fixed is None else np.asarray(fixed, bool)
         self.source = source
         self.split = split
         self.N, self.Z = _whole(N), _whole(Z)
@@ -57,6 +59,8 @@ class FlatMolecules:
             raise UserError(f"{self.source}: N must be a list of numbers of atoms, one for each molecule")
         atoms = int(self.N.sum())
         shapes = {"Z": (atoms,), "R": (atoms, 3), **dict.fromkeys(("id", "charge", "spin", "weight"), self.N.shape)}
+        if self.fixed is not None:
+            shapes["fixed"] = (atoms,)
         for key, shape in shapes.items():
             found = getattr(self, key).shape
             if found != shape:
@@ -131,17 +135,24 @@ class FlatMolecules:
         return missing_target(name, self.targets, self.found, self.source, len(self), int(self.N.sum()))
 
     def labelled(self, name: str) -> np.ndarray:
-        """Return which molecules have a complete and finite value of a property, (molecules,) bool."""
+        """Return which molecules have a complete and finite value of a property, (molecules,) bool.
+
+        A property of atoms is complete if all atoms that are not fixed have it, and at least one such atom is there.
+        """
         values = self.targets[name]
         finite = np.asarray(np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
         if not find_property(name).per_atom:
             return finite
-        return np.bincount(self.molecule_of_atom[~finite], minlength=len(self)) == 0
+        if self.fixed is None:
+            return np.bincount(self.molecule_of_atom[~finite], minlength=len(self)) == 0
+        free = np.bincount(self.molecule_of_atom[~self.fixed], minlength=len(self))
+        return (np.bincount(self.molecule_of_atom[finite & ~self.fixed], minlength=len(self)) == free) & (free > 0)
 
     def labels(self, name: str) -> np.ndarray:
         """Return a property as `target` does, with NaN for every molecule that lacks it.
 
-        A molecule that has a part of it, the forces of some of its atoms for instance, lacks it as a whole.
+        A molecule that has a part of it, the forces of some of its atoms for instance, lacks it as a whole. Fixed atoms
+        have NaN for properties of atoms, and the other atoms of their molecule keep theirs.
 
         Raises
         ------
@@ -151,9 +162,12 @@ class FlatMolecules:
         if name not in self.targets:
             raise self._no_target(name)
         values, has = self.targets[name], self.labelled(name)
-        if has.all():
+        per_atom = find_property(name).per_atom
+        if has.all() and not (per_atom and self.fixed is not None):
             return values
-        rows = has[self.molecule_of_atom] if find_property(name).per_atom else has
+        rows = has[self.molecule_of_atom] if per_atom else has
+        if per_atom and self.fixed is not None:
+            rows = rows & ~self.fixed
         return np.where(rows.reshape(-1, *[1] * (values.ndim - 1)), values, np.nan)
 
     def select(self: Kind, molecules: ArrayLike) -> Kind:
@@ -167,7 +181,8 @@ class FlatMolecules:
         N, Z, R, id = self.N[molecules], self.Z[atoms], self.R[atoms], self.id[molecules]
         charge, spin, weight = (array[molecules] for array in (self.charge, self.spin, self.weight))
         cells = None if self.cells is None else self.cells.select(molecules)
-        part._fill(N, Z, R, targets, id, self.source, None, charge, spin, weight, cells)
+        fixed = None if self.fixed is None else self.fixed[atoms]
+        part._fill(N, Z, R, targets, id, self.source, None, charge, spin, weight, cells, fixed)
         part.notes, part.found, part.isolated = self.notes, self.found, self.isolated
         return part
 

@@ -38,8 +38,10 @@ def find_outliers(data: FlatMolecules, name: str, judged: np.ndarray) -> dict[in
     has = judged & data.labelled(name)
     if np.count_nonzero(has) < FEWEST:
         return {}
+    atoms = np.repeat(has, data.N) & (True if data.fixed is None else ~data.fixed)
     if kind.per_atom:
-        labels, sizes = data.targets[name][np.repeat(has, data.N)], data.N[has]
+        labels = data.targets[name][atoms]
+        sizes = np.bincount(data.molecule_of_atom[atoms], minlength=len(data))[has]
     else:
         labels, sizes = data.targets[name][has], np.ones(np.count_nonzero(has), int)
     values = labels.reshape(len(labels), -1)
@@ -60,7 +62,7 @@ def find_outliers(data: FlatMolecules, name: str, judged: np.ndarray) -> dict[in
         of_molecule = slice(starts[m], starts[m] + sizes[m])
         worst = np.unravel_index(np.argmax(distance[of_molecule]), distance[of_molecule].shape)
         value = f"{values[of_molecule][worst]:.7g} {kind.unit}".strip()
-        atom = f" at atom {worst[0]}" if kind.per_atom else ""
+        atom = f" at atom {np.flatnonzero(atoms[data.molecule_of_atom == rows[m]])[worst[0]]}" if kind.per_atom else ""
         found[int(rows[m])] = f"{value}{atom}, {largest[m] / mad:.2g} MADs from the rest"
     return found
 

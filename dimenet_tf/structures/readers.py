@@ -156,9 +156,8 @@ def from_arrays(
         charge, spin = states_of_arrays(arrays, len(N), source)
         if weights is not None:
             weights = _weights_of_array(weights, len(N), source, str(weight))
-    data = DataContainer(
-        N, Z, R, named, names, source, split, check=False, charge=charge, spin=spin, weight=weights, **lattice
-    )
+    fixed = arrays.get("fixed")
+    data = DataContainer(N, Z, R, named, names, source, split, False, charge, spin, weights, **lattice, fixed=fixed)
     data.found = {key: _words(array) for key, array in arrays.items()}
     candidates = {key: array for key, array in arrays.items() if weight is None and _is_weight(key)}
     data.notes = _notes_on_weights(source, candidates)

@@ -156,7 +156,8 @@ def _closest(data: DataContainer) -> Closest | None:
 
 def _label(data: DataContainer, name: str, counted: np.ndarray) -> Label:
     kind, has = find_property(name), data.labelled(name) & counted
-    values = data.targets[name][has[data.molecule_of_atom] if kind.per_atom else has]
+    values = data.labels(name)[has[data.molecule_of_atom] if kind.per_atom else has]
+    values = values[~np.isnan(values)]  # fixed atoms have no forces
     if not has.any():
         return Label(name, kind.unit, 0, *[float("nan")] * 4)
     numbers = (float(f(values)) for f in (np.min, np.max, np.mean, np.std))

@@ -101,8 +101,9 @@ def _add_forces(
     has: Mapping[str, np.ndarray],
 ) -> None:
     """Add the row of the forces and the errors of each molecule type to an error table."""
-    atoms = has["forces"][molecules.molecule_of_atom]
-    force_errors = prediction.forces - molecules.labels("forces")
+    forces = molecules.labels("forces")
+    atoms = np.isfinite(forces).all(axis=1)  # not the fixed ones, nor those of molecules without forces
+    force_errors = prediction.forces - forces
     everywhere = dataset.container.labels("forces")
     sigma = float(everywhere[np.isfinite(everywhere)].std())  # as of the others, of the whole data set
     if atoms.any():

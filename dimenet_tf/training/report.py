@@ -13,6 +13,7 @@ from dimenet_tf.predictor import Predictor
 from dimenet_tf.properties.prediction import Prediction
 from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.structures.container import DataContainer
+from dimenet_tf.training import oc20_metrics
 from dimenet_tf.training.metrics import evaluate, evaluate_baseline, format_table
 
 
@@ -51,6 +52,8 @@ def evaluate_part(predictor: Predictor, dataset: Dataset, part: str = "test", li
 def report(predictor: Predictor, dataset: Dataset, folder: RunFolder, part: str = "test") -> str:
     """Evaluate a predictor, write JSON and plots into the run folder and return the printed table.
 
+    For the test of data with OC20's splits, the table of these follows; see `dimenet_tf.training.oc20_metrics`.
+
     Parameters
     ----------
     part : "test", "valid" or "train": which molecules of the split
@@ -59,15 +62,21 @@ def report(predictor: Predictor, dataset: Dataset, folder: RunFolder, part: str 
 
     molecules, selected, predicted, table, baseline = evaluate_part(predictor, dataset, part)
     result = {**table, "part": part, "mae_of_per_element_fit": {k: t["mae"] for k, t in baseline["targets"].items()}}
+    splits = oc20_metrics.evaluate_splits(predictor, dataset) if part == "test" else {}
+    if splits:
+        result["splits"] = splits
     (folder.path / f"{part}.json").write_text(json.dumps(result, indent=1))
     folder.plots.mkdir(exist_ok=True)
-    for name, values in predictor.named(predicted).items():
+    named = predictor.named(predicted)
+    units = {name: predictor.units[name] for name in dataset.learned}  # not of the stress, which has no labels
+    for name, unit in units.items():
         path = folder.plots / f"{part}_{name.replace('/', '_')}.png"
-        labels, values = selected.labels(name).ravel(), values.ravel()
+        labels, values = selected.labels(name).ravel(), named[name].ravel()
         has = ~np.isnan(labels)
         if has.any():
-            plots.parity(name, predictor.units[name], labels[has], values[has], path)
+            plots.parity(name, unit, labels[has], values[has], path)
     metrics = folder.read_metrics()
     if metrics:
-        plots.learning_curve(metrics, predictor.units, folder.plots / "learning_curve.png")
-    return f"{len(molecules)} {part} molecules\n{format_table(table, baseline)}"
+        plots.learning_curve(metrics, units, folder.plots / "learning_curve.png")
+    text = f"{len(molecules)} {part} molecules\n{format_table(table, baseline)}"
+    return f"{text}\n\n{oc20_metrics.format_splits(dataset, splits)}" if splits else text
