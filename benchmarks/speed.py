@@ -87,7 +87,9 @@ def training_step(predictor, jit_compile: bool = False):
         zeros = tf.zeros([tf.size(graph.num_atoms), 1], tf.float64)
         labels = tf.zeros([tf.size(graph.atomic_numbers) if forces else 0, 3], tf.float64)
         weights = tf.ones_like(zeros[:, 0])
-        return training.train_step(Batch(graph, zeros, labels, tf.constant(1 / 32, tf.float64), weights))
+        return training.train_step(
+            Batch(graph, zeros, labels, tf.zeros([0, 3, 3], tf.float64), tf.constant(1 / 32, tf.float64), weights)
+        )
 
     return step
 

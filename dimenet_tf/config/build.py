@@ -69,7 +69,8 @@ def build_head(model: Mapping, dataset: Dataset) -> Head:
 
 def domain_labels(dataset: Dataset) -> list[str]:
     """Return the labels whose range a model's domain records: numbers and forces."""
-    return [name for name in dataset.learned if name == "forces" or not dataset.properties[name].shape]
+    numbers = [name for name, each in dataset.properties.items() if not each.shape]
+    return [*numbers, *["forces"] * dataset.has_forces]
 
 
 def build_predictor(config: Mapping, dataset: Dataset) -> Predictor:

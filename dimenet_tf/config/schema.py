@@ -110,6 +110,7 @@ _TYPES = {
     "training.hours": (float, type(None)),
     **{path: (int, str) for path in _AUTO_PATHS},
     "training.rho_force": (float, type(None)),
+    "training.rho_stress": (float, type(None)),
     "training.weights": (Mapping,),
     "data.cache": (str, type(None)),
     "data.max_atoms": (int, type(None)),

@@ -30,6 +30,7 @@ class TrainingConfig:
     loss : "dimenet" (mean absolute errors), "gemnet" (the same, but lengths of the forces' errors and weights that sum
         to 1) or "mse" (squared errors); see `LOSSES`
     rho_force : weight of the forces; None for the default of the loss: 100 (dimenet), 0.999 (gemnet), 0.95 (mse)
+    rho_stress : weight of the stress, that is of the virial of an atom; None for the number of `rho_force`. See `Loss`
     weights : of the targets in the loss: {"dipole": 0.1}; 1 where not given
     ema_decay : of the averaged weights that are validated, tested and kept
     weight_decay : AdamW's: each step takes this times the learning rate from a weight; embeddings, biases and
@@ -69,6 +70,7 @@ class TrainingConfig:
     decay_rate: float = 0.01
     loss: str = "dimenet"
     rho_force: float | None = None
+    rho_stress: float | None = None
     weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     ema_decay: float = 0.999
     weight_decay: float = 0.0

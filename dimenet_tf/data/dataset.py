@@ -21,6 +21,7 @@ from dimenet_tf.structures.elements import symbols
 from dimenet_tf.structures.quantities import PROPERTIES
 from dimenet_tf.structures.readers import read_file
 from dimenet_tf.structures.splits import Split, given_split, random_split
+from dimenet_tf.structures.stress import check_stress
 
 DATASETS = {
     "sample": lambda config, checks: sample(checks),
@@ -70,7 +71,7 @@ class DataConfig:
     name : known data set, a key of `DATASETS`
     path : instead of a name, a file: npz, extended XYZ, an ASE database or another format of ASE; see `read_file`.
         With oc20_is2re and oc20_s2ef, the folder that holds `train` and `val_id`; see `dimenet_tf.data.oc20`
-    target : property to learn, or several: `mu`, `[U0, U, H, G]`, `[energy, forces]`
+    target : property to learn, or several: `mu`, `[U0, U, H, G]`, `[energy, forces]` (or with `stress`)
     num_train, num_valid : numbers of molecules; 80 % and 10 % of all if left out. The others are test molecules.
     split : "random", "given" (the split that comes with the data), or "auto": "given" if the data have a split
     split_seed : seed of the random split
@@ -136,8 +137,8 @@ class Dataset:
     config : the `data` section
     container : molecules and labels
     split : training, validation and test molecules
-    properties : targets by name, in the order of the configuration. Forces are not among them, because they are the
-        negative gradient of an energy: see `Property.has_forces`.
+    properties : targets by name, in the order of the configuration. Forces and stress are not among them, because they
+        are derivatives of an energy: see `Property.has_forces`.
 
     Examples
     --------
@@ -155,7 +156,8 @@ class Dataset:
 
     def __repr__(self) -> str:
         forces = [f"forces in {PROPERTIES['forces'].unit}"] * self.has_forces
-        targets = ", ".join([*map(str, self.properties.values()), *forces])
+        stress = [f"stress in {PROPERTIES['stress'].unit}"] * self.has_stress
+        targets = ", ".join([*map(str, self.properties.values()), *forces, *stress])
         train, valid, test = map(len, self.split)
         return (
             f"Dataset({self.container.source}: {targets}; {train} training, {valid} validation, {test} test molecules)"
@@ -163,13 +165,18 @@ class Dataset:
 
     @property
     def names(self) -> list[str]:
-        """Names of the targets, without forces."""
+        """Names of the targets, without forces and stress."""
         return list(self.properties)
 
     @property
     def has_forces(self) -> bool:
         """Whether forces are learned, as the negative gradient of an energy."""
         return self.energy is not None
+
+    @property
+    def has_stress(self) -> bool:
+        """Whether the stress is learned, as the derivative of an energy by strain."""
+        return any(each.has_stress for each in self.properties.values())
 
     @property
     def energy(self) -> str | None:
@@ -200,8 +207,8 @@ class Dataset:
 
     @property
     def learned(self) -> list[str]:
-        """Names of the targets, and "forces" if they are learned."""
-        return [*self.properties, *["forces"] * self.has_forces]
+        """Names of the targets, and "forces" and "stress" if they are learned."""
+        return [*self.properties, *["forces"] * self.has_forces, *["stress"] * self.has_stress]
 
     def num_labels(self) -> dict[str, int]:
         """Return the number of molecules with a value of each target, by name.
@@ -355,8 +362,8 @@ def load_dataset(config: DataConfig, split: Split | None = None, container: Data
     for each in properties.values():
         each.check_labels(container)
     if split is None:
-        has_forces = any(each.has_forces for each in properties.values())
-        split = _split(config, container, [*properties, *["forces"] * has_forces])
+        derived = [name for name in ("forces", "stress") if name in config.target_names]
+        split = _split(config, container, [*properties, *derived])
     split.check(len(container), container.source)
     unseen = sorted(set(container.elements) - set(container.select(split.train).elements))
     if unseen:
@@ -375,10 +382,17 @@ def _properties(config: DataConfig, container: DataContainer) -> dict[str, Prope
     if not all(isinstance(name, str) for name in targets):
         raise UserError(f"data.target must be a name or a list of names; got {config.target!r}")
     for name in config.units:
-        if name not in (*targets, *container.targets, "R", "forces"):
+        if name not in (*targets, *container.targets, "R", "forces", "virial"):
             raise unknown_name("target in data.units", str(name), (*targets, *container.targets))
-    has_forces = "forces" in targets
-    names = [name for name in targets if name != "forces"]
+    has_forces, has_stress = "forces" in targets, "stress" in targets
+    names = [name for name in targets if name not in ("forces", "stress")]
+    if has_stress and not (has_forces and "energy" in names):
+        raise UserError(
+            "data.target: a stress is a derivative of the energy, as forces are; set data.target: [energy, forces, "
+            "stress]"
+        )
+    if "virial" in targets:
+        raise UserError("data.target: virials are learned as stress; set data.target: [energy, forces, stress]")
     if has_forces and "energy" not in names:
         raise UserError("data.target: forces are the gradient of an energy; set data.target: [energy, forces]")
     if isinstance(config.references, Mapping) and len(names) > 1:
@@ -399,6 +413,7 @@ def _properties(config: DataConfig, container: DataContainer) -> dict[str, Prope
             references=references,
             standardize=config.standardize,
             has_forces=has_forces and name == "energy",
+            has_stress=has_stress and name == "energy",
         )
         for name in names
     )
@@ -413,6 +428,13 @@ def _properties(config: DataConfig, container: DataContainer) -> dict[str, Prope
 def _check_parts(dataset: Dataset) -> None:
     """Raise a UserError unless training and validation molecules have labels of each target, and weights above 0."""
     data, parts = dataset.container, (("train", "training"), ("valid", "validation"))
+    if dataset.has_stress:
+        if data.cells is None:
+            raise UserError(
+                f"{data.source}: no structure is periodic, and only periodic ones have a stress: leave 'stress' out of "
+                "data.target, or give the structures cells"
+            )
+        check_stress(data.labels("stress"), data.source, "stress" in dataset.config.units)
     unlabelled = np.ones(len(data), bool)
     for name in dataset.learned:
         data.labels(name)  # for an unknown target, an error that names the closest one
@@ -465,5 +487,5 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "targets": {
             name: {"unit": each.unit, "sigma": dataset.sigmas[name]} for name, each in dataset.properties.items()
         },
-        **({"forces": {"unit": PROPERTIES["forces"].unit}} if dataset.has_forces else {}),
+        **{name: {"unit": PROPERTIES[name].unit} for name in ("forces", "stress") if name in dataset.learned},
     }

@@ -20,6 +20,8 @@ class Batch(NamedTuple):
     """(molecules, targets) float64, in their units; NaN for a target that a molecule lacks."""
     forces: Array
     """(atoms, 3) float64, eV/Angstrom; NaN for molecules without them and fixed atoms; no rows if none are learned."""
+    stress: Array
+    """(molecules, 3, 3) float64, eV/Angstrom^3, NaN for molecules that lack it; no rows where no stress is learned."""
     weight: Array
     """() float64: 1 / molecules of all replicas in this step; losses are sums times this."""
     molecule_weights: Array
@@ -34,6 +36,7 @@ def make_dataset(
     own: slice = slice(None),
     forces: np.ndarray | None = None,
     molecule_weights: np.ndarray | None = None,
+    stress: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Make a data set of `Batch`.
 
@@ -47,6 +50,7 @@ def make_dataset(
         is divided
     own : the replicas whose elements this data set has, for several workers; all by default
     molecule_weights : (molecules,) float64, 1 for all by default
+    stress : (molecules, 3, 3) float64, where it is learned
 
     Examples
     --------
@@ -68,6 +72,7 @@ def make_dataset(
                     graph=store.batch(part),
                     targets=targets[part],
                     forces=np.empty((0, 3)) if forces is None else forces[store.atoms(part)],
+                    stress=np.empty((0, 3, 3)) if stress is None else stress[part],
                     weight=np.float64(1 / len(molecules)),
                     molecule_weights=np.ones(len(part)) if molecule_weights is None else molecule_weights[part],
                 )
@@ -76,6 +81,7 @@ def make_dataset(
         graph=graph_signature(store.dtype, store.needs, store.cells is not None),
         targets=tf.TensorSpec([None, targets.shape[1]], tf.float64),
         forces=tf.TensorSpec([None, 3], tf.float64),
+        stress=tf.TensorSpec([None, 3, 3], tf.float64),
         weight=tf.TensorSpec([], tf.float64),
         molecule_weights=tf.TensorSpec([None], tf.float64),
     )

@@ -27,6 +27,12 @@ class Loss:
     errors of forces are divided by the scale of the energy, so the balance between the two is that of the papers: rho
     (for mse its square root) is in Angstrom, whatever the unit of energy. Other properties do not change this balance.
 
+    A learned stress adds rho_stress times the mean of |dW| over the nine components, or of dW^2 for `mse`, where
+    W = stress * volume / atoms is the virial of an atom (up to its sign). Unlike the stress, W does not shrink with the
+    vacuum in a cell, and unlike the virial of the cell it does not grow with its size; the weighted loss of virials
+    in MACE has the same measure. W is divided by the scale of the energy. rho_stress has no unit; its default is the number
+    of rho, as if the lever of the forces were one Angstrom long.
+
     A label that is NaN is missing. Its term is exactly zero, and so is its gradient. The mean is still taken over all
     properties and all molecules of a batch, so that the weight of a label does not depend on which others are missing.
     An infinite label makes the loss infinite. Forces of fixed atoms are NaN, and N does not count them.
@@ -37,12 +43,15 @@ class Loss:
     rho_force : weight of the forces; None for the default of the loss
     head : of the predictor, with the properties that it computes
     energy : name of the property whose negative gradient is the forces; None if no forces are learned
-    weights : of the properties' terms, by name; 1 where left out. That of the energy includes its forces.
+    weights : of the properties' terms, by name; 1 where left out. That of the energy includes its forces and stress.
+    rho_stress : weight of the stress; None for that of the forces
+    has_stress : whether the stress is learned
 
     Raises
     ------
     UserError
-        For an unknown loss or weight, a weight of the forces out of range, and options for forces without forces.
+        For an unknown loss or weight, a weight of the forces out of range, and options for forces or a stress that are
+        not learned.
 
     Examples
     --------
@@ -55,7 +64,14 @@ class Loss:
     """
 
     def __init__(
-        self, name: str, rho_force: float | None, head: Head, energy: str | None, weights: Mapping | None = None
+        self,
+        name: str,
+        rho_force: float | None,
+        head: Head,
+        energy: str | None,
+        weights: Mapping | None = None,
+        rho_stress: float | None = None,
+        has_stress: bool = False,
     ) -> None:
         check_choice("training.loss", name, LOSSES)
         self.kind = LOSSES[name]
@@ -65,7 +81,15 @@ class Loss:
         self.rho = self.kind.rho if rho_force is None else rho_force
         if self.kind.mixed and self.rho > 1:
             raise UserError(f"training.rho_force = {self.rho} must be at most 1 for training.loss: {name}")
+        if rho_stress is not None and not has_stress:
+            raise UserError(
+                "training.rho_stress needs a stress; set data.target: [energy, forces, stress], or remove this option"
+            )
+        self.has_stress = has_stress
+        self.rho_stress = self.rho if rho_stress is None else rho_stress
         for target in weights or {}:
+            if target == "stress":
+                raise UserError("training.weights.stress: the weight of the stress is training.rho_stress")
             if target == "forces":
                 raise UserError("training.weights.forces: the weight of the forces is training.rho_force")
             if target not in head.targets:
@@ -79,6 +103,8 @@ class Loss:
         forces: tf.Tensor | None,
         molecule_of_atom: tf.Tensor,
         num_atoms: tf.Tensor,
+        stress: tf.Tensor | None = None,
+        cell: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Compute the loss of each molecule, (molecules,) float64.
 
@@ -89,6 +115,8 @@ class Loss:
         forces : (atoms, 3) labels; None if no forces are learned
         molecule_of_atom : (atoms,) int
         num_atoms : (molecules,) int
+        stress : (molecules, 3, 3) labels; None if no stress is learned
+        cell : (molecules, 3, 3), Angstrom, with `stress`
         """
         size = tf.square if self.kind.squared else tf.abs
         errors = difference(prediction.values, targets)
@@ -105,6 +133,12 @@ class Loss:
             mean = total / tf.maximum(tf.cast(num_atoms, tf.float64) - missing, 1.0)  # without any, the sum is zero
             share = 1 - self.rho if self.kind.mixed else 1.0
             terms[self.energy] = share * terms[self.energy] + self.rho * mean
+            if stress is not None:
+                # without a volume the prediction is NaN, and so is the label, which masks it
+                error = difference(tf.cast(prediction.stress, tf.float64), stress)
+                volume = tf.abs(tf.linalg.det(tf.cast(cell, tf.float64)))
+                error *= (volume / tf.cast(num_atoms, tf.float64) / scale)[:, None, None]
+                terms[self.energy] += self.rho_stress * tf.reduce_mean(size(error), axis=[1, 2])
         return tf.add_n([self.weights[target] * term for target, term in terms.items()]) / len(terms)
 
 

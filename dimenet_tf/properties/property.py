@@ -32,6 +32,7 @@ class Property:
     head : name of the head that computes it; None for the default of the model, see `choose_head`
     references, standardize : how reference values and scale are fitted, see `fit_reference`
     has_forces : whether its negative gradient is learned as well
+    has_stress : whether its derivative by strain is learned as well
     reference : reference values and scale; without effect until they are fitted
 
     Examples
@@ -49,6 +50,7 @@ class Property:
     references: str | Mapping[str, float] = "auto"
     standardize: bool = True
     has_forces: bool = False
+    has_stress: bool = False
     reference: Reference = NO_REFERENCE
 
     @classmethod

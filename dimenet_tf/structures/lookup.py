@@ -102,7 +102,8 @@ def _fits(name: str, words: str, molecules: int, atoms: int) -> bool:
     if kind.per_atom:
         return len(shape) == 3 and shape[0] == molecules and shape[2:] == kind.shape
     of_one = shape[1:] if shape[:1] == (molecules,) else shape
-    return of_one in (kind.shape, (1,)) or (kind.shape == (3, 3) and of_one == (9,))
+    as_lists = [(9,)] * (kind.shape == (3, 3)) + [(6,)] * kind.voigt
+    return of_one in (kind.shape, (1,), *as_lists)
 
 
 def _list(found: Mapping[str, str]) -> str:

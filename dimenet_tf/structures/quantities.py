@@ -27,6 +27,8 @@ class Quantity(NamedTuple):
     """Shape of the value of one molecule, or of one atom."""
     per_atom: bool = False
     """Whether each atom has a value of its own, as with forces."""
+    voigt: bool = False
+    """Whether a symmetric tensor is also read as six numbers in ASE's order: xx yy zz yz xz xy."""
 
 
 PROPERTIES = {
@@ -44,6 +46,8 @@ PROPERTIES = {
     "Cv": Quantity("cal/mol/K", True, "heat capacity at constant volume, 298.15 K"),
     "energy": Quantity("eV", True, "potential energy of a geometry"),
     "forces": Quantity("eV/Ang", False, "minus the energy's gradient", (3,), per_atom=True),
+    "stress": Quantity("eV/Ang^3", False, "derivative of the energy by strain, over volume", (3, 3), voigt=True),
+    "virial": Quantity("eV", True, "minus the derivative of the energy by strain", (3, 3), voigt=True),
     "dipole": Quantity("e*Ang", True, "dipole moment vector", (3,)),
     "polarizability": Quantity("a0^3", True, "polarizability tensor", (3, 3)),
 }
@@ -60,6 +64,7 @@ _ENERGY = {
 }
 _BOHR = LENGTH["a0"]
 _DEBYE = 1e-21 / constants.c / constants.e * 1e10  # e*Ang
+_PASCAL = 1e-30 / constants.e  # eV/Ang^3
 # units of the same kind, each with its size relative to the first
 UNITS = (
     _ENERGY,
@@ -68,6 +73,13 @@ UNITS = (
     {"e*Ang": 1.0, "e*a0": _BOHR, "D": _DEBYE},
     {"Ang^3": 1.0, "a0^3": _BOHR**3},
     {"Ang^2": 1.0, "a0^2": _BOHR**2},
+    {
+        "eV/Ang^3": 1.0,
+        "meV/Ang^3": 1e-3,
+        "eV/a0^3": 1 / _BOHR**3,
+        "Hartree/a0^3": _ENERGY["Hartree"] / _BOHR**3,
+        **{name: size * _PASCAL for name, size in {"GPa": 1e9, "MPa": 1e6, "kbar": 1e8, "bar": 1e5}.items()},
+    },
 )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.structures import qm9_raw
+from dimenet_tf.structures.cells import Cells, make_cells
 from dimenet_tf.structures.charges import states_of_arrays
 from dimenet_tf.structures.checks import STRICT, Checks, check_length_unit
 from dimenet_tf.structures.container import DataContainer
@@ -21,6 +22,7 @@ from dimenet_tf.structures.molecules import join_atoms
 from dimenet_tf.structures.quantities import PROPERTIES, conversion, find_property
 from dimenet_tf.structures.splits import Split
 from dimenet_tf.structures.streams import XyzStream, open_atoms
+from dimenet_tf.structures.stress import as_tensors, is_voigt, with_stress
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -142,6 +144,11 @@ def from_arrays(
     if missing or not (flat or layout):
         array = missing[0] if missing else "N"
         raise UserError(f"{source}: missing array '{array}'; needed are N, Z, R and targets (see docs/data.md)")
+    for name, values in named.items():
+        if values.ndim == 2 and is_voigt(name, values.shape[1]):
+            named[name] = as_tensors(values)
+        elif values.ndim == 2 and values.shape[1] == 9 and name in PROPERTIES and PROPERTIES[name].voigt:
+            named[name] = values.reshape(-1, 3, 3)
     if not flat:
         named = _flattened(named, source)
     named = _converted(named, units)
@@ -156,11 +163,13 @@ def from_arrays(
         charge, spin = states_of_arrays(arrays, len(N), source)
         if weights is not None:
             weights = _weights_of_array(weights, len(N), source, str(weight))
+    cells = make_cells(lattice.get("cell"), lattice.get("pbc"), np.size(N), source)
+    named, notes = with_stress(named, cells, np.size(N), source)
     fixed = arrays.get("fixed")
     data = DataContainer(N, Z, R, named, names, source, split, False, charge, spin, weights, **lattice, fixed=fixed)
     data.found = {key: _words(array) for key, array in arrays.items()}
     candidates = {key: array for key, array in arrays.items() if weight is None and _is_weight(key)}
-    data.notes = _notes_on_weights(source, candidates)
+    data.notes = [*notes, *_notes_on_weights(source, candidates)]
     return _checked(data, units, checks)
 
 
@@ -312,13 +321,18 @@ def from_atoms(
         rows = []
         for atoms, values in zip(frames, found):
             shape = (len(atoms), *kind.shape) if kind.per_atom else kind.shape
-            rows.append(_numbers(values.get(names[name]), shape))
+            rows.append(_numbers(values.get(names[name]), shape, kind.voigt))
         if any(np.isfinite(row).any() for row in rows):
             targets[name] = np.concatenate(rows) if kind.per_atom else np.stack(rows)
         elif name in keys:
             first = next(values[keys[name]] for values in found if keys[name] in values)
             raise UserError(f"{source}: data.keys.{name}={keys[name]}: {not_a_target(name, keys[name], _words(first))}")
     targets = _converted({"R": molecules.R, **targets}, units or {})
+    cells = None
+    if molecules.cells is not None:
+        scale = conversion("R", (units or {}).get("R", "Ang"))
+        cells = Cells(molecules.cells.cell * scale, molecules.cells.pbc)
+    targets, of_stress = with_stress(targets, cells, len(frames), source)
     data = DataContainer(
         molecules.N,
         molecules.Z,
@@ -330,13 +344,13 @@ def from_atoms(
         charge=molecules.charge,
         spin=molecules.spin,
         weight=weights,
-        cell=None if molecules.cells is None else molecules.cells.cell * conversion("R", (units or {}).get("R", "Ang")),
-        pbc=None if molecules.cells is None else molecules.cells.pbc,
+        cell=None if cells is None else cells.cell,
+        pbc=None if cells is None else cells.pbc,
     )
     data.found = _found(frames, found)
     unused = [name for name in everything if weight is None and _is_weight(name)]
     candidates = {name: [values[name] for values in found if name in values] for name in unused}
-    data.notes = [*notes, *_notes_on_weights(source, candidates)]
+    data.notes = [*notes, *of_stress, *_notes_on_weights(source, candidates)]
     return _checked(data, units or {}, checks)
 
 
@@ -381,13 +395,17 @@ def _what_is_known(i: int, atoms: Atoms, source: str) -> dict:
     return {**atoms.arrays, **results, **atoms.info}
 
 
-def _numbers(value: object, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a value as floats of the given shape; NaN if it has another type or shape."""
+def _numbers(value: object, shape: tuple[int, ...], voigt: bool = False) -> np.ndarray:
+    """Return a value as floats of the given shape; NaN if it has another type or shape. See `Quantity.voigt`."""
     if isinstance(value, (numbers.Real, np.ndarray, list, tuple)):
         try:
             array = np.asarray(value)
         except ValueError:  # lists of different lengths
             return np.full(shape, np.nan)
+        if voigt and array.shape == (6,):
+            array = as_tensors(array)
+        elif voigt and array.shape == (9,):
+            array = array.reshape(3, 3)
         fits = array.shape == shape
         if isinstance(value, np.ndarray):  # energies as arrays of one number, tensors as nine of extended XYZ
             fits = fits or (array.size == np.prod(shape) and (array.size == 1 or len(shape) == 2))

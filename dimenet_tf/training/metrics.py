@@ -14,7 +14,11 @@ from dimenet_tf.structures.quantities import PROPERTIES, conversion
 
 MAX_TYPES = 50
 """Errors of each molecule type are listed for no more types than this."""
-PAPER_UNITS = {"energy": ("kcal/mol", "meV"), "forces": ("kcal/mol/Ang", "meV/Ang")}
+PAPER_UNITS = {
+    "energy": ("kcal/mol", "meV"),
+    "forces": ("kcal/mol/Ang", "meV/Ang"),
+    "stress": ("meV/Ang^3", "GPa"),
+}
 
 
 def error_table(
@@ -64,7 +68,8 @@ def evaluate(dataset: Dataset, molecules: DataContainer, prediction: Prediction)
 
     Errors are those of the molecules that have the label; the row of a label that some molecules lack has their number
     (`labels`), and there is no row for a label that all lack. Where forces are learned there is a row for their
-    components, and for data of several molecule types `types`: the errors of each, by its sum formula.
+    components, and for data of several molecule types `types`: the errors of each, by its sum formula. Where a stress
+    is learned there is a row for its components.
     """
     has = {name: molecules.labelled(name) for name in dataset.learned}
     errors = dataset.columns.split(prediction.values - dataset.labels(molecules))
@@ -73,6 +78,9 @@ def evaluate(dataset: Dataset, molecules: DataContainer, prediction: Prediction)
     table["molecules"] = len(molecules)
     if dataset.energy is not None:
         _add_forces(table, dataset, molecules, prediction, errors[dataset.energy], has)
+    if dataset.has_stress and has["stress"].any():
+        stress_errors = (prediction.stress - molecules.labels("stress"))[has["stress"]]
+        table["targets"]["stress"] = _row(PROPERTIES["stress"].unit, _sigma(dataset, "stress"), stress_errors)
     for name, row in table["targets"].items():
         if not has[name].all():
             row["labels"] = int(np.count_nonzero(has[name]))
@@ -80,15 +88,16 @@ def evaluate(dataset: Dataset, molecules: DataContainer, prediction: Prediction)
 
 
 def evaluate_baseline(dataset: Dataset, molecules: np.ndarray) -> dict:
-    """Return the error table of a per-element fit and zero forces, to judge errors by; see `Dataset.baseline`.
+    """Return the error table of a per-element fit, zero forces and zero stress, to judge errors by.
 
     Parameters
     ----------
-    dataset : Dataset
+    dataset : Dataset, whose `baseline` is the fit
     molecules : (n,) int, molecules of the data set
     """
     selected = dataset.container.select(molecules)
-    trivial = Prediction(dataset.baseline()[molecules], np.empty(0), np.zeros_like(selected.R))
+    stress = np.zeros((len(selected), 3, 3)) if dataset.has_stress else ()
+    trivial = Prediction(dataset.baseline()[molecules], np.empty(0), np.zeros_like(selected.R), stress)
     return evaluate(dataset, selected, trivial)
 
 
@@ -104,10 +113,8 @@ def _add_forces(
     forces = molecules.labels("forces")
     atoms = np.isfinite(forces).all(axis=1)  # not the fixed ones, nor those of molecules without forces
     force_errors = prediction.forces - forces
-    everywhere = dataset.container.labels("forces")
-    sigma = float(everywhere[np.isfinite(everywhere)].std())  # as of the others, of the whole data set
     if atoms.any():
-        table["targets"]["forces"] = _row(PROPERTIES["forces"].unit, sigma, force_errors[atoms])
+        table["targets"]["forces"] = _row(PROPERTIES["forces"].unit, _sigma(dataset, "forces"), force_errors[atoms])
     formulas = molecules.formulas()
     of_atom = formulas[molecules.molecule_of_atom]
     types = np.unique(formulas)
@@ -122,6 +129,12 @@ def _add_forces(
             }
             for formula in types
         }
+
+
+def _sigma(dataset: Dataset, name: str) -> float:
+    """Return the standard deviation of all components of a label, as that of others, of the whole data set."""
+    everywhere = dataset.container.labels(name)
+    return float(everywhere[np.isfinite(everywhere)].std())
 
 
 def _mean_size(errors: np.ndarray) -> float | None:

@@ -42,7 +42,7 @@ def check_continuation(config: dict, folder: RunFolder) -> None:
     for key in ("cache", "on_bad", "max_atoms", "outliers"):  # what they change in the data, their checksum shows
         del now[f"data.{key}"]
     # what decides over the best model and the learning rate's decay must keep its meaning
-    now |= {f"training.{key}": config["training"][key] for key in ("loss", "rho_force", "weights")}
+    now |= {f"training.{key}": config["training"][key] for key in ("loss", "rho_force", "rho_stress", "weights")}
     for path, value in {**now, "precision": config["precision"], "seed": config["seed"]}.items():
         section, _, key = path.rpartition(".")
         old = (before[section] if section else before).get(key)

@@ -73,7 +73,9 @@ class TrainingModel(tf.keras.Model):
         variables = self.predictor.trainable_variables
         with tf.GradientTape() as tape:
             prediction = self.predictor.compute(graph)
-            losses = self.batch_loss(prediction, batch.targets, batch.forces, graph.molecule_of_atom, graph.num_atoms)
+            labels = (batch.stress, graph.cell) if self.batch_loss.has_stress else ()
+            atoms = graph.molecule_of_atom, graph.num_atoms
+            losses = self.batch_loss(prediction, batch.targets, batch.forces, *atoms, *labels)
             loss = batch.weight * tf.reduce_sum(batch.molecule_weights * losses)
         # dense: the norm of a gradient in slices would count repeated rows apart
         gradients = tape.gradient(loss, variables, unconnected_gradients="zero")

@@ -112,7 +112,13 @@ class Trainer:
         with self.strategy.scope():
             self.predictor = make_predictor()
             head, energy = self.predictor.head, self.predictor.energy
-            self.loss = Loss(config.loss, config.rho_force, head, energy, config.weights)
+            has_stress = self.dataset.has_stress
+            if has_stress and self.predictor.model.direct_forces:
+                raise UserError(
+                    f"data.target: stress is a derivative of the energy, but {self.predictor.model_name} predicts "
+                    "forces directly; set model.direct_forces: false, or leave out stress"
+                )
+            self.loss = Loss(config.loss, config.rho_force, head, energy, config.weights, config.rho_stress, has_stress)
             self.training = TrainingModel(
                 self.predictor, self.loss, config.max_grad_norm, config.max_grad_ratio, self.rate, self.interrupt.flag
             )
@@ -138,6 +144,7 @@ class Trainer:
         self.store = self.predictor.graph_store(used.N, used.Z, used.R, *used.cell_arrays())
         self.targets = dataset.labels(used)
         self.forces = used.labels("forces") if dataset.has_forces else None
+        self.stress = used.labels("stress") if dataset.has_stress else None
         self.molecule_weights = used.weight
         self.validation = Validation(
             self.predictor.clone(), dataset, self.loss, self.store, np.arange(train, train + valid)
@@ -411,6 +418,7 @@ class Trainer:
                 slice(pipeline * own, (pipeline + 1) * own),
                 self.forces,
                 self.molecule_weights,
+                self.stress,
             )
 
         replicas = self.strategy.num_replicas_in_sync

@@ -110,5 +110,8 @@ class Validation:
         valid = self.molecules
         table = evaluate(self.dataset, valid, prediction)
         forces = valid.labels("forces") if self.dataset.has_forces else None
-        losses = self.loss(prediction, self.dataset.labels(valid), forces, valid.molecule_of_atom, valid.N)
+        stress: tuple[np.ndarray, ...] = ()
+        if self.dataset.has_stress and valid.cells is not None:
+            stress = valid.labels("stress"), valid.cells.cell
+        losses = self.loss(prediction, self.dataset.labels(valid), forces, valid.molecule_of_atom, valid.N, *stress)
         return Errors(table, float(tf.reduce_mean(valid.weight * losses)), self.dataset.has_forces)

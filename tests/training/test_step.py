@@ -25,7 +25,7 @@ def steps(predictor, jit_compile):
     graph = graph_of(*molecules("CH3CH2OH", "H2O"), predictor.model).to_tensors()
     zeros = tf.zeros([2, 1], tf.float64)
     forces = tf.zeros([len(graph.positions), 3], tf.float64)
-    batch = Batch(graph, zeros, forces, tf.constant(0.5, tf.float64), zeros[:, 0] + 1)
+    batch = Batch(graph, zeros, forces, tf.zeros([0, 3, 3], tf.float64), tf.constant(0.5, tf.float64), zeros[:, 0] + 1)
     losses = [training.train_step(batch)["loss"].numpy() for _ in range(3)]
     return losses, [variable.numpy() for variable in predictor.trainable_variables]
 
