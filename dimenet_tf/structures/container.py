@@ -172,8 +172,9 @@ class DataContainer(FlatMolecules):
     def to_atoms(self) -> list[Atoms]:
         """Convert the molecules to `ase.Atoms`, as `from_atoms` reads them.
 
-        `energy`, `forces` and `stress` are results of a `SinglePointCalculator`; other targets and the id are in
-        `info`, as are `charge`, `spin` and `weight` where they are not 0, 1 and 1. Values that a molecule lacks are left out.
+        `energy`, `forces` and `stress` are results of a `SinglePointCalculator`. Other targets and the id are in
+        `info`, as are `charge`, `spin` and `weight` where they are not 0, 1 and 1. Values that a molecule lacks are
+        left out.
         `from_atoms(atoms, keys={"weight": "weight"})` reads the weights back.
 
         Examples

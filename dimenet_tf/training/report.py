@@ -61,7 +61,8 @@ def report(predictor: Predictor, dataset: Dataset, folder: RunFolder, part: str 
     result = {**table, "part": part, "mae_of_per_element_fit": {k: t["mae"] for k, t in baseline["targets"].items()}}
     (folder.path / f"{part}.json").write_text(json.dumps(result, indent=1))
     folder.plots.mkdir(exist_ok=True)
-    for name, values in predictor.named(predicted).items():
+    learned = {name: values for name, values in predictor.named(predicted).items() if name in dataset.learned}
+    for name, values in learned.items():
         path = folder.plots / f"{part}_{name.replace('/', '_')}.png"
         labels, values = selected.labels(name).ravel(), values.ravel()
         has = ~np.isnan(labels)
@@ -69,5 +70,7 @@ def report(predictor: Predictor, dataset: Dataset, folder: RunFolder, part: str 
             plots.parity(name, predictor.units[name], labels[has], values[has], path)
     metrics = folder.read_metrics()
     if metrics:
-        plots.learning_curve(metrics, predictor.units, folder.plots / "learning_curve.png")
+        plots.learning_curve(
+            metrics, {name: predictor.units[name] for name in learned}, folder.plots / "learning_curve.png"
+        )
     return f"{len(molecules)} {part} molecules\n{format_table(table, baseline)}"
