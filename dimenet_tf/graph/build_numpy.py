@@ -16,7 +16,16 @@ ALL_PAIRS_LIMIT = 256  # atoms; up to here the full distance matrix is faster th
 
 
 class Edges(NamedTuple):
-    """Edges of a batch, sorted by (target, source, image)."""
+    """Edges of a batch, sorted by (target, source, image).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dimenet_tf.graph import find_edges
+    >>> edges = find_edges(np.array([[0.0, 0, 0], [0.74, 0, 0]]), 5.0)
+    >>> edges.source, edges.target
+    (array([1, 0], dtype=int32), array([0, 1], dtype=int32))
+    """
 
     source: np.ndarray
     """(edges,) int32."""
@@ -26,15 +35,39 @@ class Edges(NamedTuple):
     """(edges, 3) int32; None where nothing is periodic."""
 
     def reverse(self) -> np.ndarray:
-        """Find the edge i -> j of each edge j -> i; see `find_reverse`."""
+        """Find the edge i -> j of each edge j -> i; see `find_reverse`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from dimenet_tf.graph import find_edges
+        >>> find_edges(np.array([[0.0, 0, 0], [0.74, 0, 0]]), 5.0).reverse()
+        array([1, 0], dtype=int32)
+        """
         return find_reverse(*self)
 
     def select(self, which: np.ndarray | slice) -> Edges:
-        """Return some of the edges, by mask or number."""
+        """Return some of the edges, by mask or number.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from dimenet_tf.graph import find_edges
+        >>> find_edges(np.array([[0.0, 0, 0], [0.74, 0, 0]]), 5.0).select(slice(1)).source
+        array([1], dtype=int32)
+        """
         return Edges(self.source[which], self.target[which], None if self.image is None else self.image[which])
 
     def moved(self, atoms: np.ndarray) -> Edges:
-        """Return the edges with a number added to their atoms, (edges,) int."""
+        """Return the edges with a number added to their atoms, (edges,) int.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from dimenet_tf.graph import find_edges
+        >>> find_edges(np.array([[0.0, 0, 0], [0.74, 0, 0]]), 5.0).moved(np.array([10, 10])).source.tolist()
+        [11, 10]
+        """
         return self._replace(source=self.source + atoms, target=self.target + atoms)
 
 

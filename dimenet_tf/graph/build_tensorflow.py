@@ -17,7 +17,15 @@ BINS = 2**12  # to each side of the origin
 
 
 class EdgeTensors(NamedTuple):
-    """Edges of a batch, sorted by (target, source, image), with the reverse of each."""
+    """Edges of a batch, sorted by (target, source, image), with the reverse of each.
+
+    Examples
+    --------
+    >>> import tensorflow as tf
+    >>> from dimenet_tf.graph import find_edges_tensorflow
+    >>> find_edges_tensorflow(tf.constant([[0.0, 0, 0], [0.74, 0, 0]]), tf.constant([2]), 5.0).reverse.numpy().tolist()
+    [1, 0]
+    """
 
     source: tf.Tensor
     """(edges,) int32."""
@@ -30,7 +38,16 @@ class EdgeTensors(NamedTuple):
 
 
 class CellTensors(NamedTuple):
-    """Unit cells of a batch."""
+    """Unit cells of a batch.
+
+    Examples
+    --------
+    >>> import tensorflow as tf
+    >>> from dimenet_tf.graph import CellTensors, find_edges_tensorflow
+    >>> chain = CellTensors(tf.constant([[[2.0, 0, 0], [0, 0, 0], [0, 0, 0]]]), tf.constant([[True, False, False]]))
+    >>> find_edges_tensorflow(tf.zeros([1, 3]), tf.constant([1]), 3.0, chain).image.numpy().tolist()
+    [[-1, 0, 0], [1, 0, 0]]
+    """
 
     cell: tf.Tensor
     """(molecules, 3, 3), Angstrom: rows are lattice vectors, zero for molecules."""
@@ -41,6 +58,14 @@ class CellTensors(NamedTuple):
         """Return the matrices that turn positions into lattice coordinates, (molecules, 3, 3) float64.
 
         See `dimenet_tf.structures.cells.lattice_inverse`.
+
+        Examples
+        --------
+        >>> import tensorflow as tf
+        >>> from dimenet_tf.graph import CellTensors
+        >>> cells = CellTensors(2 * tf.eye(3, batch_shape=[1]), tf.constant([[True, True, True]]))
+        >>> cells.inverse().numpy().diagonal(axis1=1, axis2=2).round(6).tolist()
+        [[0.5, 0.5, 0.5]]
         """
         return tf.linalg.pinv(tf.where(self.pbc[:, :, None], tf.cast(self.cell, tf.float64), 0.0))
 

@@ -29,9 +29,8 @@ class Loss:
 
     A learned stress adds rho_stress times the mean of |dW| over the nine components, or of dW^2 for `mse`, where
     W = stress * volume / atoms is the virial of an atom (up to its sign). Unlike the stress, W does not shrink with the
-    vacuum in a cell, and unlike the virial of the cell it does not grow with its size; the weighted loss of virials
-    in MACE has the same measure. W is divided by the scale of the energy. rho_stress has no unit; its default is the number
-    of rho, as if the lever of the forces were one Angstrom long.
+    vacuum in a cell, and unlike the virial of the cell it does not grow with its size. W is divided by the scale of the
+    energy. rho_stress has no unit; its default is the number of rho, as if the lever of forces were 1 Angstrom long.
 
     A label that is NaN is missing. Its term is exactly zero, and so is its gradient. The mean is still taken over all
     properties and all molecules of a batch, so that the weight of a label does not depend on which others are missing.

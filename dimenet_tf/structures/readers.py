@@ -22,7 +22,7 @@ from dimenet_tf.structures.molecules import join_atoms
 from dimenet_tf.structures.quantities import PROPERTIES, conversion, find_property
 from dimenet_tf.structures.splits import Split
 from dimenet_tf.structures.streams import XyzStream, open_atoms
-from dimenet_tf.structures.stress import as_tensors, is_voigt, with_stress
+from dimenet_tf.structures.stress import as_tensors, may_be_voigt, with_stress
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -144,11 +144,7 @@ def from_arrays(
     if missing or not (flat or layout):
         array = missing[0] if missing else "N"
         raise UserError(f"{source}: missing array '{array}'; needed are N, Z, R and targets (see docs/data.md)")
-    for name, values in named.items():
-        if values.ndim == 2 and is_voigt(name, values.shape[1]):
-            named[name] = as_tensors(values)
-        elif values.ndim == 2 and values.shape[1] == 9 and name in PROPERTIES and PROPERTIES[name].voigt:
-            named[name] = values.reshape(-1, 3, 3)
+    named = {key: as_tensors(array) if may_be_voigt(key) else array for key, array in named.items()}
     if not flat:
         named = _flattened(named, source)
     named = _converted(named, units)
@@ -402,10 +398,8 @@ def _numbers(value: object, shape: tuple[int, ...], voigt: bool = False) -> np.n
             array = np.asarray(value)
         except ValueError:  # lists of different lengths
             return np.full(shape, np.nan)
-        if voigt and array.shape == (6,):
+        if voigt:
             array = as_tensors(array)
-        elif voigt and array.shape == (9,):
-            array = array.reshape(3, 3)
         fits = array.shape == shape
         if isinstance(value, np.ndarray):  # energies as arrays of one number, tensors as nine of extended XYZ
             fits = fits or (array.size == np.prod(shape) and (array.size == 1 or len(shape) == 2))

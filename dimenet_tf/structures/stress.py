@@ -22,13 +22,13 @@ LARGEST = 2.0
 """A larger median of absolute components in eV/Ang^3 (320 GPa) is a matter of units."""
 
 
-def is_voigt(name: str, components: int) -> bool:
+def may_be_voigt(name: str) -> bool:
     """Tell whether six components of a quantity are a Voigt vector."""
-    return components == 6 and name in PROPERTIES and PROPERTIES[name].voigt
+    return name in PROPERTIES and PROPERTIES[name].voigt
 
 
 def as_tensors(values: np.ndarray) -> np.ndarray:
-    """Return symmetric tensors (..., 3, 3) of Voigt vectors (..., 6) in ASE's order xx yy zz yz xz xy.
+    """Return tensors (..., 3, 3) of lists of six numbers in ASE's order (xx yy zz yz xz xy) or nine; others as given.
 
     Examples
     --------
@@ -36,7 +36,9 @@ def as_tensors(values: np.ndarray) -> np.ndarray:
     >>> as_tensors(np.arange(1, 7)).tolist()
     [[1, 6, 5], [6, 2, 4], [5, 4, 3]]
     """
-    return np.asarray(values)[..., FULL]
+    if values.ndim not in (1, 2) or values.shape[-1] not in (6, 9):
+        return values
+    return values[..., FULL] if values.shape[-1] == 6 else values.reshape(*values.shape[:-1], 3, 3)
 
 
 def volumes(cells: Cells | None, structures: int) -> np.ndarray:

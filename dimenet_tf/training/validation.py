@@ -110,8 +110,9 @@ class Validation:
         valid = self.molecules
         table = evaluate(self.dataset, valid, prediction)
         forces = valid.labels("forces") if self.dataset.has_forces else None
-        stress: tuple[np.ndarray, ...] = ()
+        stress = cell = None
         if self.dataset.has_stress and valid.cells is not None:
-            stress = valid.labels("stress"), valid.cells.cell
-        losses = self.loss(prediction, self.dataset.labels(valid), forces, valid.molecule_of_atom, valid.N, *stress)
+            stress, cell = valid.labels("stress"), valid.cells.cell
+        labels, owner = self.dataset.labels(valid), valid.molecule_of_atom
+        losses = self.loss(prediction, labels, forces, owner, valid.N, stress, cell)
         return Errors(table, float(tf.reduce_mean(valid.weight * losses)), self.dataset.has_forces)

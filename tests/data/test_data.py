@@ -78,8 +78,9 @@ def test_extended_xyz(tmp_path):
     assert data.target("energy").tolist() == [0.0, -10.0]
     frames[1].set_cell([9, 9, 9])
     frames[1].pbc = True
-    with pytest.raises(UserError, match="molecule 1 is periodic"):
-        from_atoms(frames)
+    frames[1].calc = SinglePointCalculator(frames[1], energy=-10.0)
+    data = from_atoms(frames)
+    assert data.cells.periodic.tolist() == [False, True] and data[1].cell[0, 0] == 9 and not data[0].pbc.any()
 
 
 def test_unknown_target_names_the_closest():

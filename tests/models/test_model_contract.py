@@ -214,7 +214,7 @@ COMPILED = [variant for variant in VARIANTS if SUMS.issuperset(variant[1])]
 
 @pytest.mark.parametrize("variant", COMPILED, ids=name_of)
 def test_xla_computes_the_same_energies_and_forces(variant):
-    """Of a crystal and a molecule, whose graph has all the index arrays that there are."""
+    """The graph of a crystal and a molecule has all index arrays."""
     model = model_of(variant)
     graph = crystals_of([CRYSTAL, METHANOL], model).batch([0, 1]).to_tensors()
 

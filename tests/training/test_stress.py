@@ -171,7 +171,8 @@ def test_labels_that_cannot_be_learned_are_refused():
 
 
 def test_stress_needs_forces_that_are_a_gradient(tmp_path):
-    config = configuration("gemnet_dt")
+    config = configuration()
+    config["model"]["direct_forces"] = True
     with pytest.raises(UserError, match="predicts forces directly"):
         trainer_of(config, tmp_path, dataset_of(crystals(9)))
     with pytest.raises(UserError, match="training.rho_stress needs a stress"):
@@ -180,7 +181,7 @@ def test_stress_needs_forces_that_are_a_gradient(tmp_path):
 
 @pytest.mark.parametrize("name", ["dimenet", "gemnet", "mse"])
 def test_the_loss_is_its_slow_twin(name):
-    """Of a crystal, a crystal without a label and a molecule."""
+    """A crystal, a crystal without a label and a molecule."""
     rng = np.random.default_rng(0)
     N, owner = np.array([2, 1, 3]), np.array([0, 0, 1, 2, 2, 2])
     values, targets = rng.normal(size=(2, 3, 1))
@@ -230,9 +231,16 @@ def test_the_gradient_of_the_loss_by_a_weight(tmp_path, name):
         np.testing.assert_allclose(gradients[i].numpy()[index], slope, rtol=1e-6, err_msg=names[variables[i].ref()])
 
 
+def test_crystals_are_trained_on_without_their_stress(tmp_path):
+    data = dataset_of([*molecules(4), *crystals(6)], ["energy", "forces"])
+    trainer = trainer_of(configuration(), tmp_path, data)
+    assert trainer.run() is None
+    assert "stress" not in report(trainer.validation.averaged, data, trainer.folder)
+
+
 def test_batches_without_a_learned_stress_have_none():
     data = from_atoms([*crystals(3), *molecules(1)])
-    predictor = build_predictor(configuration(), dataset_of([*crystals(6), *molecules(4)]))
+    predictor = build_predictor(configuration(), dataset_of([*molecules(4), *crystals(6)]))
     store = predictor.graph_store(data.N, data.Z, data.R, *data.cell_arrays())
     targets = data.labels("energy")[:, None]
     molecules_of_batch = np.array([[0, 3], [1, 2]])
