@@ -181,7 +181,7 @@ def test_stress_needs_forces_that_are_a_gradient(tmp_path):
 
 @pytest.mark.parametrize("name", ["dimenet", "gemnet", "mse"])
 def test_the_loss_is_its_slow_twin(name):
-    """Of a crystal, a crystal without a label and a molecule."""
+    """A crystal, a crystal without a label and a molecule."""
     rng = np.random.default_rng(0)
     N, owner = np.array([2, 1, 3]), np.array([0, 0, 1, 2, 2, 2])
     values, targets = rng.normal(size=(2, 3, 1))
