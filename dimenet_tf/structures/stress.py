@@ -83,7 +83,7 @@ def with_stress(
     >>> from dimenet_tf.structures.cells import make_cells
     >>> cells = make_cells(np.eye(3) * 2, None, 1)
     >>> found, notes = with_stress({"virial": -4 * np.eye(3)[None]}, cells, 1, "my.xyz")
-    >>> found["stress"][0, 0, 0], notes
+    >>> found["stress"][0, 0, 0].round(6), notes
     (0.5, ['my.xyz: stresses are those of its virials: -virial / volume'])
     """
     targets = dict(targets)
