@@ -72,7 +72,14 @@ NAVIGATION = {
     ],
     "How-to": [
         *("docs/installation", "docs/commands", "docs/data", "docs/training", "docs/predicting", "docs/models"),
-        *("docs/forces_and_dynamics", "docs/crystals", "docs/spectra", "docs/serving", "docs/distributed", "docs/recipes"),
+        *(
+            "docs/forces_and_dynamics",
+            "docs/crystals",
+            "docs/spectra",
+            "docs/serving",
+            "docs/distributed",
+            "docs/recipes",
+        ),
         *("docs/released_weights", "examples/pimd/README", "CONTRIBUTING"),
     ],
     "Explanation": [

@@ -29,6 +29,7 @@ from dimenet_tf.models.hyperparameters import hyperparameters as hyperparameters
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.predictor.weights import assign_weights
 from dimenet_tf.properties.heads import scalar_head
+from dimenet_tf.structures.torch_archive import read_torch_archive
 
 Weights = dict[str, np.ndarray]
 
@@ -87,8 +88,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Return the contents of a checkpoint: `state_dict` and, of an archive, `config` and `normalizers`."""
     if str(path).endswith(".npz"):
         return {"state_dict": read_arrays(path)}
-    from dimenet_tf.structures import read_torch_archive  # type: ignore[attr-defined]
-
     checkpoint = read_torch_archive(path)
     if "state_dict" not in checkpoint:
         raise UserError(f"{path}: expected an entry 'state_dict', found {', '.join(map(repr, checkpoint)) or 'none'}")

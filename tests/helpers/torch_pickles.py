@@ -38,7 +38,7 @@ def storage_stream(values: np.ndarray, count=None, kind=None, key="0") -> bytes:
 
 def tensor(values: np.ndarray, offset=0, size=None, stride=None, stream=None) -> bytes:
     """Return the opcodes of a tensor, whose offset, size and stride may be false."""
-    values = np.ascontiguousarray(values)
+    values = np.array(values, order="C")
     size = values.shape if size is None else size
     stride = tuple(s // values.itemsize for s in values.strides) if stride is None else stride
     stream = storage_stream(values) if stream is None else stream

@@ -1,4 +1,5 @@
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from dimenet_tf.interop import load_oc20_checkpoint
 from dimenet_tf.interop.oc20 import from_checkpoint
 from helpers.paths import FILES
 from helpers.periodic import periodic_reference
+from helpers.torch_pickles import plain, tensor, whole
 
 ELEMENTS = [6, 8, 11, 13, 17, 29, 78]
 NAMES = ("gemnet_t", "gemnet_t_oc20", "gemnet_dt_oc20", "dimenet_pp_oc20", "painn_oc20", "painn_oc20_direct")
@@ -93,14 +95,14 @@ def test_mistakes_name_the_weight(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_checkpoint_with_configuration_and_normalizers(name):
-    reference, plain = periodic_reference(name), load(name)
+    reference, unscaled = periodic_reference(name), load(name)
     checkpoint = {
         "state_dict": {f"module.{key[2:]}": array for key, array in reference.items() if key.startswith("w/")},
         "config": {"model_attributes": json.loads((FILES / f"periodic_{name}.json").read_text())["hyperparameters"]},
         "normalizers": {"target": {"mean": np.float32(-0.5), "std": np.float32(2.0)}},
     }
     predictor = from_checkpoint(checkpoint, "file.pt", ELEMENTS, "float64", {}, {})
-    own, expected = predictor.model.get_config(), plain.model.get_config()
+    own, expected = predictor.model.get_config(), unscaled.model.get_config()
     assert {**own, "name": ""} == {**expected, "name": ""}
     assert (predictor.head["energy"].scale, predictor.head["energy"].offset) == (2.0, -0.5)
 
@@ -117,3 +119,18 @@ def test_settings_that_cannot_be_guessed(tmp_path):
     }
     with pytest.raises(UserError, match="envelope must be polynomial in the model's configuration; got 'exponential'"):
         from_checkpoint(checkpoint, "file.pt", ELEMENTS, "float32", {}, {})
+
+
+def test_archive_of_torch(tmp_path):
+    """A file of `torch.save`, with the names that several wrappers have prefixed."""
+    reference = periodic_reference("painn_oc20")
+    weights = {f"module.module.{key[2:]}": array for key, array in reference.items() if key.startswith("w/")}
+    config = json.loads((FILES / "periodic_painn_oc20.json").read_text())["hyperparameters"]
+    state = b"}(" + b"".join(plain(key) + tensor(array) for key, array in weights.items()) + b"u"
+    content = plain("state_dict") + state + plain("config") + plain({"model_attributes": config})
+    with zipfile.ZipFile(tmp_path / "best.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", whole(b"}(" + content + b"u"))
+    predictor = load_oc20_checkpoint(tmp_path / "best.pt", ELEMENTS, "float64")
+    energy, forces, _ = predict(predictor, reference)
+    np.testing.assert_allclose(energy, reference["out64/E"], rtol=1e-9)
+    np.testing.assert_allclose(forces, reference["out64/F"], atol=1e-9 * np.abs(reference["out64/F"]).max())
