@@ -130,7 +130,7 @@ def from_checkpoint(
     extensive = settings.get("extensive", True)
     shift = [scale["energy_mean"]], [scale["energy_std"]]
     head = scalar_head(["energy"], ["eV"], np.zeros((1, 95)), *shift, extensive)
-    predictor = Predictor(kind.model, settings, head, elements, dtype, energy="energy")
+    predictor = Predictor(kind.model, settings, head, elements, dtype, energy="energy", periodic=True)
     assign_weights(predictor.model, weights, source)
     return predictor
 

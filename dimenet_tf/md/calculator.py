@@ -104,7 +104,7 @@ class DimeNetCalculator(Calculator):
         self._state: State | None = None
         self._topology: tuple[np.ndarray, Graph] | None = None  # the last graph's sources and, as tensors, all of it
         self._columns = force_field.head.columns
-        if force_field.admission.takes_cells and not force_field.model.direct_forces:
+        if force_field.has_stress:
             self.implemented_properties = [*self.implemented_properties, "stress"]
         self._compute = force_field.graph_function.get_concrete_function()  # traced here, once and for all sizes
 

@@ -159,9 +159,9 @@ class Admission:
         assert cells is not None
         reasons = {}
         for m in np.flatnonzero(cells.periodic).tolist():
-            reason = cell_fault(cells.cell[m], cells.pbc[m], int(molecules.N[m]), REACH, CLOSEST)
-            if reason is None and not self.takes_cells:
-                reason = "is periodic; the model was trained on molecules"
+            reason: str | None = "is periodic; the model was trained on molecules"
+            if self.takes_cells:
+                reason = cell_fault(cells.cell[m], cells.pbc[m], int(molecules.N[m]), REACH, CLOSEST)
             if reason is not None:
                 reasons[m] = reason
         refuse(list(reasons), reasons.__getitem__)

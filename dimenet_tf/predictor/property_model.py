@@ -51,6 +51,7 @@ class PropertyModel(tf.keras.Model):
         (float32 whose matrix products NVIDIA cards compute in TensorFloat-32, see `dimenet_tf.models.precision`)
     energy : the target whose negative gradient are the forces; None for a predictor without forces
     domain : what it was trained on; None where that is not recorded
+    periodic : whether it may predict periodic structures, if the domain is not recorded
 
     Raises
     ------
@@ -67,6 +68,7 @@ class PropertyModel(tf.keras.Model):
         dtype: str = "float32",
         energy: str | None = None,
         domain: Domain | None = None,
+        periodic: bool = False,
     ) -> None:
         check_choice("precision", dtype, PRECISIONS)
         # of positions, forces and weights; dense layers may have another one. Keras must not cast positions before they
@@ -81,12 +83,13 @@ class PropertyModel(tf.keras.Model):
         self.elements = sorted(int(z) for z in elements)
         self.energy = energy
         self.domain = domain
+        self.periodic = periodic
         self.built = True  # the model has its weights
         self._kept_per_edge = functools.cache(self.model.kept_per_edge)  # looks at every layer, asked for at each call
-        molecular, periodic = (graph_signature(self.dtype, self.model.needs, cells) for cells in (False, True))
-        self.graph_function = tf.function(self._compute_with_domain, input_signature=[molecular])
-        self.cell_function = tf.function(self._compute_with_domain, input_signature=[periodic])
-        self._curvature = tf.function(self._curvature_along, input_signature=[molecular, molecular.positions])
+        without, with_cells = (graph_signature(self.dtype, self.model.needs, cells) for cells in (False, True))
+        self.graph_function = tf.function(self._compute_with_domain, input_signature=[without])
+        self.cell_function = tf.function(self._compute_with_domain, input_signature=[with_cells])
+        self._curvature = tf.function(self._curvature_along, input_signature=[without, without.positions])
 
     def __repr__(self) -> str:
         what = describe_predictor(self.model_name, self.units, self.elements)
@@ -261,8 +264,8 @@ class PropertyModel(tf.keras.Model):
 
     @property
     def takes_cells(self) -> bool:
-        """Whether periodic structures may be predicted: whether some were trained on, where that is recorded."""
-        return self.domain is None or self.domain.periodic
+        """Whether periodic structures may be predicted: whether some were trained on."""
+        return self.periodic if self.domain is None else self.domain.periodic
 
     @property
     def admission(self) -> Admission:
@@ -279,8 +282,7 @@ class PropertyModel(tf.keras.Model):
     @property
     def has_stress(self) -> bool:
         """Whether the stress of periodic structures is predicted: for models trained on some, with gradient forces."""
-        periodic = self.domain is not None and self.domain.periodic
-        return periodic and self.energy is not None and not self.model.direct_forces
+        return self.takes_cells and self.energy is not None and not self.model.direct_forces
 
     def graph_store(
         self,
@@ -308,6 +310,7 @@ class PropertyModel(tf.keras.Model):
             "energy": self.energy,
             "domain": None if self.domain is None else self.domain.get_config(),
             "head": self.head.get_config(),
+            "periodic": self.periodic,
         }
 
     @classmethod
@@ -321,6 +324,7 @@ class PropertyModel(tf.keras.Model):
             config["dtype"],
             config.get("energy"),  # older files have neither
             Domain.from_config(config["domain"]) if config.get("domain") else None,
+            config.get("periodic", False),
         )
 
     def to_folder(self, folder: str | Path) -> None:

@@ -78,7 +78,7 @@ class ServedModel(tf.Module):
             "molecule_of_atom": spec([None], tf.int32, "molecule_of_atom"),
         }
         edges = {**flat, **{name: spec([None], tf.int32, name) for name in ("edge_source", "edge_target")}}
-        if predictor.domain is not None and predictor.domain.periodic:
+        if predictor.takes_cells:
             for inputs in (padded, flat, edges):
                 inputs["cell"] = spec([None, 3, 3], predictor.dtype, "cell")
                 inputs["pbc"] = spec([None, 3], tf.bool, "pbc")
@@ -214,7 +214,7 @@ def _metadata(predictor: PropertyModel, module: ServedModel) -> dict:
     return {
         "properties": predictor.units,
         "positions": "Ang",
-        "periodic": predictor.domain is not None and predictor.domain.periodic,
+        "periodic": predictor.takes_cells,
         "elements": [SYMBOLS[z] for z in predictor.elements],
         "model": predictor.model_name,
         "cutoff": predictor.model.cutoff,  # of `edges`
@@ -243,8 +243,9 @@ def _write_warmup(predictor: PropertyModel, path: Path) -> None:
         R = SPACING * np.arange(8)[:, None] * [1.0, 0.0, 0.0]
     Z, R, atoms = Z.astype(np.int32), R.astype(predictor.dtype), len(Z)
     lattice: dict[str, np.ndarray] = {}
-    if predictor.domain is not None and predictor.domain.periodic:
-        cell, pbc = (predictor.domain.example.get(key, np.zeros(shape)) for key, shape in CELL_SHAPES.items())
+    if predictor.takes_cells:
+        example = {} if predictor.domain is None else predictor.domain.example
+        cell, pbc = (example.get(key, np.zeros(shape)) for key, shape in CELL_SHAPES.items())
         lattice = {"cell": np.array(cell, predictor.dtype)[None], "pbc": np.array(pbc, bool)[None]}
     edges = find_edges(R, predictor.model.cutoff, *(array[0] for array in lattice.values()))
     images = {} if edges.image is None else {"edge_image": edges.image}

@@ -35,14 +35,21 @@ def energies(model: tf.keras.Model, N: np.ndarray, Z: np.ndarray, R: np.ndarray)
 
 
 def force_field(
-    name="dimenet_pp", dtype="float64", seed=0, energy="energy", targets=("energy",), randomized=True, **options
+    name="dimenet_pp",
+    dtype="float64",
+    seed=0,
+    energy="energy",
+    targets=("energy",),
+    randomized=True,
+    periodic=False,
+    **options,
 ) -> Predictor:
     """Predictor of energies and forces of molecules of H, C and O."""
     references = np.zeros((len(targets), 95))
     references[0, [1, 6, 8]] = [-13.0, -1000.0, -2000.0]
     head = scalar_head(targets, ["eV"] * len(targets), references, np.zeros(len(targets)), [0.5] * len(targets))
     hyperparameters = {**SMALL[name], "num_blocks": 1, "num_targets": len(targets), "seed": seed, **options}
-    predictor = Predictor(name, hyperparameters, head, [1, 6, 8], dtype, energy)
+    predictor = Predictor(name, hyperparameters, head, [1, 6, 8], dtype, energy, periodic=periodic)
     if randomized:
         randomize(predictor.model, seed)
     return predictor

@@ -107,12 +107,12 @@ def test_published_sizes():
 
 def test_quadruplets_are_all_and_no_others():
     """Every path with its harmonics, one by one, against the sums over padded arrays."""
-    model = build_model("gemnet", dtype="float64", **SMALL["gemnet"])
+    model = build_model("gemnet", dtype="float64", **{**SMALL["gemnet"], "int_cutoff": 2.5})
     graph = tensors(graph_of(*molecules("CH3CH2OH", "C6H6", "H2"), model))
     R, L = graph.positions.numpy(), 3
     source, target = graph.edge_source.numpy(), graph.edge_target.numpy()
     of = graph.molecule_of_atom.numpy()
-    quadruplets = Quadruplets(graph, edge_vectors(graph), int_cutoff=2.5, num_spherical=L)
+    quadruplets = Quadruplets(graph, edge_vectors(graph), num_spherical=L)
     rng = np.random.default_rng(0)
     x, radial = rng.standard_normal((len(source), 2)), rng.standard_normal((len(source), L * L, 2))
     expected = np.zeros((len(source), 2, 2))

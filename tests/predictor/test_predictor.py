@@ -205,7 +205,7 @@ BAD = [
     (lambda: {"Z": np.array([[1]])}, "predict needs 'Z' and 'R'"),
     (lambda: {"Z": np.array(8), "R": np.zeros(3)}, r"Z must be \(molecules, atoms\)"),
     (lambda: {"Z": [8]}, "predict needs 'Z' and 'R'"),
-    (lambda: [molecule("H2O", pbc=True, cell=[9, 9, 0])], "molecule 0 has a flat or zero cell"),
+    (lambda: [molecule("H2O", pbc=True, cell=[9, 9, 9])], "molecule 0 is periodic; the model was trained on molecules"),
     (lambda: [molecule("H2O")] * 40 + [molecule("NH3")], "molecule 40 contains N"),
     (lambda: tf.data.Dataset.from_tensor_slices(padded(["H2O"])), r"Z must be \(molecules, atoms\)"),
     (lambda: molecule("NH3"), "molecule 0 contains N"),
