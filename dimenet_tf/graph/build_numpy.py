@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dimenet_tf.graph.graph import Graph, OptionalArray, check_needs
+from dimenet_tf.graph.graph import FAR, Graph, OptionalArray, check_needs
 
 ALL_PAIRS_LIMIT = 256  # atoms; up to here the full distance matrix is faster than a cell list
 
@@ -137,15 +137,16 @@ def build_graph_numpy(
         edge_image=() if cell is None else edges.image,
         cell=() if cell is None else cell.astype(R.dtype),
     )
-    if far is None or "far_edges" not in needs:
+    if far is None or not needs & FAR:
         return graph
-    return graph._replace(
+    with_far = graph._replace(
         far_source=far.source,
         far_target=far.target,
         far_image=() if cell is None else far.image,
         far_table=neighbor_table(far.target, len(Z)) if "far_table" in needs else (),
         far_cutoff=np.array(far_cutoff, np.float64),
     )
+    return with_far.only(needs)
 
 
 def find_edges(

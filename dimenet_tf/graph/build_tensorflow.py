@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from dimenet_tf.graph.graph import Graph, OptionalArray, check_needs
+from dimenet_tf.graph.graph import FAR, Graph, OptionalArray, check_needs
 
 BINS = 2**12  # to each side of the origin
 
@@ -130,16 +130,17 @@ def build_graph_tensorflow(
         edge_image=() if cell is None else edges.image,
         cell=() if cell is None else tf.cast(cell, R.dtype),
     )
-    if far is None or "far_edges" not in needs:
+    if far is None or not needs & FAR:
         return graph
     table = neighbor_table_tensorflow(far.target, degrees(far.target)) if "far_table" in needs else ()
-    return graph._replace(
+    with_far = graph._replace(
         far_source=far.source,
         far_target=far.target,
         far_image=() if cell is None else far.image,
         far_table=table,
         far_cutoff=tf.constant(far_cutoff, tf.float64),
     )
+    return with_far.only(needs)
 
 
 def find_edges_tensorflow(

@@ -19,6 +19,8 @@ NEEDS = {
     "far_table": ("far_table",),
 }
 """Names of the optional arrays that a model may need, with their fields of `Graph`."""
+FAR = frozenset({"far_edges", "far_table"})
+"""Those of the pairs up to a second cutoff."""
 
 
 class Graph(NamedTuple):

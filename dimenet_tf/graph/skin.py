@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph.build_numpy import Edges, build_graph_numpy, edge_vectors_numpy, find_edges
-from dimenet_tf.graph.graph import Graph, check_needs
+from dimenet_tf.graph.graph import FAR, Graph, check_needs
 from dimenet_tf.structures.cells import lattice_inverse, lattice_offsets
 
 
@@ -58,7 +58,7 @@ class SkinList:
     ) -> None:
         self.Z = np.asarray(Z, np.int32)
         self.cutoff, self.skin, self.needs, self.dtype = cutoff, skin, check_needs(needs), np.dtype(dtype)
-        self.far_cutoff = far_cutoff if "far_edges" in self.needs else None
+        self.far_cutoff = far_cutoff if self.needs & FAR else None
         self.pbc = np.zeros(3, bool) if pbc is None else np.broadcast_to(np.asarray(pbc, bool), 3)
         self.searches = 0
         """Number of neighbor searches up to now."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dimenet_tf.graph.build_numpy import Edges, build_graph_numpy, find_edges, find_triplets
-from dimenet_tf.graph.graph import Graph, check_needs
+from dimenet_tf.graph.graph import FAR, Graph, check_needs
 from dimenet_tf.structures.cells import make_cells, wrapped
 from dimenet_tf.structures.limits import centered
 
@@ -69,7 +69,7 @@ class GraphStore:
         far_cutoff: float | None = None,
     ) -> None:
         self.cutoff, self.needs, self.dtype = float(cutoff), check_needs(needs), np.dtype(dtype).name
-        self.far_cutoff = far_cutoff if "far_edges" in self.needs else None
+        self.far_cutoff = far_cutoff if self.needs & FAR else None
         self.num_atoms = np.asarray(N, np.int32)
         self.cells = make_cells(cell, pbc, len(self.num_atoms))
         self._atom = _offsets(self.num_atoms)
