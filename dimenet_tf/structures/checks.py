@@ -229,6 +229,14 @@ def _faulty_cells(data: FlatMolecules) -> dict[int, str]:
     return {m: reason for m, reason in reasons.items() if reason is not None}
 
 
+def searchable_cells(data: FlatMolecules) -> Cells | None:
+    """Return the cells of a data set; structures whose cell cannot be used are not periodic in them."""
+    if data.cells is None:
+        return None
+    good = ~np.isin(np.arange(len(data)), list(_faulty_cells(data)))
+    return Cells(data.cells.cell, data.cells.pbc & good[:, None])
+
+
 def _close(data: FlatMolecules, searched: np.ndarray) -> dict[int, str]:
     """Return molecules of atoms at less than `CLOSEST` of each other, with the smallest distance; (molecules,) bool."""
     molecule, R = data.molecule_of_atom, data.R

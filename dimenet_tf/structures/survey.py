@@ -11,7 +11,15 @@ import numpy as np
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.structures.charges import CHARGE_KEYS, SPIN_KEYS
-from dimenet_tf.structures.checks import Bad, Checks, check_length_unit, find_bad, isolated_atoms, summary
+from dimenet_tf.structures.checks import (
+    Bad,
+    Checks,
+    check_length_unit,
+    find_bad,
+    isolated_atoms,
+    searchable_cells,
+    summary,
+)
 from dimenet_tf.structures.container import DataContainer
 from dimenet_tf.structures.elements import MAX_Z, symbols
 from dimenet_tf.structures.formats import find_layout
@@ -61,6 +69,8 @@ class Survey(NamedTuple):
     """Number of molecules by sum formula; empty if an atomic number is not one of an element."""
     states: dict[tuple[float, float], int]
     """Number of molecules by charge and spin multiplicity."""
+    periodic: int
+    """Number of periodic structures."""
     closest: Closest | None
     labels: Sequence[Label]
     other_names: dict[str, list[str]]
@@ -131,6 +141,7 @@ def survey(
         dict(zip(elements.tolist(), counts.tolist())),
         dict(Counter(data.formulas().tolist()).most_common()) if known else {},
         dict(Counter(zip(data.charge.tolist(), data.spin.tolist())).most_common()),
+        0 if data.cells is None else int(np.count_nonzero(data.cells.periodic)),
         _closest(data),
         [_label(data, name, ~isolated) for name in labels],
         {name: names for name, names in likely.items() if names},
@@ -146,7 +157,7 @@ def survey(
 def _closest(data: DataContainer) -> Closest | None:
     finite = np.isfinite(data.R).all(axis=1)
     molecule, Z = data.molecule_of_atom[finite], data.Z[finite]
-    near = nearest(molecule, data.R[finite], REACH, data.cells)
+    near = nearest(molecule, data.R[finite], REACH, searchable_cells(data))
     if not np.isfinite(near.distance).any():
         return None
     atom = int(near.distance.argmin())
@@ -193,11 +204,12 @@ def format_survey(found: Survey) -> str:
     if found.formulas:
         some = [f"{formula} {number}" for formula, number in list(found.formulas.items())[:SHOWN]]
         lines.append(f"formulas: {len(found.formulas)}; {', '.join(some)}{', ...' * (len(found.formulas) > SHOWN)}")
+    periodic = f"{found.periodic} of {molecules}" if found.periodic else "no"
     if set(found.states) == {(0.0, 1.0)}:
-        lines.append("charge and spin: 0 and 1 (singlet) throughout; periodic: no")
+        lines.append(f"charge and spin: 0 and 1 (singlet) throughout; periodic: {periodic}")
     else:
         states = [f"{number} with {charge:g} and {spin:g}" for (charge, spin), number in found.states.items()]
-        lines.append(f"charge and spin multiplicity: {', '.join(states)}; periodic: no")
+        lines.append(f"charge and spin multiplicity: {', '.join(states)}; periodic: {periodic}")
     if found.closest:
         pair = "-".join(symbols([z]) for z in found.closest.elements)
         lines.append(f"smallest distance: {found.closest.distance:.3f} Ang, {pair}, molecule {found.closest.molecule}")

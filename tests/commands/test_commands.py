@@ -332,9 +332,16 @@ def test_faults_of_molecules(folder):
     printed = run("data", "my.extxyz")
     assert "1 with two atoms closer than 0.3 Ang (molecule 3, id 3, 0 Ang)" in printed
     assert "repeated: 1 molecule with the atoms of an earlier one (first: 5, as 4)" in printed
-    crystal = Atoms("Ar", cell=[5, 5, 5], pbc=True)
-    ase.io.write("crystal.extxyz", [crystal])
-    assert "molecule 0 is periodic; only molecules are supported" in run("data", "crystal.extxyz", code=2)
+    crystals = [
+        Atoms("Ar", cell=[5, 5, 5], pbc=True),
+        Atoms("Ar", cell=[5, 5, 0], pbc=True),
+        Atoms("Ar2", [[0] * 3] * 2),
+    ]
+    crystals[2].positions[1, 0] = 3.8
+    ase.io.write("crystal.extxyz", crystals)
+    printed = run("data", "crystal.extxyz")
+    assert "periodic: 2 of 3" in printed and "1 with a cell that cannot be used (molecule 1, id 1" in printed
+    assert "smallest distance: 3.800 Ang" in printed
 
 
 # a configuration for a file
