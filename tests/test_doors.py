@@ -362,7 +362,7 @@ def test_ragged_inputs():
         ({"total_charge": [[-1]]}, "molecule 0 has charge -1"),
         ({"multiplicity": [3]}, "spin multiplicity 3"),
         ({"charge": [0, 0]}, "'charge' must be a number for each of 1 molecules"),
-        ({"pbc": [1]}, "unknown input of predict 'pbc'"),
+        ({"pbc": [[True, True, False]]}, "pbc says that a structure is periodic, but there is no cell"),
     ],
 )
 def test_arrays_that_are_refused_in_words(inputs, message):
