@@ -211,15 +211,3 @@ def images(R: np.ndarray, cell: np.ndarray, pbc: np.ndarray, within: float) -> t
     near = ((coordinates >= -margin - 1e-9) & (coordinates <= 1 + margin + 1e-9) | ~np.asarray(pbc)).all(axis=2)
     shift, owner = np.nonzero(near)
     return np.concatenate([np.arange(len(R)), owner]), np.concatenate([R, R[owner] + shifts[shift] @ cell])
-
-
-def volumes(cell: np.ndarray) -> np.ndarray:
-    """Return the volume of cells, (..., 3, 3) -> (...), Angstrom^3.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> volumes(np.diag([2.0, 3.0, -4.0])).round(6).item()
-    24.0
-    """
-    return np.abs(np.linalg.det(cell))

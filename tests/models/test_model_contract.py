@@ -228,7 +228,7 @@ def test_xla_computes_the_same_energies_and_forces(variant):
     signature = graph_signature(model.dtype, model.needs, periodic=True)
     compiled = tf.function(energies_and_slopes, [signature], jit_compile=True)
     for found, expected in zip(compiled(graph), energies_and_slopes(graph)):
-        assert np.abs(found - expected).max() <= 1e-11 * np.abs(expected).max()
+        assert np.abs(found - expected).max() <= 1e-12 * np.abs(expected).max()
 
 
 # lattice vectors as long as the cutoffs: many edges join the same atoms, and atoms to themselves

@@ -58,7 +58,7 @@ def test_graphs_are_those_of_the_host(seed, dtype):
 
 @pytest.fixture(scope="module")
 def predictor():
-    predictor = force_field("painn", "float32")
+    predictor = force_field("painn", "float64")
     frames = [atoms.copy() for atoms in FRAMES]
     for atoms in frames:
         atoms.info["energy"] = 0.0
@@ -79,11 +79,11 @@ def requests(frames, predictor) -> dict[str, dict[str, np.ndarray]]:
     cell, pbc = some.cell_arrays()
     moved = some.R + np.repeat(np.einsum("mk,mkx->mx", 2.0 * pbc, cell), some.N, axis=0) * (some.Z[:, None] == 6)
     width, real = some.N.max(), np.arange(some.N.max()) < some.N[:, None]
-    Z, R = np.zeros((len(some.N), width), np.int32), np.zeros((len(some.N), width, 3), np.float32)
+    Z, R = np.zeros((len(some.N), width), np.int32), np.zeros((len(some.N), width, 3))
     Z[real], R[real] = some.Z, moved
-    lattice = {"cell": cell.astype(np.float32), "pbc": pbc}
+    lattice = {"cell": cell, "pbc": pbc}
     owner = np.repeat(np.arange(len(some.N)), some.N).astype(np.int32)
-    flat = {"Z": some.Z.astype(np.int32), "R": moved.astype(np.float32), "molecule_of_atom": owner, **lattice}
+    flat = {"Z": some.Z.astype(np.int32), "R": moved, "molecule_of_atom": owner, **lattice}
     graph = predictor.graph_store(some.N, some.Z, some.R, cell, pbc).batch(range(len(some.N)))
     inverse = np.linalg.pinv(np.where(pbc[:, :, None], cell, 0.0))
     inside = np.rint(np.einsum("ax,axk->ak", moved - graph.positions, inverse[owner]) - _origin(moved, graph, inverse))
@@ -125,13 +125,12 @@ def test_served_numbers_are_those_of_predict(predictor, exported, tmp_path):
     for name in ("serving_default", "flat", "edges"):
         with np.load(tmp_path / f"{name}_out.npz") as served:
             assert served["in_domain"].all()
-            np.testing.assert_allclose(served["energy"], expected["energy"], rtol=1e-6)
+            np.testing.assert_allclose(served["energy"], expected["energy"], rtol=1e-12)
             stress = np.nan_to_num(expected["stress"])
-            # atoms that are sent far from the origin are rounded by 1e-6 Ang
-            np.testing.assert_allclose(served["stress"], stress, atol=1e-3 * np.abs(stress).max())
+            np.testing.assert_allclose(served["stress"], stress, atol=1e-9 * np.abs(stress).max())
             forces = served["forces"].reshape(-1, 3)
             wanted = expected["forces"].reshape(-1, 3)[slice(None) if name == "serving_default" else real]
-            np.testing.assert_allclose(forces, wanted, atol=1e-3 * np.abs(wanted).max())
+            np.testing.assert_allclose(forces, wanted, atol=1e-9 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize(
@@ -149,8 +148,8 @@ def test_cells_are_refused_in_the_graph(exported, cell, pbc, reason):
     signature = tf.saved_model.load(str(exported)).signatures["serving_default"]
     arguments = {
         "Z": tf.constant([[6]]),
-        "R": tf.constant([[[40.0, 2, 3]]]) * 0.1,
-        "cell": tf.constant(np.array(cell, np.float32)[None]),
+        "R": tf.constant([[[4.0, 0.2, 0.3]]], tf.float64),
+        "cell": tf.constant(np.array(cell, np.float64)[None]),
         "pbc": tf.constant([pbc]),
     }
     if reason is None:
