@@ -23,7 +23,7 @@ from dimenet_tf.structures.molecules import Molecules
 
 Result = Union[dict, str]
 FORMATS = (".extxyz", ".xyz", ".npz")
-IN_DOMAIN = "in_domain"
+IN_DOMAIN, DROPPED = "in_domain", "neighbors_dropped"
 VOIGT = [0, 4, 8, 5, 2, 1]  # of (3, 3), in ASE's order: xx yy zz yz xz xy
 
 
@@ -57,7 +57,7 @@ def label(atoms: Atoms, result: Result, predictor: Predictor) -> None:
     What ASE has no name for is `info` in any case, vectors (3,) and tensors (3, 3) too.
     """
     atoms.calc = None  # what the file said of the energy is no prediction of this model
-    for name in ("error", IN_DOMAIN, "stress", "virial", *predictor.units):
+    for name in ("error", IN_DOMAIN, DROPPED, "stress", "virial", *predictor.units):
         atoms.info.pop(name, None)
     if isinstance(result, str):
         atoms.info["error"] = result
@@ -75,7 +75,7 @@ def label(atoms: Atoms, result: Result, predictor: Predictor) -> None:
 
 
 def columns(molecules: Molecules, results: Sequence[Result], predictor: Predictor) -> dict[str, np.ndarray]:
-    """Return results as arrays; NaN where there are none.
+    """Return results as arrays; NaN where there are none, -1 of `neighbors_dropped`.
 
     `id` is among them where every molecule has one, and the cells where the model has a stress.
     """
@@ -88,6 +88,8 @@ def columns(molecules: Molecules, results: Sequence[Result], predictor: Predicto
         arrays[name] = np.array(rows, np.float64).reshape(-1, *shape)
     if predictor.domain is not None:
         arrays[IN_DOMAIN] = np.array([not isinstance(r, str) and bool(r[IN_DOMAIN]) for r in results], bool)
+    if predictor.limits_neighbors:
+        arrays[DROPPED] = np.array([-1 if isinstance(r, str) else r[DROPPED] for r in results], np.int32)
     if predictor.energy is not None:
         arrays["N"] = np.asarray(molecules.N, np.int64)
         none = np.empty((0, 3), predictor.dtype)

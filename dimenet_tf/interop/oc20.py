@@ -41,12 +41,13 @@ def load_oc20_checkpoint(
     energy_mean: float | None = None,
     energy_std: float | None = None,
     forces_std: float | None = None,
+    max_neighbors: int = 0,
     **hyperparameters: Any,
 ) -> Predictor:
     """Load a GemNet-T, GemNet-dT, DimeNet++ or PaiNN that was trained on OC20.
 
-    Which model it is follows from the names of its weights. Training limited the number of neighbors of an atom
-    (`max_neighbors`); the model here uses all within the cutoff.
+    Which model it is follows from the names of its weights. OC20's models were trained with a limit of the number of
+    neighbors of an atom. The model here uses all within the cutoff, unless `max_neighbors` is passed.
 
     Parameters
     ----------
@@ -59,6 +60,10 @@ def load_oc20_checkpoint(
     forces_std : eV/Angstrom
         Normalizer of direct forces (`normalizers: grad_target`), by default that of the archive, or 1. Other forces are
         the gradient of the energy, and have its scale.
+    max_neighbors : int
+        Neighbors that an atom exchanges messages with, the nearest ones, as in training (`max_neighbors` of the
+        archive's configuration, usually 50). The energy then jumps where neighbors change places in their order.
+        `neighbors_dropped` of a prediction counts what was left out. 0 keeps all.
     **hyperparameters : of the model where they are not in the archive
         An npz file needs `cutoff`, and `extensive` for GemNet. A size must agree with the shapes of the weights.
 
@@ -81,6 +86,7 @@ def load_oc20_checkpoint(
     """
     normalizer = {"energy_mean": energy_mean, "energy_std": energy_std, "forces_std": forces_std}
     given = {name: value for name, value in normalizer.items() if value is not None}
+    hyperparameters["max_neighbors"] = max_neighbors
     return from_checkpoint(read_checkpoint(path), str(path), elements, dtype, given, hyperparameters)
 
 
@@ -148,7 +154,8 @@ def normalizers(checkpoint: Mapping[str, Any]) -> dict[str, float]:
 
 SIZES = {"hidden_channels": "emb_size", "out_emb_channels": "out_emb_size", "num_output_layers": "num_dense_output"}
 SIZES |= {"num_layers": "num_blocks", "num_rbf": "num_radial"}
-NOT_NEEDED = ("name", "output_init", "num_targets")  # `num_targets` is that of the weights
+# `num_targets` is that of the weights; a limit of neighbors is asked for by who wants it
+NOT_NEEDED = ("name", "output_init", "num_targets", "max_neighbors")
 FUNCTIONS = {
     "rbf": ("gaussian", "spherical_bessel"),
     "cbf": ("spherical_harmonics",),
@@ -160,7 +167,7 @@ FUNCTIONS = {
 def configured(kind: Kind, attributes: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Return the hyperparameters in a checkpoint's configuration of the model under this library's names.
 
-    Settings that the model here does not have, such as `max_neighbors` and `otf_graph`, are about the search for edges.
+    Settings that the model here does not have, such as `otf_graph`, are about the search for edges.
     """
     for key, known in FUNCTIONS.items():
         value = attributes.get(key)

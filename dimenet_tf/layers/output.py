@@ -22,15 +22,22 @@ class AtomOutputs(NamedTuple):
     """(atoms, num_vectors, 3): rotation-equivariant vectors; num_vectors is 0 for models without vectors."""
     forces: tf.Tensor
     """(atoms, num_targets, 3): forces predicted without a gradient; no rows for models without direct forces."""
+    dropped: tf.Tensor
+    """(atoms,) int32: neighbors left out by `max_neighbors`; no rows for models without such a limit."""
 
 
-def atom_outputs(scalars: tf.Tensor, vectors: tf.Tensor | None = None, forces: tf.Tensor | None = None) -> AtomOutputs:
+def atom_outputs(
+    scalars: tf.Tensor,
+    vectors: tf.Tensor | None = None,
+    forces: tf.Tensor | None = None,
+    dropped: tf.Tensor | None = None,
+) -> AtomOutputs:
     """Build `AtomOutputs`, using empty arrays for missing outputs."""
     if vectors is None:
         vectors = tf.zeros([tf.shape(scalars)[0], 0, 3], scalars.dtype)
     if forces is None:
         forces = tf.zeros([0, scalars.shape[1], 3], scalars.dtype)
-    return AtomOutputs(scalars, vectors, forces)
+    return AtomOutputs(scalars, vectors, forces, tf.zeros([0], tf.int32) if dropped is None else dropped)
 
 
 class OutputBlock(tf.keras.layers.Layer):

@@ -48,6 +48,11 @@ class DimeNetCalculator(Calculator):
         `dimenet_tf.Domain`), "error" to refuse it. The attribute `in_domain` tells whether the last structure lies
         inside; it is None for models that do not record their domain.
 
+    Attributes
+    ----------
+    neighbors_dropped : pairs within the cutoff that a model with `max_neighbors` left out of the last structure;
+        None for models without such a limit
+
     Raises
     ------
     UserWarning
@@ -98,6 +103,7 @@ class DimeNetCalculator(Calculator):
         self.spread: dict | None = None
         self.polarizability: np.ndarray | None = None
         self.in_domain: bool | None = None
+        self.neighbors_dropped: int | None = None
         if "dipole" in force_field.head.targets:
             self.implemented_properties = [*self.implemented_properties, "dipole"]
         self._neighbors: SkinList | None = None
@@ -159,7 +165,7 @@ class DimeNetCalculator(Calculator):
         """
         super().calculate(atoms, properties, system_changes)
         atoms, self.results, self.spread, self.polarizability = self.atoms, {}, None, None
-        self.in_domain = None
+        self.in_domain = self.neighbors_dropped = None
         if atoms is None:
             raise UserError("the calculator has no atoms yet: atoms.calc = calculator")
         state = state_of(atoms)
@@ -195,6 +201,8 @@ class DimeNetCalculator(Calculator):
             if not self.in_domain:
                 cells = None if cell is None else Cells(cell[None], np.array(atoms.pbc)[None])
                 self.watch.look([False], [len(R)], atoms.numbers, R, None, stacklevel=6, cells=cells)
+        if not isinstance(prediction.neighbors_dropped, tuple):
+            self.neighbors_dropped = int(prediction.neighbors_dropped.numpy()[0])
         values, name = self._columns.split(prediction.values.numpy()), self.force_field.energy
         energy = float(values[name][0])
         self.results = {

@@ -113,6 +113,9 @@ class Committee:
         if all(not isinstance(prediction.stress, tuple) for prediction in predictions):
             stresses = tf.stack([prediction.stress for prediction in predictions])
             mean = mean._replace(stress=tf.reduce_mean(stresses, axis=0))
+        if all(not isinstance(prediction.neighbors_dropped, tuple) for prediction in predictions):
+            dropped = tf.stack([prediction.neighbors_dropped for prediction in predictions])
+            mean = mean._replace(neighbors_dropped=tf.reduce_max(dropped, axis=0))
         if self.domain is not None:
             mean = mean._replace(in_domain=self.domain.contains(graph))
         values = tf.sqrt(tf.reduce_mean((stacked.values - mean.values) ** 2, axis=0))

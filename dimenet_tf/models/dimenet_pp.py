@@ -15,6 +15,7 @@ from dimenet_tf.layers.embedding import EmbeddingBlock
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.initializers import seed_stream
 from dimenet_tf.layers.interaction import SkipUpdate, stored_by_blocks
+from dimenet_tf.layers.neighbor_limit import LIMIT_JUMPS, NeighborLimit, check_limit
 from dimenet_tf.layers.output import AtomOutputs, OutputBlock, SeparateOutputBlocks, atom_outputs
 from dimenet_tf.layers.pictures import Diagram, Picture, directional_diagram, filter_disks
 from dimenet_tf.layers.recompute import run
@@ -117,6 +118,9 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         Formulas of the released weights, or corrected ones: no further 1/x in the two-dimensional basis, its radial
         part from d_ji, linear radial basis in the embedding. "oc20" has the formulas of the models trained on OC20:
         those of the released weights, with a bias in the up-projection of the output blocks.
+    max_neighbors : int
+        Nearest neighbors of an atom that exchange messages with it, for weights of OC20 that were trained with such a
+        limit (`conventions: oc20`). Without a limit, 0, all neighbors within the cutoff do.
 
     Examples
     --------
@@ -165,11 +169,13 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         recompute: bool = False,
         radial_basis: str = "bessel",
         separate_output_blocks: bool = False,
+        max_neighbors: int = 0,
         seed: int = 42,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.set_hyperparameters(locals())
+        check_limit(max_neighbors, conventions)
         official = conventions != "corrected"
         self.angle = "supplement"
         self.radial_edge = "kj" if official else "ji"
@@ -216,8 +222,9 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
     def call(self, graph: Graph) -> AtomOutputs:
         vectors = edge_vectors(graph)  # (edges, 3)
         distance = safe_norm(vectors)  # (edges,)
-        rbf = self.rbf_layer(distance)  # (edges, num_radial)
-        radial = self.sbf_layer.radial(distance)  # (edges, num_spherical, num_radial)
+        limit = NeighborLimit(graph, distance, self.max_neighbors, symmetric=False)
+        rbf = limit.mask(self.rbf_layer(distance))  # (edges, num_radial)
+        radial = limit.mask(self.sbf_layer.radial(distance))  # (edges, num_spherical, num_radial)
         pairs = self.aggregation_class(graph, self.angle, self.radial_edge)
         y = pairs.angular(vectors, self.sbf_layer)
 
@@ -226,7 +233,11 @@ class DimeNetPP(Hyperparameters, tf.keras.Model):
         for interaction, output in zip(self.int_blocks, self.output_blocks[1:]):
             m = interaction(m, rbf, radial, y, pairs)
             outputs += output(m, rbf, graph)
-        return atom_outputs(outputs)
+        return atom_outputs(outputs, dropped=limit.dropped)
+
+    @property
+    def discontinuity(self) -> str:
+        return LIMIT_JUMPS if self.max_neighbors else ""
 
     @classmethod
     def suited_to(cls, hyperparameters: Mapping[str, Any], neighbors: Callable[[], float]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from dimenet_tf.layers.messages import (
     TripletBasis,
     TripletInteraction,
 )
+from dimenet_tf.layers.neighbor_limit import LIMIT_JUMPS, NeighborLimit, check_limit
 from dimenet_tf.layers.output import AtomOutputs, atom_outputs
 from dimenet_tf.layers.pictures import (
     BASIS,
@@ -220,6 +221,9 @@ class GemNet(Hyperparameters, tf.keras.Model):
         OC20: the circular basis consists of the same radial functions for every degree, with frequencies of their own.
     radial_basis : "bessel" or "gaussian"
         Gaussians need `conventions: oc20`.
+    max_neighbors : int
+        Nearest neighbors of an atom that exchange messages with it, for weights of OC20 that were trained with such a
+        limit (`conventions: oc20`). Without a limit, 0, all neighbors within the cutoff do.
     aggregation : "auto", "sum_first", "harmonics" or "triplets"
         How sums over neighbors are computed. The numbers are the same. "auto" is "sum_first".
     seed : int
@@ -249,6 +253,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
         "conventions",
         "extensive",
         "forces_coupled",
+        "max_neighbors",
     )
     has_scale_factors = True
     small = {
@@ -305,6 +310,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
         extensive: bool = True,
         conventions: str = "official",
         radial_basis: str = "bessel",
+        max_neighbors: int = 0,
         aggregation: str = "auto",
         seed: int = 42,
         **kwargs: Any,
@@ -312,6 +318,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
         super().__init__(**kwargs)
         self.set_hyperparameters(locals())
         oc20 = conventions == "oc20"
+        check_limit(max_neighbors, conventions)
         if oc20 and not triplets_only:
             raise UserError("conventions = 'oc20' needs triplets_only = True: OC20 has no GemNet-Q", "conventions")
         if radial_basis == "gaussian" and not oc20:
@@ -371,7 +378,8 @@ class GemNet(Hyperparameters, tf.keras.Model):
     def call(self, graph: Graph) -> AtomOutputs:
         vectors = edge_vectors(graph)  # (edges, 3)
         distance = safe_norm(vectors)  # (edges,)
-        rbf = self.rbf_basis(distance) * self._rbf_norm  # (edges, num_radial)
+        limit = NeighborLimit(graph, distance, self.max_neighbors, symmetric=True)
+        rbf = limit.mask(self.rbf_basis(distance)) * self._rbf_norm  # (edges, num_radial)
         triplets, quadruplets = self.bases(graph, vectors, distance, rbf)
         rbf_h, rbf_out = self.mlp_rbf_h(rbf), self.mlp_rbf_out(rbf)  # (edges, emb_size_rbf)
 
@@ -383,7 +391,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
             outputs.append(output(m, rbf_out, graph))
         energy, along_edge = (tf.add_n(list(parts)) for parts in zip(*outputs))
         forces = self.forces(along_edge, vectors, graph) if self.direct_forces else None
-        return atom_outputs(energy, forces=forces)
+        return atom_outputs(energy, forces=forces, dropped=limit.dropped)
 
     def bases(
         self, graph: Graph, vectors: tf.Tensor, distance: tf.Tensor, rbf: tf.Tensor
@@ -415,6 +423,10 @@ class GemNet(Hyperparameters, tf.keras.Model):
     @property
     def far_cutoff(self) -> float | None:
         return None if self.triplets_only else self.int_cutoff
+
+    @property
+    def discontinuity(self) -> str:
+        return LIMIT_JUMPS if self.max_neighbors else ""
 
     def shared_weights(self) -> list[tuple[tf.Variable, int]]:
         """Return the down-projections of the bases (App. F)."""

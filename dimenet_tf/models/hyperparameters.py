@@ -93,6 +93,8 @@ class Hyperparameters:
     """Hyperparameters that change the meaning of the weights without changing their shapes."""
     direct_forces = False
     """Whether the model returns `AtomOutputs.forces`."""
+    max_neighbors = 0
+    """Nearest neighbors of an atom that the model uses; 0 for all within the cutoff."""
     has_scale_factors = False
     """Whether the model has `ScaleFactor` layers, which are fitted before training."""
     small: Mapping[str, Any] = {}
@@ -115,7 +117,7 @@ class Hyperparameters:
     @classmethod
     def zero_allowed(cls) -> tuple[str, ...]:
         """Return the names of the numbers that may be zero."""
-        return (*cls.may_be_zero, "num_vectors", "seed")
+        return (*cls.may_be_zero, "num_vectors", "max_neighbors", "seed")
 
     @classmethod
     def gives_vectors(cls, hyperparameters: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from dimenet_tf.layers.equivariant import GatedEquivariantBlock, exact_norm, out
 from dimenet_tf.layers.gathers import NeighborSlots, gather, segment_sum
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm, unit_vectors
 from dimenet_tf.layers.initializers import seed_stream
+from dimenet_tf.layers.neighbor_limit import LIMIT_JUMPS, NeighborLimit, check_limit
 from dimenet_tf.layers.output import AtomOutputs, atom_outputs
 from dimenet_tf.layers.pictures import BASIS, NUM_FILTERS, Curves, Diagram, Picture, distances, radial_curves
 from dimenet_tf.layers.scaled import ScaleFactor, scaled_swish
@@ -210,6 +211,9 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         "official" has the formulas of the paper. "oc20" has those of the models trained on OC20: layer normalization,
         scaled sums, swish / 0.6, and a cutoff that does not multiply the bias of the filters. Their basis is
         `radial_basis: gaussian` with `envelope: polynomial` and `envelope_exponent: 4`.
+    max_neighbors : int
+        Nearest neighbors of an atom that exchange messages with it, for weights of OC20 that were trained with such a
+        limit (`conventions: oc20`). Without a limit, 0, all neighbors within the cutoff do.
     output_init : "GlorotUniform" or "zeros"
         Initial weights of the last layers.
     extensive : bool
@@ -233,7 +237,7 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         "output_init": ("zeros", "GlorotUniform"),
     }
     may_be_zero = ("envelope_exponent",)
-    meaning = ("cutoff", "radial_basis", "envelope", "envelope_exponent", "conventions", "extensive")
+    meaning = ("cutoff", "radial_basis", "envelope", "envelope_exponent", "conventions", "extensive", "max_neighbors")
     small = {"emb_size": 16, "num_blocks": 2, "num_radial": 8, "cutoff": 3.0}
     variants = (
         {},
@@ -259,6 +263,7 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         num_vectors: int = 0,
         direct_forces: bool = False,
         conventions: str = "official",
+        max_neighbors: int = 0,
         output_init: str = "GlorotUniform",
         extensive: bool = True,
         seed: int = 42,
@@ -266,6 +271,7 @@ class PaiNN(Hyperparameters, tf.keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         self.set_hyperparameters(locals())
+        check_limit(max_neighbors, conventions)
         if not vectors and num_vectors:
             raise UserError(f"vectors = False leaves no vectors, but num_vectors = {num_vectors}", "vectors")
         if not 0 <= num_vectors <= num_targets:
@@ -316,13 +322,15 @@ class PaiNN(Hyperparameters, tf.keras.Model):
     def call(self, graph: Graph) -> AtomOutputs:
         r_ij = edge_vectors(graph)  # (edges, 3)
         neighborhood = Neighborhood(graph, unit_vectors(r_ij))
-        filters = self.edge_filters(safe_norm(r_ij))
+        distance = safe_norm(r_ij)
+        limit = NeighborLimit(graph, distance, self.max_neighbors, symmetric=True)
+        filters = [[limit.mask(W) for W in block] for block in self.edge_filters(distance)]  # (edges, emb_size) each
 
         s, v = self.atom_emb(graph.atomic_numbers), None  # (atoms, emb_size), (atoms, 3, emb_size)
         for message, update, block_filters in zip(self.message_blocks, self.update_blocks, filters):
             s, v = message(s, v, block_filters, neighborhood)
             s, v = update(s, v)
-        return self.read_out(s, v)
+        return self.read_out(s, v, limit.dropped)
 
     def edge_filters(self, distance: tf.Tensor) -> list[list[tf.Tensor]]:
         """Return the filters of every block, one for each kind of message, (edges, emb_size)."""
@@ -332,7 +340,7 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         blocks = [filters[start : start + self.kinds] for start in range(0, len(filters), self.kinds)]
         return blocks * self.num_blocks if self.shared_filters else blocks
 
-    def read_out(self, s: tf.Tensor, v: tf.Tensor | None) -> AtomOutputs:
+    def read_out(self, s: tf.Tensor, v: tf.Tensor | None, dropped: tf.Tensor | None) -> AtomOutputs:
         scalars, vectors = [], []
         if self.num_targets > self.num_vectors:
             scalars.append(self.out_2(self.out_1(s)))
@@ -345,7 +353,7 @@ class PaiNN(Hyperparameters, tf.keras.Model):
             first, second = self.out_forces
             forces = tf.transpose(second(*first(s, v))[1], [0, 2, 1])  # (atoms, 1, 3)
         joined = tf.transpose(tf.concat(vectors, axis=-1), [0, 2, 1]) if vectors else None
-        return atom_outputs(tf.concat(scalars, axis=-1), joined, forces)
+        return atom_outputs(tf.concat(scalars, axis=-1), joined, forces, dropped)
 
     @classmethod
     def gives_vectors(cls, hyperparameters: Mapping[str, Any]) -> bool:
@@ -353,6 +361,8 @@ class PaiNN(Hyperparameters, tf.keras.Model):
 
     @property
     def discontinuity(self) -> str:
+        if self.max_neighbors:
+            return LIMIT_JUMPS
         return JUMPS if self.conventions == "oc20" else ""
 
     def basis_pictures(self) -> dict[str, Picture]:

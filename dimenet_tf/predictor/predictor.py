@@ -105,14 +105,17 @@ class Predictor(PropertyModel):
         nothing = np.empty((0, self.head.columns.width))
         inside = () if self.domain is None else np.empty(0, bool)
         parts = [Prediction(nothing, nothing, np.empty((0, 3), self.dtype), in_domain=inside), *parts]
-        *columns, stresses, insides = zip(*parts)
+        *columns, stresses, insides, drops = zip(*parts)
         values, shares, forces = (np.concatenate([np.asarray(array) for array in arrays]) for arrays in columns)
         in_domain = () if self.domain is None else np.concatenate([np.asarray(i) for i in insides])
         stress: np.ndarray | tuple = ()
         if any(not isinstance(part, tuple) for part in stresses):  # molecules have none
             none = [np.full((len(part.values), 3, 3), np.nan, self.dtype) for part in parts]
             stress = np.concatenate([n if isinstance(s, tuple) else np.asarray(s) for n, s in zip(none, stresses)])
-        return Prediction(values, shares, forces, stress, in_domain)
+        dropped: np.ndarray | tuple = ()
+        if self.limits_neighbors:
+            dropped = np.concatenate([np.empty(0, np.int32), *(np.asarray(d) for d in drops[1:])])
+        return Prediction(values, shares, forces, stress, in_domain, dropped)
 
     def predict(
         self,
@@ -146,8 +149,9 @@ class Predictor(PropertyModel):
         (B, A, 3) if the predictor has them, zero for padding; in `units`. "stress", (B, 3, 3) eV/Angstrom^3, symmetric
         and positive under tension, if a structure is periodic and forces are the gradient of an energy; NaN for
         molecules. "in_domain", (B,) bool, marks molecules
-        inside of the model's domain, if that is recorded (see `dimenet_tf.predictor.domain.Domain`). For one molecule
-        the arrays have no axis B.
+        inside of the model's domain, if that is recorded (see `dimenet_tf.predictor.domain.Domain`).
+        "neighbors_dropped", (B,) int32, counts the pairs within the cutoff that a model with `max_neighbors` left out.
+        For one molecule the arrays have no axis B.
 
         Raises
         ------

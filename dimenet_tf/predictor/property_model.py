@@ -20,6 +20,7 @@ from dimenet_tf.graph import (
     graph_signature,
     ingraph,
 )
+from dimenet_tf.layers.output import AtomOutputs
 from dimenet_tf.models import PRECISIONS, build_model, find_model, policy_of
 from dimenet_tf.predictor.admission import Admission
 from dimenet_tf.predictor.domain import Domain
@@ -204,12 +205,14 @@ class PropertyModel(tf.keras.Model):
         return build_graph_tensorflow(Z, R, num_atoms, found, cutoff, self.model.needs, cell, far, far_cutoff)
 
     def named(self, prediction: Prediction) -> dict[str, Array]:
-        """Return the properties by name, with forces and stress as they are."""
+        """Return the properties by name, with forces, stress and `neighbors_dropped` as they are."""
         named = self.head.columns.split(prediction.values)
         if self.energy is not None:
             named["forces"] = prediction.forces
         if not isinstance(prediction.stress, tuple):
             named["stress"] = prediction.stress
+        if not isinstance(prediction.neighbors_dropped, tuple):
+            named["neighbors_dropped"] = prediction.neighbors_dropped
         return named
 
     def predict_graph(self, graph: Graph) -> Prediction:
@@ -241,18 +244,33 @@ class PropertyModel(tf.keras.Model):
             shares = self.head.shares(outputs, graph)
             none = tf.zeros([0, 3], self.dtype)
             forces = none if self.energy is None else self.head.direct_forces(outputs, self.energy)
-            return Prediction(*self.head.values(shares, graph), forces)
+            return self._with_dropped(Prediction(*self.head.values(shares, graph), forces), outputs, graph)
         positions = tf.convert_to_tensor(graph.positions)
         strain = tf.zeros([tf.shape(graph.num_atoms)[0], 3, 3], positions.dtype)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([positions, strain])
             graph = graph._replace(positions=positions)
-            shares = self.head.shares(self.model(strained(graph, strain) if graph.is_periodic else graph), graph)
+            outputs = self.model(strained(graph, strain) if graph.is_periodic else graph)
+            shares = self.head.shares(outputs, graph)
             energy = shares[self.energy]  # alone, so that nothing else is gone back through
         # of the sum over atoms and molecules, in one pass
         gradient, virial = tape.gradient(energy, [positions, strain], unconnected_gradients="zero")
         prediction = Prediction(*self.head.values(shares, graph), forces=-tf.convert_to_tensor(gradient))
+        prediction = self._with_dropped(prediction, outputs, graph)
         return prediction._replace(stress=stress_of(virial, graph.cell)) if graph.is_periodic else prediction
+
+    def _with_dropped(self, prediction: Prediction, outputs: AtomOutputs, graph: Graph) -> Prediction:
+        """Add the number of neighbors that a limit left out, if the model has one."""
+        if not self.limits_neighbors:
+            return prediction
+        molecules = tf.shape(graph.num_atoms)[0]
+        dropped = tf.math.unsorted_segment_sum(outputs.dropped, graph.molecule_of_atom, molecules)
+        return prediction._replace(neighbors_dropped=dropped)
+
+    @property
+    def limits_neighbors(self) -> bool:
+        """Whether the model leaves out all but the nearest neighbors of an atom (`max_neighbors`)."""
+        return self.model.max_neighbors > 0
 
     def _curvature_along(self, graph: Graph, direction: tf.Tensor) -> tf.Tensor:
         """Return the Hessian of the energy times a direction, (atoms, 3)."""

@@ -15,7 +15,8 @@ Three signatures; each property is [molecules] float64 (a dipole [molecules, 3],
 A model that was trained on periodic structures takes `cell` [molecules, 3, 3] (Angstrom, rows are lattice vectors, zero
 for molecules) and `pbc` [molecules, 3] bool in every signature, and `edge_image` [edges, 3] int32 in `edges`: the image
 of the source, for positions as they are sent. Its output `stress` [molecules, 3, 3] is zero for structures without a
-volume, since JSON has no NaN.
+volume, since JSON has no NaN. A model with `max_neighbors` has the output `neighbors_dropped` [molecules] int32: pairs
+within the cutoff that it left out.
 
 R in Angstrom, float32 (float64 for a predictor of that precision). What cannot be computed fails with INVALID_ARGUMENT
 and the reason.
@@ -219,6 +220,7 @@ def _metadata(predictor: PropertyModel, module: ServedModel) -> dict:
         "model": predictor.model_name,
         "cutoff": predictor.model.cutoff,  # of `edges`
         "cutoffs": predictor.model.cutoffs,  # of all that acts between atoms
+        "max_neighbors": predictor.model.max_neighbors or "all",
         "max_atoms": module.max_atoms,
         "domain": NOT_RECORDED if predictor.domain is None else predictor.domain.describe(),
         "outside of the domain": module.domain,

@@ -31,3 +31,5 @@ class Prediction(NamedTuple):
     () for a batch without cells, and for direct forces, which are no gradient of an energy."""
     in_domain: Array | tuple = ()
     """(molecules,) bool, see `Domain`; () in training and for a predictor that does not record its domain."""
+    neighbors_dropped: Array | tuple = ()
+    """(molecules,) int32, pairs within the cutoff that `max_neighbors` left out; () for a model without a limit."""

@@ -8,6 +8,7 @@ from dimenet_tf.basis.formulas import make_bessel_series, spherical_bessel_zeros
 from dimenet_tf.errors import UserError
 from dimenet_tf.interop import load_oc20_checkpoint
 from dimenet_tf.interop.oc20 import from_checkpoint
+from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from helpers.paths import FILES
 from helpers.periodic import periodic_reference
 from helpers.torch_pickles import plain, tensor, whole
@@ -51,6 +52,27 @@ def test_ways_to_sum(aggregation):
     predictor, reference = load("gemnet_t_oc20", aggregation=aggregation), periodic_reference("gemnet_t_oc20")
     energy = predict(predictor, reference)[0]
     assert np.abs(energy - reference["out64/E"]).max() < 1e-9
+
+
+@pytest.mark.parametrize("max_neighbors", [5, 10, 20])
+@pytest.mark.parametrize("name", ["gemnet_t_oc20", "gemnet_dt_oc20", "painn_oc20", "dimenet_pp_oc20"])
+def test_nearest_neighbors_are_those_of_the_reference(name, max_neighbors):
+    """In structures where the limit divides no equally long pairs: the reference leaves out some of these, we none."""
+    predictor, reference = load(name, max_neighbors=max_neighbors), periodic_reference(name)
+    N, Z, R, cell = (reference[f"in/{key}"] for key in ("N", "Z", "R", "cell"))
+    graph = predictor.graph_store(N, Z, R, cell).batch(range(len(N))).to_tensors()
+    distance = safe_norm(edge_vectors(graph)).numpy()
+    of_atoms = [np.sort(distance[graph.edge_target.numpy() == atom]) for atom in range(len(Z))]
+    divided = [len(d) > max_neighbors and d[max_neighbors] - d[max_neighbors - 1] < 1e-4 for d in of_atoms]
+    molecule = np.repeat(np.arange(len(N)), N)
+    same = np.bincount(molecule, divided) == 0
+    assert same.sum() >= (4 if max_neighbors == 10 else 1)
+    found = dict(zip("EF", predict(predictor, reference)))
+    expected = periodic_reference("max_neighbors")
+    for quantity in "EF" if name.startswith("gemnet") else "E":  # the others' released forces are no gradient
+        theirs = expected[f"{name}/{max_neighbors}/{quantity}"]
+        chosen = same if quantity == "E" else same[molecule]
+        np.testing.assert_allclose(found[quantity][chosen], theirs[chosen], atol=5e-6 * np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("name", ["gemnet_dt_oc20", "painn_oc20_direct"])
