@@ -216,16 +216,22 @@ def _find_images(positions: np.ndarray, cutoff: float, cell: np.ndarray, pbc: np
     points = np.asarray(positions, np.float64)
     search = NeighborList(cutoff=float(cutoff) * (1 + 1e-5), full_list=True)
     target, source, image, distance = search.compute(points=points, box=box, periodic=True, quantities="ijSd")
-    found = Edges(source.astype(np.int64), target.astype(np.int64), image.astype(np.int32))
+    found = Edges(source.astype(np.int64), target.astype(np.int64), image)
     near = distance <= cutoff
     # vesin works in float64: pairs whose distance rounding may bring to the cutoff are decided in the positions' dtype
     size = np.abs(positions).max(initial=0) + cutoff + (np.abs(image).max(axis=0, initial=0) @ np.abs(cell)).max()
     close = np.flatnonzero(np.abs(distance - cutoff) <= 16 * np.finfo(positions.dtype).eps * size)
     vectors = edge_vectors_numpy(positions, found.select(close), cell)
     near[close] = np.sqrt((vectors * vectors).sum(axis=1)) <= cutoff
-    found = found.select(near)
-    found = found.select(np.argsort(_edge_keys(*found)))
-    return found._replace(source=found.source.astype(np.int32), target=found.target.astype(np.int32))
+    # sorting the keys and reading the edges off them is three times as fast as sorting the edges by them
+    wide, reach = len(positions), np.abs(image).max(axis=0, initial=0).astype(np.int64)
+    keys = np.sort(_edge_keys(*found, wide, reach)[near], kind="stable")
+    images = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1).reshape(-1, 3)
+    pair = keys // len(images)
+    target = pair // wide
+    source = pair - target * wide
+    image = images.astype(np.int32)[keys - pair * len(images)]
+    return Edges(source.astype(np.int32), target.astype(np.int32), image)
 
 
 def edge_vectors_numpy(positions: np.ndarray, edges: Edges, cell: np.ndarray | None) -> np.ndarray:
@@ -241,16 +247,25 @@ def edge_vectors_numpy(positions: np.ndarray, edges: Edges, cell: np.ndarray | N
     return vectors + (i * a + j * b + k * c)
 
 
-def _edge_keys(source: np.ndarray, target: np.ndarray, image: np.ndarray | None) -> np.ndarray:
-    """Return a number for each edge that orders edges by (target, source, image), (edges,) int64."""
-    wide = np.int64(max(source.max(initial=0), target.max(initial=0)) + 1)
-    key = target * wide + source
-    if image is None:
+def _edge_keys(
+    source: np.ndarray, target: np.ndarray, image: np.ndarray | None, atoms: int, reach: np.ndarray | None
+) -> np.ndarray:
+    """Return a number for each edge that orders edges by (target, source, image), (edges,) int64.
+
+    Parameters
+    ----------
+    source, target : (edges,) int64, less than `atoms`
+    image : (edges, 3) int, at most `reach` (3,) int64 in size
+    """
+    key = target * np.int64(atoms) + source
+    if image is None or reach is None:
         return key
-    reach = np.abs(image).max(axis=0, initial=0).astype(np.int64)
-    x, y, z = (image + reach).T
-    _, wide_y, wide_z = 2 * reach + 1
-    return (key * (2 * reach[0] + 1) + x) * (wide_y * wide_z) + y * wide_z + z
+    x, y, z = image.T
+    wide_x, wide_y, wide_z = 2 * reach + 1
+    # multiplied out, so that a pass over the edges has few large temporary arrays
+    key *= wide_x * wide_y * wide_z
+    key += x * (wide_y * wide_z) + y * wide_z + z
+    return key + reach @ [wide_y * wide_z, wide_z, 1]
 
 
 def find_reverse(edge_source: np.ndarray, edge_target: np.ndarray, edge_image: np.ndarray | None = None) -> np.ndarray:
@@ -275,9 +290,12 @@ def find_reverse(edge_source: np.ndarray, edge_target: np.ndarray, edge_image: n
     >>> find_reverse(np.array([0, 0]), np.array([0, 0]), np.array([[-1, 0, 0], [1, 0, 0]])).tolist()
     [1, 0]
     """
-    opposite = None if edge_image is None else -edge_image
+    opposite = reach = None
+    if edge_image is not None:
+        opposite, reach = -edge_image, np.abs(edge_image).max(axis=0, initial=0).astype(np.int64)
+    atoms = max(edge_source.max(initial=0), edge_target.max(initial=0)) + 1
     # edges sorted as their reverses would be are the reverse edges in order
-    keys = _edge_keys(edge_target.astype(np.int64), edge_source.astype(np.int64), opposite)
+    keys = _edge_keys(edge_target.astype(np.int64), edge_source.astype(np.int64), opposite, atoms, reach)
     return np.argsort(keys, kind="stable").astype(np.int32)
 
 
