@@ -45,7 +45,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE"],
-    keywords="molecules, graph neural networks, force fields, DimeNet, GemNet, PaiNN, SphereNet, TensorFlow, Keras",
+    keywords="molecules, graph neural networks, force fields, DimeNet, GemNet, PaiNN, SchNet, SphereNet, Keras",
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",

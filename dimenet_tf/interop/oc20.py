@@ -23,7 +23,7 @@ import numpy as np
 from dimenet_tf.errors import UserError
 from dimenet_tf.interop.gemnet import NAMES as GEMNET_NAMES
 from dimenet_tf.interop.gemnet import from_torch
-from dimenet_tf.interop.painn import read_arrays
+from dimenet_tf.interop.schnetpack import read_arrays
 from dimenet_tf.models import MODELS
 from dimenet_tf.models.hyperparameters import hyperparameters as hyperparameters_of
 from dimenet_tf.predictor import Predictor

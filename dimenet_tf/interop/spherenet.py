@@ -28,7 +28,7 @@ import numpy as np
 from dimenet_tf.basis.formulas import official_order, orders
 from dimenet_tf.errors import UserError, unknown_name
 from dimenet_tf.interop.dimenet import QM9_ELEMENTS
-from dimenet_tf.interop.painn import read_arrays
+from dimenet_tf.interop.schnetpack import read_arrays
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.predictor.weights import assign_weights
 from dimenet_tf.properties.heads import scalar_head

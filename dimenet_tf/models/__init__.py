@@ -20,6 +20,7 @@ from dimenet_tf.models.painn import PaiNN as PaiNN
 from dimenet_tf.models.precision import PRECISIONS as PRECISIONS
 from dimenet_tf.models.precision import policy_of as policy_of
 from dimenet_tf.models.precision import set_matrix_products
+from dimenet_tf.models.schnet import SchNet as SchNet
 from dimenet_tf.models.spherenet import SphereNet as SphereNet
 
 MODELS: dict[str, type[tf.keras.Model]] = {

@@ -6,8 +6,8 @@ import tensorflow as tf
 from ase.build import molecule
 
 from dimenet_tf.errors import UserError
-from dimenet_tf.interop import load_schnetpack_painn
-from dimenet_tf.interop.painn import from_schnetpack
+from dimenet_tf.interop import load_schnetpack
+from dimenet_tf.interop.schnetpack import from_schnetpack
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm, unit_vectors
 from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.models import build_model
@@ -29,7 +29,7 @@ class PaiNNReference(Reference):
 
     def model(self, dtype: str, **options) -> tf.keras.Model:
         arrays = {key[2:]: self[key] for key in self.arrays.files if key.startswith("w/")}
-        weights, hyperparameters, _ = from_schnetpack(arrays, "reference")
+        _, weights, hyperparameters, _ = from_schnetpack(arrays, "reference")
         model = build_model("painn", dtype=dtype, **hyperparameters, **options)
         assign_weights(model, weights, "reference")
         return model
@@ -94,7 +94,7 @@ ETHANOL = FILES / "painn_ethanol.npz"
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-9)])
 def test_a_trained_model_of_schnetpack(dtype, tolerance):
     """Ethanol, rMD17: energies and forces of 20 frames."""
-    predictor = load_schnetpack_painn(ETHANOL, elements=[1, 6, 8], energy_unit="kcal/mol", dtype=dtype)
+    predictor = load_schnetpack(ETHANOL, elements=[1, 6, 8], energy_unit="kcal/mol", dtype=dtype)
     assert predictor.units == {"energy": "eV", "forces": "eV/Ang"}
     reference, kcal = np.load(ETHANOL), conversion("energy", "kcal/mol")
     R = reference["in/R"]
@@ -111,7 +111,7 @@ def test_mistakes_in_files_name_the_array(tmp_path):
 
     def load(changed):
         np.savez(tmp_path / "painn.npz", **changed)
-        return load_schnetpack_painn(tmp_path / "painn.npz", elements=[1, 6, 7, 8, 9], energy_unit="eV")
+        return load_schnetpack(tmp_path / "painn.npz", elements=[1, 6, 7, 8, 9], energy_unit="eV")
 
     assert load(arrays).model.count_params() == 17641 + 2 * 12  # names without w/; centers and widths count here
     mix = "representation.mixing.1.mu_channel_mix.weight"
@@ -131,9 +131,9 @@ def test_mistakes_in_files_name_the_array(tmp_path):
         load({**arrays, "postprocessors.0.atomref": np.ones(100)})
     (tmp_path / "painn.npz").write_bytes(b"PK\x03\x04 nonsense")
     with pytest.raises(UserError, match="is not a readable npz file"):
-        load_schnetpack_painn(tmp_path / "painn.npz", elements=[1], energy_unit="eV")
+        load_schnetpack(tmp_path / "painn.npz", elements=[1], energy_unit="eV")
     with pytest.raises(UserError, match="is not a readable npz file"):
-        load_schnetpack_painn(tmp_path / "missing.npz", elements=[1], energy_unit="eV")
+        load_schnetpack(tmp_path / "missing.npz", elements=[1], energy_unit="eV")
 
 
 @pytest.mark.parametrize(
