@@ -164,7 +164,7 @@ def structures(draw) -> tuple[Atoms, bool]:
     return atoms, refused
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=structures())
 def test_all_doors_agree(served, tmp_path, case):
     atoms, refused = case

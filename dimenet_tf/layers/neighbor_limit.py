@@ -36,7 +36,7 @@ class NeighborLimit:
 
     Attributes
     ----------
-    dropped : (atoms,) int32, edges left out of those that go to each atom; None without a limit
+    dropped : (atoms,), number of edges left out of those that go to each atom; None without a limit
     """
 
     def __init__(self, graph: Graph, distance: tf.Tensor, max_neighbors: int, symmetric: bool) -> None:
@@ -57,7 +57,7 @@ class NeighborLimit:
         if symmetric:
             kept = tf.where(graph.edge_source <= target, kept, tf.gather(kept, graph.edge_reverse))
         self._kept = tf.cast(kept, distance.dtype)[:, None]  # (edges, 1)
-        self.dropped = tf.math.unsorted_segment_sum(1 - tf.cast(kept, tf.int32), target, atoms)
+        self.dropped = tf.math.unsorted_segment_sum(1 - self._kept[:, 0], target, atoms)
 
     def mask(self, basis: tf.Tensor) -> tf.Tensor:
         """Return functions of edges with zeros where an edge is left out, (edges, ...)."""

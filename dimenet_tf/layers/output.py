@@ -23,7 +23,7 @@ class AtomOutputs(NamedTuple):
     forces: tf.Tensor
     """(atoms, num_targets, 3): forces predicted without a gradient; no rows for models without direct forces."""
     dropped: tf.Tensor
-    """(atoms,) int32: neighbors left out by `max_neighbors`; no rows for models without such a limit."""
+    """(atoms,): number of neighbors that `max_neighbors` left out; no rows for models without such a limit."""
 
 
 def atom_outputs(
@@ -37,7 +37,9 @@ def atom_outputs(
         vectors = tf.zeros([tf.shape(scalars)[0], 0, 3], scalars.dtype)
     if forces is None:
         forces = tf.zeros([0, scalars.shape[1], 3], scalars.dtype)
-    return AtomOutputs(scalars, vectors, forces, tf.zeros([0], tf.int32) if dropped is None else dropped)
+    if dropped is None:
+        dropped = tf.zeros([0], scalars.dtype)
+    return AtomOutputs(scalars, vectors, forces, dropped)
 
 
 class OutputBlock(tf.keras.layers.Layer):

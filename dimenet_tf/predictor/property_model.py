@@ -265,7 +265,7 @@ class PropertyModel(tf.keras.Model):
             return prediction
         molecules = tf.shape(graph.num_atoms)[0]
         dropped = tf.math.unsorted_segment_sum(outputs.dropped, graph.molecule_of_atom, molecules)
-        return prediction._replace(neighbors_dropped=dropped)
+        return prediction._replace(neighbors_dropped=tf.cast(dropped, tf.int32))
 
     @property
     def limits_neighbors(self) -> bool:

@@ -13,6 +13,22 @@ def periodic_reference(name: str) -> dict[str, np.ndarray]:
         return dict(file)
 
 
+SPANS_NO_LATTICE = (
+    # cell, reason on the host, in the graph
+    (np.diag([3.0, 3.0, 0.0]), "flat or zero cell", "flat or zero cell"),
+    ([[3, 0, 0], [0, 3, 0], [3, 3, 0]], "flat or zero cell", "flat or zero cell"),
+    (np.diag([3.0, 3.0, np.nan]), "not finite", "not finite"),
+    (np.diag([0.2, 3.0, 3.0]), "shorter than 0.3 Ang", "too small for its atoms"),
+    (np.diag([0.31, 0.2, 0.1]), "closer than 0.3 Ang", "too small for its atoms"),
+    ([[3, 0, 0], [300, 3, 0], [0, 300, 3]], "too skewed", "too skewed"),
+)
+SPANS_A_LATTICE = (
+    np.diag([0.5, 0.5, 0.5]),
+    np.diag([3.0, 3.0, -3.0]),
+    [[3.0, 0, 0], [2.9, 0.9, 0], [-1.4, 0.7, 3.1]],
+)
+
+
 def images(Z, R, N, cells, cutoff) -> tuple[np.ndarray, np.ndarray]:
     """Edges (target, source) and images of crystals, found by brute force: (edges, 2), (edges, 3) int."""
     ends = np.cumsum(N)

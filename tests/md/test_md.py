@@ -295,8 +295,8 @@ def test_the_drift_of_a_model_without_conservation_is_found(monkeypatch):
     predictor = load(FORCES)
     one = ethanol_xtb().select([0])
     atoms = Atoms(one.Z, one.R)
-    sound = nve(predictor, atoms, 0.5, 300, 0.5)
-    drift = "NVE drift (0.5 ps, 0.5 fs, float32)"
+    sound = nve(predictor, atoms, 0.2, 300, 0.5)
+    drift = "NVE drift (0.2 ps, 0.5 fs, float32)"
     assert sound["NVE fluctuation"]["value"] < sound["NVE fluctuation"]["bound"]
     assert 150 < sound["NVE mean temperature"]["value"] < 450
 
@@ -307,7 +307,7 @@ def test_the_drift_of_a_model_without_conservation_is_found(monkeypatch):
             self.results["forces"] += 0.02 * np.stack([-y, x, 0 * x], axis=1)
 
     monkeypatch.setattr("dimenet_tf.md.measurements.DimeNetCalculator", Swirling)
-    wrong = nve(predictor, atoms, 0.5, 300, 0.5)
+    wrong = nve(predictor, atoms, 0.2, 300, 0.5)
     assert wrong[drift]["value"] > 10 * max(wrong[drift]["bound"], sound[drift]["value"])
 
 

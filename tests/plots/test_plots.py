@@ -11,12 +11,8 @@ from dimenet_tf.predictor import Predictor
 from dimenet_tf.properties.heads import scalar_head
 from helpers.models import SMALL, randomize
 
-GEMNETS = {f"gemnet-{'d' * direct}{'QT'[triplets]}": (direct, triplets) for direct in (0, 1) for triplets in (0, 1)}
 SIZES = {name: (name, SMALL[name]) for name in MODELS} | {
-    name: ("gemnet", {**SMALL["gemnet"], "direct_forces": bool(direct), "triplets_only": bool(triplets)})
-    for name, (direct, triplets) in GEMNETS.items()
-}
-SIZES |= {
+    "gemnet-dT": ("gemnet", {**SMALL["gemnet"], "direct_forces": True, "triplets_only": True}),
     "dimenet-nodes": ("dimenet", {**SMALL["dimenet"], "embeddings": "nodes"}),
     "spherenet-smooth": ("spherenet", {**SMALL["spherenet"], "torsion": "smooth"}),
 }
@@ -28,7 +24,7 @@ BASES = {name: SPHERICAL for name in SIZES} | {
     **{
         name: {"basis_radial", "basis_circular"}
         | (set() if SIZES[name][1].get("triplets_only") else {"basis_circular_quadruplets", "basis_spherical"})
-        for name in ("gemnet", *GEMNETS)
+        for name in ("gemnet", "gemnet-dT")
     },
 }
 

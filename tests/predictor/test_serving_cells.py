@@ -8,12 +8,15 @@ import pytest
 import tensorflow as tf
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.neighborlist import neighbor_list
+from vesin import NeighborList
 
 from dimenet_tf.data import from_atoms
-from dimenet_tf.graph import CellTensors, GraphStore, build_graph_tensorflow, find_edges_tensorflow, ingraph
+from dimenet_tf.graph import GraphStore, build_graph_tensorflow, find_edges, find_edges_tensorflow, ingraph
 from dimenet_tf.predictor.domain import Domain
 from dimenet_tf.structures.molecules import join_atoms
 from helpers.models import force_field
+from helpers.periodic import SPANS_A_LATTICE, SPANS_NO_LATTICE
 
 NEEDS = ("atom_edges", "triplets", "far_edges", "far_table")
 
@@ -133,33 +136,81 @@ def test_served_numbers_are_those_of_predict(predictor, exported, tmp_path):
             np.testing.assert_allclose(forces, wanted, atol=1e-9 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize(
-    "cell, pbc, reason",
-    [
-        (np.diag([3.0, 3.0, 0.0]), [True] * 3, "flat or zero cell"),
-        (np.diag([3.0, 3.0, np.nan]), [True] * 3, "not finite"),
-        (np.diag([0.2, 3.0, 3.0]), [True] * 3, "too small for its atoms"),
-        ([[3, 0, 0], [300, 3, 0], [0, 300, 3]], [True] * 3, "too skewed"),
-        (np.diag([0.9, 0.9, 0.9]), [True] * 3, None),
-        (np.diag([1.6, 0.0, 0.0]), [True, False, False], None),
-    ],
-)
-def test_cells_are_refused_in_the_graph(exported, cell, pbc, reason):
-    signature = tf.saved_model.load(str(exported)).signatures["serving_default"]
-    arguments = {
-        "Z": tf.constant([[6]]),
-        "R": tf.constant([[[4.0, 0.2, 0.3]]], tf.float64),
-        "cell": tf.constant(np.array(cell, np.float64)[None]),
-        "pbc": tf.constant([pbc]),
-    }
-    if reason is None:
-        assert np.isfinite(signature(**arguments)["energy"]).all()
-    else:
+@pytest.mark.parametrize("signature", ["serving_default", "flat", "edges"])
+def test_cells_are_refused_in_the_graph(exported, signature):
+    """The cells that the host refuses; chains and tiny cells are fine."""
+    serve = tf.saved_model.load(str(exported)).signatures[signature]
+
+    def ask(cell, pbc, edges):
+        arguments = {"Z": [6], "R": [[4.0, 0.2, 0.3]], "molecule_of_atom": [0], "cell": [cell], "pbc": [pbc]}
+        if signature == "serving_default":
+            arguments |= {"Z": [[6]], "R": [[[4.0, 0.2, 0.3]]]}
+            del arguments["molecule_of_atom"]
+        if signature == "edges":
+            arguments |= dict(zip(("edge_source", "edge_target", "edge_image"), edges))
+        real = ("R", "cell")
+        types = {"pbc": tf.bool, **dict.fromkeys(real, tf.float64)}
+        return serve(**{name: tf.constant(value, types.get(name, tf.int32)) for name, value in arguments.items()})
+
+    no_edges = [], [], np.zeros((0, 3), np.int32)
+    for cell, _, reason in SPANS_NO_LATTICE:
         with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
-            signature(**arguments)
+            ask(cell, [True] * 3, no_edges)
+    for cell, pbc in (*((cell, [True] * 3) for cell in SPANS_A_LATTICE), (np.diag([1.6, 0, 0]), [True, False, False])):
+        edges = find_edges(np.zeros((1, 3)), 3.0, np.array(cell), np.array(pbc))
+        assert np.isfinite(ask(cell, pbc, edges)["energy"]).all(), cell
 
 
-def test_requests_of_too_many_images_are_refused():
-    cells = CellTensors(tf.eye(3, batch_shape=[1], dtype=tf.float64), tf.constant([[True] * 3]))
+def test_requests_of_too_many_images_are_refused(exported):
+    """1000 cells of half an Angstrom: refused before the search takes the memory of the server."""
+    serve = tf.saved_model.load(str(exported)).signatures["flat"]
+    count = 1000
     with pytest.raises(tf.errors.InvalidArgumentError, match="more than 5000000 images"):
-        ingraph.check_points(tf.zeros([9000, 3]), tf.constant([9000]), 5.0, cells)
+        serve(
+            Z=tf.fill([count], 6),
+            R=tf.zeros([count, 3], tf.float64),
+            molecule_of_atom=tf.range(count),
+            cell=0.34 * tf.eye(3, batch_shape=[count], dtype=tf.float64),
+            pbc=tf.fill([count, 3], True),
+        )
+
+
+@pytest.mark.parametrize("search", ["ase", "vesin"])
+def test_edges_of_other_programs(predictor, exported, search):
+    """Lists of neighbors that ASE and vesin make of positions outside of the cell."""
+    serve = tf.saved_model.load(str(exported)).signatures["edges"]
+    atoms = slab() if search == "ase" else bulk("C", "diamond", cubic=True)
+    atoms.rattle(0.05, seed=1)
+    atoms.positions[2] += 3 * atoms.cell.array[0] - atoms.cell.array[1]
+    cutoff = predictor.model.cutoff
+    if search == "ase":
+        target, source, image = neighbor_list("ijS", atoms, cutoff)
+    else:
+        neighbors = NeighborList(cutoff=cutoff, full_list=True)
+        target, source, image = neighbors.compute(atoms.positions, atoms.cell.array, True, "ijS")
+    served = serve(
+        Z=tf.constant(atoms.numbers, tf.int32),
+        R=tf.constant(atoms.positions),
+        molecule_of_atom=tf.zeros(len(atoms), tf.int32),
+        cell=tf.constant(atoms.cell.array[None]),
+        pbc=tf.constant(atoms.pbc[None]),
+        edge_source=tf.constant(source.astype(np.int32)),
+        edge_target=tf.constant(target.astype(np.int32)),
+        edge_image=tf.constant(image.astype(np.int32)),
+    )
+    expected = predictor.predict(atoms)
+    np.testing.assert_allclose(served["energy"][0], expected["energy"], rtol=1e-12)
+    np.testing.assert_allclose(served["forces"], expected["forces"], atol=1e-9 * np.abs(expected["forces"]).max())
+
+
+def test_warm_up_of_periodic_models(predictor, exported):
+    """Each signature has a request with a cell, and answers it."""
+    prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    signatures, asked = tf.saved_model.load(str(exported)).signatures, set()
+    for record in tf.data.TFRecordDataset(str(exported / "assets.extra" / "tf_serving_warmup_requests")):
+        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        arrays = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
+        answer = signatures[request.model_spec.signature_name](**{k: tf.constant(v) for k, v in arrays.items()})
+        assert np.isfinite(answer["energy"]).all() and {"cell", "pbc"} <= set(arrays)
+        asked.add(request.model_spec.signature_name)
+    assert asked == {"serving_default", "flat", "edges"}
