@@ -83,7 +83,13 @@ NAVIGATION = {
         *("docs/released_weights", "examples/pimd/README", "CONTRIBUTING"),
     ],
     "Explanation": [
-        *("docs/explanation/walk", "docs/explanation/sums", "docs/conventions", "docs/domain"),
+        *(
+            "docs/explanation/walk",
+            "docs/explanation/sums",
+            "docs/explanation/directions",
+            "docs/conventions",
+            "docs/domain",
+        ),
         *("docs/explanation/certificates", "docs/reliability", "benchmarks/RESULTS", "SECURITY"),
     ],
     "Reference": [

@@ -20,6 +20,7 @@ SPHERICAL = {"basis_radial", "basis_spherical"}
 # files of the two kinds of pictures; two blocks have filters
 BASES = {name: SPHERICAL for name in SIZES} | {
     "painn": {"basis_radial"},
+    "schnet": {"basis_radial"},
     "dpgn": SPHERICAL | {"basis_radial_4_Angstrom"},
     **{
         name: {"basis_radial", "basis_circular"}
