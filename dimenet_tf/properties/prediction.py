@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Union
 
 import numpy as np
@@ -31,3 +32,24 @@ class Prediction(NamedTuple):
     () for a batch without cells, and for direct forces, which are no gradient of an energy."""
     in_domain: Array | tuple = ()
     """(molecules,) bool, see `Domain`; () in training and for a predictor that does not record its domain."""
+
+
+def join_predictions(parts: Sequence[Prediction]) -> Prediction:
+    """Concatenate the predictions of at least one batch into NumPy arrays.
+
+    Examples
+    --------
+    >>> part = Prediction(values=np.array([[-3.0]]), shares=np.array([[-1.0], [-2.0]]), forces=np.zeros((0, 3)))
+    >>> join_predictions([part, part]).values.ravel()
+    array([-3., -3.])
+    """
+    *columns, stresses, insides = zip(*parts)
+    values, shares, forces = (np.concatenate([np.asarray(array) for array in arrays]) for arrays in columns)
+    in_domain: np.ndarray | tuple = ()
+    if not isinstance(insides[0], tuple):
+        in_domain = np.concatenate([np.asarray(inside) for inside in insides])
+    stress: np.ndarray | tuple = ()
+    if any(not isinstance(part, tuple) for part in stresses):  # molecules have none
+        none = [np.full((len(part.values), 3, 3), np.nan, forces.dtype) for part in parts]
+        stress = np.concatenate([n if isinstance(s, tuple) else np.asarray(s) for n, s in zip(none, stresses)])
+    return Prediction(values, shares, forces, stress, in_domain)
