@@ -76,7 +76,7 @@ setup(
         "sacred>=0.8.4",
         "setuptools<80.9",  # sacred imports pkg_resources, which newer ones warn about
         "h5py>=3.8",
-        "ase>=3.22",
+        "ase>=3.26",  # the first with MTKNPT
         "vesin>=0.3.8",  # neighbors in periodic cells
         "matplotlib>=3.7",
         "PyYAML>=6",

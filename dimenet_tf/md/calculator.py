@@ -78,6 +78,7 @@ class DimeNetCalculator(Calculator):
         super().__init__(label=label, directory=directory)
         self.force_field = force_field = open_force_field(model, energy, precision)
         self.stepper = Stepper(force_field, skin, domain)
+        force_field.graph_function.get_concrete_function()  # traced here, once and for all sizes
         self.spread: dict | None = None
         self.polarizability: np.ndarray | None = None
         self.in_domain: bool | None = None

@@ -97,7 +97,6 @@ class Stepper:
         self._admission = force_field.admission
         self._last: Molecules | None = None
         self._parts: list[_Part] = []
-        force_field.graph_function.get_concrete_function()  # traced here, once and for all sizes
 
     @property
     def searches(self) -> int:
