@@ -4,7 +4,7 @@ Each step moves the atoms and asks for the forces; the bare model computes the s
 
 `python benchmarks/calculator.py --batched` compares a step of several structures as one batch (`dimenet_tf.md.Batched`)
 with steps of one after the other, in turn in one process: ethanol with the pretrained force field, and cells of 32
-copper atoms with a PaiNN that was never trained.
+copper atoms with a PaiNN that was never trained. It takes CPU time, which other programs disturb less.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from dimenet_tf.properties.heads import scalar_head  # noqa: E402
 
 
 def compare(name, model, atoms, count):
-    """Print the time of a step of a batch, and of the same steps one after the other."""
+    """Print the CPU time of a step of a batch, and of the same steps one after the other."""
     batch, singles = Batched(model, [atoms] * count), [atoms.copy() for _ in range(count)]
     for single in singles:
         single.calc = DimeNetCalculator(model)
@@ -39,12 +39,12 @@ def compare(name, model, atoms, count):
         batch.atoms.positions = start + rng.normal(0, 0.02, start.shape)
         for single, positions in zip(singles, np.split(batch.atoms.positions, count)):
             single.positions = positions
-        begin = time.perf_counter()
+        begin = time.process_time()
         batch.atoms.get_forces()
-        middle = time.perf_counter()
+        middle = time.process_time()
         for single in singles:
             single.get_forces()
-        times.append((middle - begin, time.perf_counter() - middle))
+        times.append((middle - begin, time.process_time() - middle))
     together, apart = 1000 * np.median(times[1:], axis=0) / count
     ratio = np.median([b / a for a, b in times[1:]])
     print(f"| {count} x {name} | {together:.2f} | {apart:.2f} | {ratio:.2f} |", flush=True)
