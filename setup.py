@@ -20,6 +20,7 @@ TENSORFLOW = [
 ]
 CUDA = [f"tensorflow[and-cuda]==2.15.1; {OLDER}", f"tensorflow[and-cuda]==2.21.*; {NEWER}"]
 PIMD = ["ipi>=3.3,<4; python_version >= '3.10'"]
+PHONONS = ["phonopy>=4.8,<5; python_version >= '3.10'"]  # tests alone; wheels for Python 3.9 end at 2.9
 # messages of TensorFlow Serving, for the warm-up requests in exported models
 SERVING = [f"tensorflow-serving-api==2.15.1; {OLDER}", f"tensorflow-serving-api==2.21.*; {NEWER}"]
 MONGO = ["pymongo>=4"]
@@ -75,7 +76,7 @@ setup(
         "sacred>=0.8.4",
         "setuptools<80.9",  # sacred imports pkg_resources, which newer ones warn about
         "h5py>=3.8",
-        "ase>=3.22",
+        "ase>=3.26",  # the first with MTKNPT
         "vesin>=0.3.8",  # neighbors in periodic cells
         "matplotlib>=3.7",
         "PyYAML>=6",
@@ -92,7 +93,7 @@ setup(
         "mongo": MONGO,
         "oc20": OC20,
         "all": ALL,
-        "dev": [*ALL, *TOOLS],
+        "dev": [*ALL, *PHONONS, *TOOLS],
         "docs": DOCS,
         # makes dimenet_tf/data/sample; never needed to use it
         "sample": ["rdkit==2026.9.1", "tblite==0.8.0"],

@@ -21,8 +21,7 @@ import dimenet_tf
 from dimenet_tf.bulk import predict_file
 from dimenet_tf.commands import main
 from dimenet_tf.errors import UserError
-from dimenet_tf.md import Committee, DimeNetCalculator
-from dimenet_tf.md.trajectories import Replicas, copies
+from dimenet_tf.md import Batched, Committee, DimeNetCalculator
 from helpers.paths import FILES
 from helpers.pretrained import FORCES
 from helpers.serving import call, flat, with_edges
@@ -425,8 +424,7 @@ def test_dynamics_of_several_copies_warns_once():
     """The dynamics of `dimenet_tf.md.spectra`."""
     atoms = ETHANOL.copy()
     atoms.set_distance(2, 3, 0.8, fix=0)
-    system = copies(atoms, 3)
-    system.calc = Replicas(force_field(), 3)
+    system = Batched(force_field(), [atoms] * 3).atoms
     with pytest.warns(UserWarning, match="a H-O distance of 0.8 Ang") as record:
         for _ in range(2):
             system.rattle(1e-4)

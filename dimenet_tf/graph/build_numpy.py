@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,6 +69,33 @@ class Edges(NamedTuple):
         [11, 10]
         """
         return self._replace(source=self.source + atoms, target=self.target + atoms)
+
+
+def join_edges(parts: Sequence[Edges], periodic: bool) -> tuple[Edges, np.ndarray]:
+    """Concatenate the edges of structures, each with the numbers of its own atoms.
+
+    Parameters
+    ----------
+    parts : edges of each structure
+    periodic : whether any structure is periodic; the images of molecules are then zero
+
+    Returns
+    -------
+    edges : Edges
+    offsets : (structures + 1,) int, the first edge of each, and the end
+    """
+    empty = np.empty(0, np.int32)
+    source, target = (np.concatenate([empty, *(part[axis] for part in parts)]) for axis in (0, 1))
+    none = np.empty((0, 3), np.int32)
+    image = (
+        np.concatenate([none, *(none if part.image is None else part.image for part in parts)]) if periodic else None
+    )
+    return Edges(source, target, image), piece_offsets([len(part.source) for part in parts])
+
+
+def piece_offsets(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return the first element of each of consecutive pieces, and the end of the last one, (pieces + 1,) int64."""
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
 def build_graph_numpy(
@@ -235,14 +262,20 @@ def _find_images(positions: np.ndarray, cutoff: float, cell: np.ndarray, pbc: np
 
 
 def edge_vectors_numpy(positions: np.ndarray, edges: Edges, cell: np.ndarray | None) -> np.ndarray:
-    """Return the vector of every edge of one structure from its target to its source, (edges, 3).
+    """Return the vector of every edge from its target to its source, (edges, 3).
 
     The difference of the atoms comes before the shift, so that the vector of the reverse edge is exactly the negative.
+
+    Parameters
+    ----------
+    positions : (atoms, 3), Angstrom
+    edges : of one structure, or of several with a cell for each edge
+    cell : (3, 3), or (edges, 3, 3); None for molecules
     """
     vectors = positions[edges.source] - positions[edges.target]
     if edges.image is None or cell is None:
         return vectors
-    a, b, c = np.asarray(cell, positions.dtype)
+    a, b, c = np.moveaxis(np.asarray(cell, positions.dtype), -2, 0)
     i, j, k = edges.image.T.astype(positions.dtype)[:, :, None]
     return vectors + (i * a + j * b + k * c)
 

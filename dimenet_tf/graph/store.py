@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dimenet_tf.graph.build_numpy import Edges, build_graph_numpy, find_edges, find_triplets
+from dimenet_tf.graph.build_numpy import (
+    Edges,
+    build_graph_numpy,
+    find_edges,
+    find_triplets,
+    join_edges,
+    piece_offsets,
+)
 from dimenet_tf.graph.graph import FAR, Graph, check_needs
 from dimenet_tf.structures.cells import make_cells, wrapped
 from dimenet_tf.structures.limits import centered
@@ -72,15 +79,15 @@ class GraphStore:
         self.far_cutoff = far_cutoff if self.needs & FAR else None
         self.num_atoms = np.asarray(N, np.int32)
         self.cells = make_cells(cell, pbc, len(self.num_atoms))
-        self._atom = _offsets(self.num_atoms)
+        self._atom = piece_offsets(self.num_atoms)
         self._numbers = np.asarray(Z, np.int32)
         inside = np.asarray(R) if self.cells is None else wrapped(self.num_atoms, np.asarray(R), self.cells)
         self._positions = centered(self.num_atoms, inside).astype(dtype)
         parts = [self._connect(i) for i in range(len(self))]
         columns = list(zip(*parts)) or [[]] * 5
-        self._edges, self._edge = _join(columns[0], self.cells is not None)
-        self._far, self._far_edge = _join(columns[4], self.cells is not None)
-        self._triplet = _offsets([len(kj) for kj in columns[2]])
+        self._edges, self._edge = join_edges(columns[0], self.cells is not None)
+        self._far, self._far_edge = join_edges(columns[4], self.cells is not None)
+        self._triplet = piece_offsets([len(kj) for kj in columns[2]])
         empty = np.empty(0, np.int32)
         self._reverse, self._kj, self._ji = (np.concatenate([empty, *column]) for column in columns[1:4])
 
@@ -154,14 +161,14 @@ class GraphStore:
         """
         molecules = np.asarray(molecules, np.int64)
         num_atoms = self.num_atoms[molecules]
-        first_atom = _offsets(num_atoms)[:-1].astype(np.int32)
+        first_atom = piece_offsets(num_atoms)[:-1].astype(np.int32)
 
         def take(edges: Edges, pieces: np.ndarray) -> Edges:
             """Return the edges of these molecules, with the numbers of their atoms in the batch."""
             return edges.select(_ranges(pieces, molecules)).moved(np.repeat(first_atom, np.diff(pieces)[molecules]))
 
         num_edges = np.diff(self._edge)[molecules]
-        first_edge = _offsets(num_edges)[:-1].astype(np.int32)
+        first_edge = piece_offsets(num_edges)[:-1].astype(np.int32)
         of_triplet = np.repeat(first_edge, np.diff(self._triplet)[molecules])
         atoms, edges, triplets = (_ranges(pieces, molecules) for pieces in (self._atom, self._edge, self._triplet))
         return build_graph_numpy(
@@ -177,22 +184,6 @@ class GraphStore:
             far=None if self.far_cutoff is None else take(self._far, self._far_edge),
             far_cutoff=self.far_cutoff,
         )
-
-
-def _join(parts: Sequence[Edges], periodic: bool) -> tuple[Edges, np.ndarray]:
-    """Concatenate the edges of molecules; return them and the first of each molecule."""
-    empty = np.empty(0, np.int32)
-    source, target = (np.concatenate([empty, *(part[axis] for part in parts)]) for axis in (0, 1))
-    none = np.empty((0, 3), np.int32)
-    image = (
-        np.concatenate([none, *(none if part.image is None else part.image for part in parts)]) if periodic else None
-    )
-    return Edges(source, target, image), _offsets([len(part.source) for part in parts])
-
-
-def _offsets(counts: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return the first element of each of consecutive pieces, and the end of the last one, (pieces + 1,) int64."""
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
 def _ranges(offsets: np.ndarray, pieces: np.ndarray) -> np.ndarray:

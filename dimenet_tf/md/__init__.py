@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors: what `__getattr__` looks up, `X as X` because it is exported
+    from dimenet_tf.md.batched import Batched as Batched
     from dimenet_tf.md.calculator import DimeNetCalculator as DimeNetCalculator
     from dimenet_tf.md.calculator import StopOnUncertainty as StopOnUncertainty
     from dimenet_tf.md.calculator import UncertaintyExceeded as UncertaintyExceeded
@@ -12,6 +13,7 @@ if TYPE_CHECKING:  # for type checkers and editors: what `__getattr__` looks up,
 
 # looked up on first use: command line tools here quiet TensorFlow before it is imported
 _EXPORTS = {
+    "Batched": "dimenet_tf.md.batched",
     "Committee": "dimenet_tf.md.committee",
     "DimeNetCalculator": "dimenet_tf.md.calculator",
     "StopOnUncertainty": "dimenet_tf.md.calculator",

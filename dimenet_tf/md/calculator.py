@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-import tensorflow as tf
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from dimenet_tf.errors import UserError, check_choice
-from dimenet_tf.graph import Graph, SkinList
-from dimenet_tf.md.committee import DESCRIPTION as COMMITTEE
-from dimenet_tf.md.committee import Committee
-from dimenet_tf.predictor import Predictor, load
-from dimenet_tf.predictor.admission import WrongUnit
-from dimenet_tf.predictor.domain import DomainWatch
+from dimenet_tf.errors import UserError
+from dimenet_tf.md.committee import Committee, Spread
+from dimenet_tf.md.stepping import NOT_PICKLED, Stepper, open_force_field
+from dimenet_tf.predictor import Predictor
 from dimenet_tf.structures.cells import Cells
 from dimenet_tf.structures.charges import State, state_of
-from dimenet_tf.structures.limits import CLOSEST, FARTHEST
-from dimenet_tf.structures.molecules import Molecules, join_atoms
+from dimenet_tf.structures.molecules import Molecules
 
 
 class DimeNetCalculator(Calculator):
@@ -87,42 +81,28 @@ class DimeNetCalculator(Calculator):
         domain: str = "flag",
     ) -> None:
         super().__init__(label=label, directory=directory)
-        if skin <= 0:
-            raise UserError(f"skin = {skin} must be greater than 0")
-        if precision is not None:
-            check_choice("precision", precision, ("float32", "float64"))
-        force_field = _with_forces(_open(model), energy)
-        if precision not in (None, force_field.precision):
-            force_field = force_field.clone(precision)
-        members = force_field.members if isinstance(force_field, Committee) else [force_field]
-        for reason in sorted({member.model.discontinuity for member in members} - {""}):
-            warnings.warn(reason, stacklevel=2)
-        self.force_field = force_field
-        self.skin = skin
-        self.watch = DomainWatch(force_field.domain, force_field.model.cutoff, domain)
+        self.force_field = force_field = open_force_field(model, energy, precision)
+        self.stepper = Stepper(force_field, skin, domain)
+        force_field.graph_function.get_concrete_function()  # traced here, once and for all sizes
         self.spread: dict | None = None
         self.polarizability: np.ndarray | None = None
         self.in_domain: bool | None = None
         self.neighbors_dropped: int | None = None
+        self._state: State | None = None
         if "dipole" in force_field.head.targets:
             self.implemented_properties = [*self.implemented_properties, "dipole"]
-        self._neighbors: SkinList | None = None
-        self._state: State | None = None
-        self._topology: tuple[np.ndarray, Graph] | None = None  # the last graph's sources and, as tensors, all of it
-        self._columns = force_field.head.columns
         if force_field.has_stress:
             self.implemented_properties = [*self.implemented_properties, "stress"]
-        self._compute = force_field.graph_function.get_concrete_function()  # traced here, once and for all sizes
 
     def __repr__(self) -> str:
         return f"DimeNetCalculator({self.force_field})"
 
     def __deepcopy__(self, memo: dict) -> DimeNetCalculator:
         """Return a calculator of the same force field, which never changes, for other atoms."""
-        return DimeNetCalculator(self.force_field, skin=self.skin, domain=self.watch.action)
+        return DimeNetCalculator(self.force_field, skin=self.stepper.skin, domain=self.stepper.watch.action)
 
     def __reduce__(self) -> NoReturn:
-        raise UserError("a calculator with a TensorFlow model cannot be pickled: make one in each process, by its path")
+        raise UserError(NOT_PICKLED)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Compare atoms with those of the last calculation, as ASE does, and also charge and spin in `atoms.info`.
@@ -169,99 +149,45 @@ class DimeNetCalculator(Calculator):
         if atoms is None:
             raise UserError("the calculator has no atoms yet: atoms.calc = calculator")
         state = state_of(atoms)
-        neighbors = self._neighbors
-        new = neighbors is None or not np.array_equal(neighbors.Z, atoms.numbers)
-        new = new or (neighbors is not None and not np.array_equal(neighbors.pbc, atoms.pbc))
-        cell = atoms.cell.array if atoms.pbc.any() else None
-        if (
-            new
-            or (cell is not None and "cell" in system_changes)
-            or state != self._state
-            or not np.isfinite(atoms.positions).all()
-        ):
-            self._admit(join_atoms([atoms]), new)
-        assert self._neighbors is not None  # made by `_admit`
+        cells = Cells(atoms.cell.array[None], np.array(atoms.pbc)[None]) if atoms.pbc.any() else None
+        N = np.array([len(atoms)])
+        molecules = Molecules(N, atoms.numbers, atoms.positions, len(atoms), *state, cells=cells)
+        prediction, spread = self.stepper.evaluate(molecules)
         self._state = state
-        R = atoms.positions - atoms.positions.mean(axis=0)
-        graph = self._neighbors.graph(R, cell)
-        far = np.abs(atoms.positions).max() > FARTHEST["float64"]
-        if self._neighbors.closest < CLOSEST**2 or len(graph.edge_source) == 0 or far:
-            self._admit(join_atoms([atoms]), False)  # raises with the reason
-        if self._topology is None or graph.edge_source is not self._topology[0]:
-            self._topology = graph.edge_source, graph.to_tensors()
-            compute = self.force_field.cell_function if graph.is_periodic else self.force_field.graph_function
-            self._compute = compute.get_concrete_function()
-        tensors = self._topology[1]._replace(positions=tf.constant(graph.positions))
-        if graph.is_periodic:
-            tensors = tensors._replace(cell=tf.constant(graph.cell))
-        answer = self._compute(tensors)
-        prediction, spread = answer if isinstance(self.force_field, Committee) else (answer, None)
-        if self.watch.domain is not None:
-            self.in_domain = bool(prediction.in_domain.numpy()[0])
-            if not self.in_domain:
-                cells = None if cell is None else Cells(cell[None], np.array(atoms.pbc)[None])
-                self.watch.look([False], [len(R)], atoms.numbers, R, None, stacklevel=6, cells=cells)
+        if not isinstance(prediction.in_domain, tuple):
+            self.in_domain = bool(prediction.in_domain[0])
         if not isinstance(prediction.neighbors_dropped, tuple):
-            self.neighbors_dropped = int(prediction.neighbors_dropped.numpy()[0])
-        values, name = self._columns.split(prediction.values.numpy()), self.force_field.energy
+            self.neighbors_dropped = int(prediction.neighbors_dropped[0])
+        columns, name = self.force_field.head.columns, self.force_field.energy
+        values = columns.split(prediction.values)
         energy = float(values[name][0])
         self.results = {
             "energy": energy,
             "free_energy": energy,
-            "energies": self._columns.split(prediction.shares.numpy())[name],
-            "forces": prediction.forces.numpy().astype(np.float64),
+            "energies": columns.split(prediction.shares)[name],
+            "forces": prediction.forces.astype(np.float64),
         }
-        if not isinstance(prediction.stress, tuple):
-            stress = prediction.stress.numpy()[0].astype(np.float64)
-            if np.isfinite(stress).all():
-                self.results["stress"] = stress.ravel()[[0, 4, 8, 5, 2, 1]]
+        if not isinstance(prediction.stress, tuple) and np.isfinite(prediction.stress).all():
+            self.results["stress"] = voigt(prediction.stress[0])
         if "dipole" in values:
             self.results["dipole"] = values["dipole"][0]
         if "polarizability" in values:
             self.polarizability = values["polarizability"][0]
         if spread is not None:
-            factor = 1.0 if self.force_field.factor is None else self.force_field.factor
-            forces = factor * spread.forces.numpy().astype(np.float64)
-            self.spread = {"energy": float(self._columns.split(spread.values.numpy())[name][0]), "forces": forces}
-
-    def _admit(self, molecules: Molecules, new: bool) -> None:
-        """Refuse a structure that cannot be predicted; make the neighbor list of a new one."""
-        field = self.force_field
-        try:
-            field.admission.admit(molecules, length_unit=None if new else "Ang")
-        except WrongUnit as error:
-            raise UserError(f"{error.fault}; ASE's positions are in Angstrom") from None
-        except UserError as error:
-            raise UserError(str(error).replace("molecule 0", "the structure", 1)) from None
-        if new:
-            model = field.model
-            pbc = None if molecules.cells is None else molecules.cells.pbc[0]
-            self._neighbors = SkinList(
-                molecules.Z, model.cutoff, self.skin, model.needs, field.dtype, pbc, model.far_cutoff
-            )
+            scaled = scaled_spread(self.force_field, spread)
+            self.spread = {"energy": float(scaled["energy"][0]), "forces": scaled["forces"]}
 
 
-def _open(model: Predictor | Committee | str | Path | Sequence) -> Predictor | Committee:
-    if isinstance(model, (Predictor, Committee)):
-        return model
-    if isinstance(model, (str, Path)):
-        return Committee.from_folder(model) if Path(model, COMMITTEE).exists() else load(model)
-    if not isinstance(model, Sequence):
-        raise UserError(f"a calculator needs a predictor, a committee, a path or a list of these, not {model!r}")
-    return Committee(list(model))
+def voigt(stress: np.ndarray) -> np.ndarray:
+    """Return a stress, (3, 3), in ASE's order xx, yy, zz, yz, xz, xy."""
+    return stress.astype(np.float64).ravel()[[0, 4, 8, 5, 2, 1]]
 
 
-def _with_forces(model: Predictor | Committee, energy: str | None) -> Predictor | Committee:
-    if model.energy is not None:
-        if energy not in (None, model.energy):
-            raise UserError(f"energy = {energy}: the model was trained with the forces of {model.energy}")
-        return model
-    if energy is not None and isinstance(model, Predictor):
-        return model.with_forces(energy)
-    raise UserError(
-        f"this model predicts {', '.join(model.head.targets)} and was not trained with forces; "
-        "DimeNetCalculator(model, energy=NAME) takes one of these for the energy, if that is meant"
-    )
+def scaled_spread(committee: Committee, spread: Spread) -> dict[str, np.ndarray]:
+    """Return the standard deviations of the energies, (structures,), and of the forces, (atoms,), scaled if fitted."""
+    factor = 1.0 if committee.factor is None else committee.factor
+    energies = committee.head.columns.split(np.asarray(spread.values))[committee.energy]
+    return {"energy": energies, "forces": factor * np.asarray(spread.forces).astype(np.float64)}
 
 
 class UncertaintyExceeded(RuntimeError):

@@ -23,6 +23,7 @@ from dimenet_tf.md.measurements import (
     finite_differences,
     held_out,
     lattice,
+    npt,
     nve,
     symmetries,
     work,
@@ -68,7 +69,8 @@ def certify(
     ----------
     predictor : with forces
     data : held-out frames with `energy` and `forces`
-    picoseconds, temperature, timestep : of the constant-energy dynamics; K, fs
+    picoseconds, temperature, timestep : of the dynamics at constant energy and, of crystals, at constant pressure; K,
+        fs
     say : called with what is being measured
 
     Returns
@@ -105,9 +107,13 @@ def certify(
     result |= held_out(predictor, data)
     say(f"{picoseconds:g} ps at constant energy")
     result |= nve(predictor, frames[0], picoseconds, temperature, timestep)
+    if frames[0].pbc.all() and predictor.has_stress:
+        say(f"{picoseconds:g} ps at constant pressure")
+        result |= npt(predictor, frames[0], picoseconds, temperature, timestep)
     for name, row in result.items():
         # the slope of a short piece of a vibrating energy has no meaning
-        judged = row["bound"] is not None and (picoseconds >= FULL_LENGTH or not name.startswith("NVE drift"))
+        too_short = picoseconds < FULL_LENGTH and name.startswith(("NVE drift", "NPT drift"))
+        judged = row["bound"] is not None and not too_short
         exploded = not np.isfinite(row["value"])
         row["passed"] = bool(row["value"] <= row["bound"]) if judged or exploded else None
     return result

@@ -4,77 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms, units
-from ase.calculators.calculator import Calculator, all_changes
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 from tqdm import tqdm
 
 from dimenet_tf.errors import UserError
+from dimenet_tf.md.batched import Batched
 from dimenet_tf.md.harmonic import rigid_motions
 from dimenet_tf.md.velocities import at, count_vibrations, thermalize
 from dimenet_tf.predictor import Predictor
-from dimenet_tf.predictor.domain import DomainWatch
 from dimenet_tf.runs.files import file_to_disk, replace_text
 
 FRICTION = 0.01  # 1/fs
 PIECE = 500  # records between two checkpoints
 JOB = "job.json"
-
-
-class Replicas(Calculator):
-    """Calculator of several copies of a molecule that do not feel each other.
-
-    ASE's integrators move the copies as if they were one system, `copies(atoms, n)`, while every step evaluates them as
-    one batch, which costs far less than one after the other.
-
-    Parameters
-    ----------
-    predictor : with forces
-    count : of copies
-
-    Attributes
-    ----------
-    predicted : what the predictor said last: energies (copies,), forces (copies, atoms, 3), all that it knows
-    """
-
-    implemented_properties = ["energy", "forces"]  # noqa: RUF012  (ASE's type)
-
-    def __init__(self, predictor: Predictor, count: int) -> None:
-        super().__init__()
-        self.predictor, self.count = predictor, count
-        self.watch = DomainWatch(predictor.domain, predictor.model.cutoff)
-        self.predicted: dict[str, np.ndarray] | None = None
-
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = all_changes,
-    ) -> None:
-        super().calculate(atoms, properties, system_changes)
-        R = self.atoms.positions.reshape(self.count, -1, 3)
-        Z = self.atoms.numbers.reshape(self.count, -1)
-        energy = self.predictor.energy
-        assert energy is not None  # it has forces
-        self.predicted = self.predictor.predict({"Z": Z, "R": R}, batch_size=self.count, length_unit="Ang")
-        sizes = np.full(self.count, Z.shape[1])
-        self.watch.look(self.predicted.get("in_domain"), sizes, self.atoms.numbers, self.atoms.positions)
-        self.results = {
-            "energy": float(self.predicted[energy].sum()),
-            "forces": self.predicted["forces"].astype(np.float64).reshape(-1, 3),
-        }
-
-
-def copies(atoms: Atoms, count: int) -> Atoms:
-    """Concatenate copies of a molecule, all at the same place."""
-    masses = np.tile(atoms.get_masses(), count)
-    return Atoms(np.tile(atoms.numbers, count), np.tile(atoms.positions, (count, 1)), masses=masses)
 
 
 class Settings(NamedTuple):
@@ -211,17 +160,13 @@ def _claim(folder: Path, job: dict, start: np.ndarray) -> np.ndarray:
     return start
 
 
-def _start(atoms: Atoms, settings: Settings) -> Atoms:
-    """Return the copies with velocities of their own; half of their kinetic energy will go into the potential."""
-    system = copies(atoms, settings.trajectories)
+def _start(atoms: Atoms, settings: Settings) -> list[Atoms]:
+    """Return copies with velocities of their own; half of their kinetic energy will go into the potential."""
     rng = np.random.default_rng([settings.seed, 0])
-    momenta = []
-    for _ in range(settings.trajectories):
-        one = at(atoms, atoms.positions)
+    starts = [at(atoms, atoms.positions) for _ in range(settings.trajectories)]
+    for one in starts:
         thermalize(one, 2 * settings.temperature, rng)
-        momenta.append(one.get_momenta())
-    system.set_momenta(np.concatenate(momenta))
-    return system
+    return starts
 
 
 def remove_rigid_motion(system: Atoms, count: int, vibrations: int) -> None:
@@ -243,14 +188,12 @@ def _run_piece(
     predictor: Predictor, atoms: Atoms, settings: Settings, piece: Piece, todo: list[Piece], folder: Path, bar: tqdm
 ) -> None:
     count = settings.trajectories
-    if piece.number == 0:
-        system = _start(atoms, settings)
-    else:
-        system = copies(atoms, count)
+    batch = Batched(predictor, _start(atoms, settings) if piece.number == 0 else [atoms] * count)
+    system = batch.atoms
+    if piece.number > 0:
         with np.load(_path(folder, piece.number - 1)) as before:
             system.positions = before["positions"]
             system.set_momenta(before["momenta"])
-    system.calc = Replicas(predictor, count)
     dt = settings.timestep * units.fs
     if piece.thermostat:
         rng = np.random.default_rng([settings.seed, 1 + piece.number])
@@ -271,20 +214,20 @@ def _run_piece(
                 "a shorter --timestep or a lower --temperature may help, or the model is not fit for dynamics"
             ) from None
         if not piece.thermostat:
-            rows.append(_record(system, count, count_vibrations(atoms)))
+            rows.append(_record(batch, count, count_vibrations(atoms)))
         bar.update(piece.stride)
     recorded = {name: np.array(values) for name, values in zip(Recording._fields, zip(*rows)) if values[0] is not None}
     _write(_path(folder, piece.number), positions=system.positions, momenta=system.get_momenta(), **recorded)
 
 
-def _record(system: Atoms, count: int, vibrations: int) -> tuple:
+def _record(batch: Batched, count: int, vibrations: int) -> tuple:
     """Return one row of a `Recording`."""
-    predicted = system.calc.predicted
+    predicted, system = batch.predicted, batch.atoms
     velocities = system.get_velocities().reshape(count, -1, 3)
     masses = system.get_masses().reshape(count, -1, 1)
     kinetic = 0.5 * (masses * velocities**2).sum(axis=(1, 2))
     return (
-        predicted[system.calc.predictor.energy] + kinetic,
+        batch.energies + kinetic,
         2 * kinetic / (vibrations * units.kB),
         (velocities * units.fs).astype(np.float32),
         predicted.get("dipole"),

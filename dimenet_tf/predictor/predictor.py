@@ -20,7 +20,7 @@ from dimenet_tf.predictor import serving
 from dimenet_tf.predictor.domain import DomainWatch
 from dimenet_tf.predictor.property_model import FORMAT, PropertyModel
 from dimenet_tf.predictor.weights import load_weights
-from dimenet_tf.properties.prediction import Prediction
+from dimenet_tf.properties.prediction import Prediction, join_predictions
 from dimenet_tf.runs.catalog import DESCRIPTION, WEIGHTS, find_predictor, read_description
 from dimenet_tf.structures.inputs import is_one_molecule, read_molecules
 from dimenet_tf.structures.molecules import Molecules
@@ -80,14 +80,24 @@ class Predictor(PropertyModel):
         (18, 3)
         """
         parts = []
-        for batch in self._batches(store, np.asarray(molecules), batch_size):
+        for batch in self.batches(store, np.asarray(molecules), batch_size):
             if before_batch is not None:
                 before_batch()
             parts.append(self.predict_graph(store.batch(batch)))
         return self._join(parts)
 
-    def _batches(self, store: GraphStore, molecules: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-        """Yield batches of `batch_size` molecules, or of fewer where these would take more than `MEMORY`."""
+    def batches(self, store: GraphStore, molecules: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+        """Yield batches of `batch_size` molecules, or of fewer where these would take gigabytes.
+
+        Examples
+        --------
+        >>> import dimenet_tf
+        >>> predictor = dimenet_tf.load("dimenet_pp-ethanol_xtb-forces")
+        >>> frames = dimenet_tf.data.ethanol_xtb().select([0, 1, 2])
+        >>> store = predictor.graph_store(frames.N, frames.Z, frames.R)
+        >>> [batch.tolist() for batch in predictor.batches(store, np.arange(3), 2)]
+        [[0, 1], [2]]
+        """
         edges, atoms = (store.sizes(of)[molecules] for of in ("edges", "atoms"))
         kept = self._kept_per_edge(math.ceil((edges / atoms).max(initial=0)))
         most = MEMORY / (tf.as_dtype(self.dtype).size * kept)  # edges
@@ -101,21 +111,12 @@ class Predictor(PropertyModel):
             yield molecules[start:]
 
     def _join(self, parts: Sequence[Prediction]) -> Prediction:
-        """Concatenate predictions into NumPy arrays."""
+        """Concatenate predictions, also of no batch, into NumPy arrays."""
         nothing = np.empty((0, self.head.columns.width))
         inside = () if self.domain is None else np.empty(0, bool)
-        parts = [Prediction(nothing, nothing, np.empty((0, 3), self.dtype), in_domain=inside), *parts]
-        *columns, stresses, insides, drops = zip(*parts)
-        values, shares, forces = (np.concatenate([np.asarray(array) for array in arrays]) for arrays in columns)
-        in_domain = () if self.domain is None else np.concatenate([np.asarray(i) for i in insides])
-        stress: np.ndarray | tuple = ()
-        if any(not isinstance(part, tuple) for part in stresses):  # molecules have none
-            none = [np.full((len(part.values), 3, 3), np.nan, self.dtype) for part in parts]
-            stress = np.concatenate([n if isinstance(s, tuple) else np.asarray(s) for n, s in zip(none, stresses)])
-        dropped: np.ndarray | tuple = ()
-        if self.limits_neighbors:
-            dropped = np.concatenate([np.empty(0, np.int32), *(np.asarray(d) for d in drops[1:])])
-        return Prediction(values, shares, forces, stress, in_domain, dropped)
+        dropped = np.empty(0, np.int32) if self.limits_neighbors else ()
+        none = Prediction(nothing, nothing, np.empty((0, 3), self.dtype), (), inside, dropped)
+        return join_predictions([none, *parts])
 
     def predict(
         self,

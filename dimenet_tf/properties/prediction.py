@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Union
 
 import numpy as np
@@ -33,3 +34,25 @@ class Prediction(NamedTuple):
     """(molecules,) bool, see `Domain`; () in training and for a predictor that does not record its domain."""
     neighbors_dropped: Array | tuple = ()
     """(molecules,) int32, pairs within the cutoff that `max_neighbors` left out; () for a model without a limit."""
+
+
+def join_predictions(parts: Sequence[Prediction]) -> Prediction:
+    """Concatenate the predictions of at least one batch into NumPy arrays.
+
+    Examples
+    --------
+    >>> part = Prediction(values=np.array([[-3.0]]), shares=np.array([[-1.0], [-2.0]]), forces=np.zeros((0, 3)))
+    >>> join_predictions([part, part]).values.ravel()
+    array([-3., -3.])
+    """
+    *columns, stresses, insides, drops = zip(*parts)
+    values, shares, forces = (np.concatenate([np.asarray(array) for array in arrays]) for arrays in columns)
+    in_domain, dropped = (
+        () if isinstance(arrays[0], tuple) else np.concatenate([np.asarray(array) for array in arrays])
+        for arrays in (insides, drops)
+    )
+    stress: np.ndarray | tuple = ()
+    if any(not isinstance(part, tuple) for part in stresses):  # molecules have none
+        none = [np.full((len(part.values), 3, 3), np.nan, forces.dtype) for part in parts]
+        stress = np.concatenate([n if isinstance(s, tuple) else np.asarray(s) for n, s in zip(none, stresses)])
+    return Prediction(values, shares, forces, stress, in_domain, dropped)

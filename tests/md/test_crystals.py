@@ -13,9 +13,11 @@ from ase.optimize import BFGS
 from dimenet_tf.data import from_atoms
 from dimenet_tf.errors import UserError
 from dimenet_tf.md import DimeNetCalculator
-from dimenet_tf.md.measurements import finite_differences, lattice, symmetries
+from dimenet_tf.md.certify import certify, format_certificate
+from dimenet_tf.md.measurements import finite_differences, lattice, npt, symmetries
 from dimenet_tf.predictor.domain import Domain
 from helpers.models import force_field
+from helpers.morse import Morse
 
 
 def crystal(repeat=1):
@@ -125,3 +127,34 @@ def test_certificate_of_crystals(predictor):
     rows = lattice(predictor, [crystal()]) | symmetries(predictor, [crystal()])
     assert len(rows) == 11 and all(row["value"] <= row["bound"] for row in rows.values())
     assert finite_differences(predictor, [crystal()])["value"] < 1e-6
+
+
+def copper(seed=0):
+    atoms = bulk("Cu", a=3.6, cubic=True)
+    atoms.rattle(0.02, seed=seed)
+    return atoms
+
+
+def test_the_drift_at_constant_pressure_finds_a_wrong_stress():
+    sound, wrong = (npt(Morse(stress=stress), copper(), 0.6, 300, 2.0) for stress in (1.0, 1.5))
+    assert list(sound) == ["NPT drift (0.6 ps, 2 fs, float64)", "NPT fluctuation", "NPT mean volume"]
+    fluctuation = sound["NPT fluctuation"]
+    assert 10 * fluctuation["value"] < fluctuation["bound"] < wrong["NPT fluctuation"]["value"]
+    assert sound["NPT drift (0.6 ps, 2 fs, float64)"]["value"] < 0.05
+    assert 11 < sound["NPT mean volume"]["value"] < 13  # Ang^3, of 3.6^3 / 4 = 11.7 at 0 K
+
+
+def test_a_crystal_that_flies_apart_at_constant_pressure_fails():
+    (row,) = npt(Morse(stress=-200.0), copper(), 0.4, 300, 2.0).values()  # it expands where it should contract
+    assert row["value"] == np.inf > row["bound"]
+
+
+def test_the_certificate_of_a_crystal_has_dynamics_at_constant_pressure():
+    model, frames = Morse(), [copper(seed) for seed in range(3)]
+    for atoms in frames:
+        atoms.calc = DimeNetCalculator(model)
+        atoms.get_forces()
+    result = certify(model, from_atoms(frames), picoseconds=0.02, timestep=1.0)
+    assert all(row["passed"] is not False for row in result.values()), format_certificate(result)
+    assert result["NPT drift (0.02 ps, 1 fs, float64)"]["passed"] is None  # too short to be judged
+    assert result["NPT fluctuation"]["passed"] is True
