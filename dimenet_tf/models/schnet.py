@@ -76,6 +76,11 @@ class SchNet(Hyperparameters, tf.keras.Model):
         Distance up to which atoms are neighbors, Angstrom.
     radial_basis : "gaussian" (the paper) or "bessel"
         Centers, widths and frequencies are not trained.
+    envelope : "cosine" (SchNetPack) or "polynomial"
+        Smooth cutoff of the filters. The cosine's second derivative jumps at the cutoff; that of the polynomial
+        (DimeNet, Eq. 8, p = envelope_exponent + 1) does not.
+    envelope_exponent : int
+        Of the polynomial envelope.
     num_targets : int
         Properties predicted at once.
     output_init : "GlorotUniform" or "zeros"
@@ -93,9 +98,15 @@ class SchNet(Hyperparameters, tf.keras.Model):
     4801
     """
 
-    choices = {"radial_basis": tuple(BARE_BASES), "output_init": ("zeros", "GlorotUniform")}
+    choices = {
+        "radial_basis": tuple(BARE_BASES),
+        "envelope": tuple(CUTOFFS),
+        "output_init": ("zeros", "GlorotUniform"),
+    }
+    may_be_zero = ("envelope_exponent",)
+    meaning = ("cutoff", "radial_basis", "envelope", "envelope_exponent", "extensive")
     small = {"emb_size": 12, "num_filters": 8, "num_blocks": 2, "num_radial": 8, "cutoff": 3.0}
-    variants = ({}, {"radial_basis": "bessel", "extensive": False})
+    variants = ({}, {"radial_basis": "bessel", "envelope": "polynomial", "extensive": False})
 
     def __init__(
         self,
@@ -105,6 +116,8 @@ class SchNet(Hyperparameters, tf.keras.Model):
         num_radial: int = 50,
         cutoff: float = 5.0,
         radial_basis: str = "gaussian",
+        envelope: str = "cosine",
+        envelope_exponent: int = 5,
         num_targets: int = 1,
         output_init: str = "GlorotUniform",
         extensive: bool = True,
@@ -115,7 +128,8 @@ class SchNet(Hyperparameters, tf.keras.Model):
         self.set_hyperparameters(locals())
         dtype, policy, seeds = self.dtype, self.dtype_policy, seed_stream(seed)  # the policy may be mixed_bfloat16
         self.rbf_basis = BARE_BASES[radial_basis](num_radial, cutoff, dtype=dtype)
-        self.cutoff_function = CUTOFFS["cosine"](dtype=dtype)
+        polynomial = {"exponent": envelope_exponent} if envelope == "polynomial" else {}
+        self.cutoff_function = CUTOFFS[envelope](dtype=dtype, **polynomial)
         normal = tf.keras.initializers.RandomNormal(0.0, 1.0, seed=next(seeds))
         self.atom_emb = tf.keras.layers.Embedding(NUM_EMBEDDINGS, emb_size, normal, dtype=dtype)
         self.int_blocks = [Interaction(emb_size, num_filters, next(seeds), dtype=policy) for _ in range(num_blocks)]
