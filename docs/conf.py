@@ -97,7 +97,7 @@ NAVIGATION = {
         *("docs/reference/hyperparameters", "docs/properties", "docs/reference/properties"),
         *("docs/versions", "docs/reference/errors"),
         *("pretrained/README", "dimenet_tf/data/sample/README", "dimenet_tf/data/sample/ethanol_xtb"),
-        *("dimenet_tf/data/sample/oc20_sample", "CHANGELOG"),
+        *("dimenet_tf/data/sample/water_xtb", "dimenet_tf/data/sample/oc20_sample", "CHANGELOG"),
     ],
 }
 CARDS = [path.relative_to(ROOT).with_suffix("").as_posix() for path in sorted(ROOT.glob("pretrained/*/README.md"))]

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 FEWEST = 3  # molecules: one to train on, one to validate on, one to test on
 HOURS = 1.0
-NAMED = ("sample", "ethanol_xtb", "oc20_sample", "qm9", "coll")  # data sets that need no other key than their name
+# data sets that need no other key than their name
+NAMED = ("sample", "ethanol_xtb", "water_xtb", "oc20_sample", "qm9", "coll")
 COMMENTS = {
     "model.name": "docs/models.md compares them",
     "model.emb_size": "width: 64 is faster, 128 more accurate where there are many molecules",
@@ -179,7 +180,8 @@ def data(file: str, keys: tuple[str, ...], units: tuple[str, ...]) -> None:
     """Show what is in a file of molecules.
 
     Counts, elements, labels and their units, distances, molecules that cannot be used, outliers; and how to train on
-    it. FILE is npz, extended XYZ, an ASE database, ..., or the name of a data set: sample, ethanol_xtb, oc20_sample.
+    it. FILE is npz, extended XYZ, an ASE database, ..., or the name of a data set: sample, ethanol_xtb, water_xtb,
+    oc20_sample.
 
     \b
     Example:

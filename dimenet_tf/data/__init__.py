@@ -1,7 +1,7 @@
-"""Containers, the embedded sample and trajectory, readers, splits and batches."""
+"""Containers, embedded data sets, readers, splits and batches."""
 
 from dimenet_tf.data.dataset import DataConfig, Dataset, datasets, load_dataset
-from dimenet_tf.data.embedded import ethanol_xtb, oc20_sample, sample
+from dimenet_tf.data.embedded import ethanol_xtb, oc20_sample, sample, water_xtb
 from dimenet_tf.structures.checks import Checks
 from dimenet_tf.structures.container import DataContainer
 from dimenet_tf.structures.readers import from_atoms, read_file
@@ -21,4 +21,5 @@ __all__ = [
     "random_split",
     "read_file",
     "sample",
+    "water_xtb",
 ]

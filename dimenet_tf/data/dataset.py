@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dimenet_tf.data import oc20, trajectories
-from dimenet_tf.data.embedded import ethanol_xtb, oc20_sample, sample
+from dimenet_tf.data.embedded import ethanol_xtb, oc20_sample, sample, water_xtb
 from dimenet_tf.data.qm9 import FILTERS, qm9
 from dimenet_tf.errors import UserError, check_choice, unknown_name
 from dimenet_tf.properties.columns import Columns
@@ -26,6 +26,7 @@ from dimenet_tf.structures.stress import check_stress
 DATASETS = {
     "sample": lambda config, checks: sample(checks),
     "ethanol_xtb": lambda config, checks: ethanol_xtb(checks),
+    "water_xtb": lambda config, checks: water_xtb(checks),
     "qm9": lambda config, checks: qm9(config.filter, config.cache, checks),
     "md17": lambda config, checks: trajectories.md17(config.molecule, config.cache, checks),
     "rmd17": lambda config, checks: trajectories.rmd17(config.molecule, config.fold, config.cache, checks),
@@ -38,6 +39,7 @@ DATASETS = {
 ABOUT = {
     "sample": "2000 relaxed molecules of H, C, N, O, F with 11 of QM9's properties by GFN2-xTB; embedded",
     "ethanol_xtb": "2000 frames of ethanol at 500 K: energy, forces, dipole, polarizability by GFN2-xTB; embedded",
+    "water_xtb": "320 periodic boxes of liquid water: energy, forces, stress by GFN1-xTB; embedded",
     "qm9": "QM9, 130831 relaxed molecules of H, C, N, O, F with 12 properties by B3LYP; downloaded",
     "md17": "MD17, frames of a small molecule (data.molecule) with energy and forces by PBE+vdW-TS; downloaded",
     "rmd17": "revised MD17 with five splits (data.fold), energy and forces by PBE/def2-SVP; downloaded",
@@ -57,7 +59,7 @@ def datasets() -> dict[str, str]:
     --------
     >>> import dimenet_tf
     >>> list(dimenet_tf.datasets())
-    ['sample', 'ethanol_xtb', 'qm9', 'md17', 'rmd17', 'md17_ccsd', 'coll', 'oc20_sample', 'oc20_is2re', 'oc20_s2ef']
+    ['sample', 'ethanol_xtb', 'water_xtb', 'qm9', 'md17', 'rmd17', 'md17_ccsd', 'coll', 'oc20_sample', ...]
     """
     return dict(ABOUT)
 

@@ -40,6 +40,21 @@ def ethanol_xtb(checks: Checks = STRICT) -> DataContainer:
     return data
 
 
+def water_xtb(checks: Checks = STRICT) -> DataContainer:
+    """Read the embedded liquid: boxes of 32 water molecules with energies, forces and stresses by GFN1-xTB.
+
+    Examples
+    --------
+    >>> from dimenet_tf.data import water_xtb
+    >>> boxes = water_xtb()
+    >>> boxes[0].get_chemical_formula(), sorted(boxes.targets)
+    ('H64O32', ['energy', 'forces', 'part', 'stress'])
+    """
+    data = read_file(FOLDER / "water_xtb.npz", units={"R": "Ang", "stress": "eV/Ang^3"}, checks=checks)
+    data.source = "embedded liquid water"
+    return data
+
+
 def oc20_sample(checks: Checks = STRICT) -> DataContainer:
     """Read the embedded slabs with adsorbates: OC20's task IS2RE in small, with energies of ASE's EMT potential.
 

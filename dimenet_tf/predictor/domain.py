@@ -41,8 +41,9 @@ class Domain:
     * has two atoms closer than 0.95 times the smallest distance seen of their elements, or two neighbors of elements
       that were never seen as neighbors;
     * has an atom without a neighbor, where every atom of the training data had one;
-    * has more than twice the atoms of the largest molecule;
-    * has a formula that is not among those of the data, where these were at most 20;
+    * is a molecule with more than twice the atoms of the largest structure;
+    * has a formula that is not among those of the data, where these were at most 20. Periodic structures need the
+      proportions of one of these formulas, so that supercells lie inside;
     * is a molecule, where the data were periodic structures alone.
 
     Parameters
@@ -202,7 +203,7 @@ class Domain:
         elements = spanning.any(axis=0)
         undetermined = np.zeros((MAX_Z + 1, int(elements.sum()) - len(spanning)))
         undetermined[elements] = np.linalg.svd(spanning[:, elements], full_matrices=True)[2][len(spanning) :].T
-        known = None if self.formulas is None else np.array([composition_of(f) for f in self.formulas], np.int32)
+        known = None if self.formulas is None else np.array([composition_of(f) for f in self.formulas], np.int64)
         self._limits: np.ndarray
         self._undetermined: np.ndarray
         self._known: np.ndarray | None
@@ -312,15 +313,19 @@ class Domain:
             outside = tf.maximum(outside, tf.cast(neighbors == 0, tf.int32))
         molecules = tf.shape(graph.num_atoms)[0]
         outside = tf.math.unsorted_segment_max(outside, graph.molecule_of_atom, molecules) > 0
-        outside |= graph.num_atoms > LARGER * self.max_atoms
+        periodic = tf.reduce_any(graph.cell != 0, axis=[1, 2]) if graph.is_periodic else tf.zeros([molecules], tf.bool)
+        outside |= ~periodic & (graph.num_atoms > LARGER * self.max_atoms)
         if not self.molecular:
-            periodic = (
-                tf.reduce_any(graph.cell != 0, axis=[1, 2]) if graph.is_periodic else tf.zeros([molecules], tf.bool)
-            )
             outside |= ~periodic
         if self._known is not None:
-            counts = tf.math.unsorted_segment_sum(tf.one_hot(Z, MAX_Z + 1), graph.molecule_of_atom, molecules)
-            same = tf.reduce_all(counts[:, None] == tf.constant(self._known, counts.dtype), axis=2)
+            counts = tf.math.unsorted_segment_sum(
+                tf.one_hot(Z, MAX_Z + 1, dtype=tf.int64), graph.molecule_of_atom, molecules
+            )
+            known = tf.constant(self._known, tf.int64)
+            size, known_size = tf.reduce_sum(counts, axis=1), tf.reduce_sum(known, axis=1)
+            # (molecules, formulas): the same proportions of the elements; of molecules also the same size
+            same = tf.reduce_all(counts[:, None] * known_size[:, None] == known * size[:, None, None], axis=2)
+            same &= periodic[:, None] | (size[:, None] == known_size)
             outside |= ~tf.reduce_any(same, axis=1)
         return ~outside
 
@@ -346,13 +351,16 @@ class Domain:
         'its formula is H2, which is not among those trained on (C2H6O)'
         """
         found = {}
-        if len(Z) > LARGER * self.max_atoms:
+        lattice = () if cells is None or not cells.pbc.any() else (cells.cell[0], cells.pbc[0])
+        if not lattice and len(Z) > LARGER * self.max_atoms:
             found["size"] = f"it has {len(Z)} atoms, the largest training molecule has {self.max_atoms}"
         composition = np.bincount(Z, minlength=MAX_Z + 1)
-        if self._known is not None and not (self._known == composition).all(axis=1).any():
-            seen = ", ".join(self.formulas or ())
-            found["formula"] = f"its formula is {hill(composition)}, which is not among those trained on ({seen})"
-        lattice = () if cells is None or not cells.pbc.any() else (cells.cell[0], cells.pbc[0])
+        if self._known is not None:
+            sizes = self._known.sum(axis=1, keepdims=True) if lattice else len(Z)
+            if not (self._known * len(Z) == composition * sizes).all(axis=1).any():
+                seen = ", ".join(self.formulas or ())
+                among = "whose proportions are not those of one" if lattice else "which is not among those"
+                found["formula"] = f"its formula is {hill(composition)}, {among} trained on ({seen})"
         if not lattice and not self.molecular:
             found["molecule"] = "it is a molecule; the model was trained on periodic structures"
         edges = find_edges(R, cutoff, *lattice)

@@ -201,7 +201,7 @@ def test_defaults_alone_do_not_start_a_run_of_weeks(folder, arguments):
         (["evaluate", "nowhere"], "nowhere is no run folder"),
         (["evaluate", "runs/1", "runs/2", "--part", "valid"], "leave out --part valid"),
         (["certify", "x", "--unit", "energy"], "--unit takes NAME=VALUE, as --unit energy=...; got 'energy'"),
-        (["data", "nothing.xyz"], "no such file: nothing.xyz; data sets by name: sample, ethanol_xtb, qm9"),
+        (["data", "nothing.xyz"], "no such file: nothing.xyz; data sets by name: sample, ethanol_xtb, water_xtb, qm9"),
         (["new", "nothing.xyz"], "no such file: nothing.xyz"),
         (["plot", "basis", "nowhere"], "no such run or model: nowhere"),
     ],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
 
 import dimenet_tf
 from dimenet_tf.config.build import build_predictor
@@ -101,6 +101,19 @@ def test_twice_the_largest_molecule():
     for size, inside in ((16, True), (17, False)):
         chain = Atoms(f"C{size}", np.arange(size)[:, None] * [1.6, 0, 0])
         assert ("size" in reasons(domain, chain)) == (not inside)
+
+
+def test_supercells_lie_inside():
+    """A lattice has many cells, so neither their size nor their formula is limited, but the proportions are."""
+    salt, other = bulk("NaCl", "rocksalt", a=5.6), bulk("NaCl", "rocksalt", a=5.6).repeat(3)
+    del other[0]
+    domain = Domain.of(from_atoms([salt]), CUTOFF)
+    for atoms, expected in ((salt, []), (salt.repeat(3), []), (other, ["formula"])):
+        data = from_atoms([atoms], checks=None)
+        assert list(domain.reasons(atoms.numbers, atoms.positions, CUTOFF, data.cells)) == expected
+        graph = GraphStore(data.N, data.Z, data.R, CUTOFF, (), "float64", *data.cells).batch([0])
+        assert domain.contains(graph).numpy().tolist() == [not expected]
+    assert {"size", "formula", "molecule"} <= set(reasons(domain, Atoms(salt.repeat(3), pbc=False)))
 
 
 def test_compositions_that_the_data_determine():
