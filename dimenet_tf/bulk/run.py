@@ -13,7 +13,7 @@ from dimenet_tf.bulk.workers import print_notes, print_progress, run_workers, st
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import Predictor, load
 from dimenet_tf.predictor.admission import WrongUnit, in_angstrom
-from dimenet_tf.predictor.domain import DomainWatch
+from dimenet_tf.predictor.watch import DomainWatch
 from dimenet_tf.structures.limits import molecules_of
 from dimenet_tf.structures.molecules import Molecules
 from dimenet_tf.structures.streams import open_stream

@@ -27,7 +27,7 @@ from ase.calculators.socketio import IPIProtocol, SocketClosed, actualunixsocket
 
 from dimenet_tf.errors import UserError
 from dimenet_tf.predictor import Predictor, load
-from dimenet_tf.predictor.domain import DomainWatch
+from dimenet_tf.predictor.watch import DomainWatch
 from dimenet_tf.structures.inputs import read_molecule
 
 GATHER = 0.005  # s without another structure until a batch that is not full is computed

@@ -15,7 +15,7 @@ from dimenet_tf.md.committee import DESCRIPTION as COMMITTEE
 from dimenet_tf.md.committee import Committee, Spread
 from dimenet_tf.predictor import Prediction, Predictor, load
 from dimenet_tf.predictor.admission import WrongUnit
-from dimenet_tf.predictor.domain import DomainWatch
+from dimenet_tf.predictor.watch import DomainWatch
 from dimenet_tf.properties.prediction import join_predictions
 from dimenet_tf.structures.limits import CLOSEST, FARTHEST, SCATTERED, centered
 from dimenet_tf.structures.molecules import Molecules

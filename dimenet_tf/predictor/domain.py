@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import ArrayLike
 
-from dimenet_tf.errors import UserError, check_choice
+from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph, GraphStore, find_edges
 from dimenet_tf.graph.build_numpy import edge_vectors_numpy
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.structures.cells import Cells, wrapped
 from dimenet_tf.structures.container import DataContainer
 from dimenet_tf.structures.elements import MAX_Z, SYMBOLS, atomic_number, composition_of, hill
-from dimenet_tf.structures.limits import centered, molecules_of
+from dimenet_tf.structures.limits import centered
 from dimenet_tf.structures.quantities import find_property
 
-ACTIONS = ("flag", "error")
 MARGIN = 0.95  # of the smallest distance seen
 LARGER = 2  # times the largest number of atoms
 FEW = 20  # formulas; a model of more is taken to interpolate between compositions
@@ -417,63 +414,6 @@ class Domain:
 
 
 NOT_RECORDED = "not recorded: the model was trained or converted without it"
-
-
-class DomainWatch:
-    """Report the structures of a simulation or a file that lie outside of a domain.
-
-    Parameters
-    ----------
-    domain : of the model; None where it is not recorded
-    cutoff : Angstrom, of the model
-    action : "flag" to warn once of each reason, "error" to raise a UserError
-
-    Raises
-    ------
-    UserError
-        If the action is unknown, or is "error" for a model that does not record its domain.
-    """
-
-    def __init__(self, domain: Domain | None, cutoff: float, action: str = "flag") -> None:
-        check_choice("domain", action, ACTIONS)
-        if domain is None and action == "error":
-            raise UserError(f"domain='error' needs a model that records its domain; this one's is {NOT_RECORDED}")
-        self.domain, self.cutoff, self.action = domain, cutoff, action
-        self._warned: set[str] = set()
-
-    def look(
-        self,
-        in_domain: ArrayLike | None,
-        N: ArrayLike,
-        Z: np.ndarray,
-        R: np.ndarray,
-        first: int | None = 0,
-        stacklevel: int = 3,
-        cells: Cells | None = None,
-    ) -> None:
-        """Warn, or raise a UserError, if a molecule lies outside.
-
-        Parameters
-        ----------
-        in_domain : (molecules,) bool, as predicted with them; None for a model that does not record its domain
-        N, Z, R : the molecules, flat
-        first : number of the first one in messages; None for messages without numbers
-        cells : of periodic structures
-        """
-        if in_domain is None or self.domain is None or np.all(in_domain):
-            return
-        atoms = list(molecules_of(np.asarray(N)))
-        for molecule in np.flatnonzero(~np.asarray(in_domain)):
-            name = "the structure" if first is None else f"molecule {first + molecule}"
-            cell = None if cells is None else cells.select([molecule])
-            reasons = self.domain.reasons(Z[atoms[molecule]], R[atoms[molecule]], self.cutoff, cell)
-            if self.action == "error":
-                raise UserError(f"{name} lies outside of the model's domain: {'; '.join(reasons.values())}")
-            for reason in sorted(set(reasons) - self._warned):
-                self._warned.add(reason)
-                warnings.warn(
-                    f"{name} lies outside of the model's domain: {reasons[reason]} (said once)", stacklevel=stacklevel
-                )
 
 
 def _example(data: DataContainer) -> dict[str, list]:

@@ -17,8 +17,8 @@ from dimenet_tf.graph import GraphStore
 from dimenet_tf.models import MODELS
 from dimenet_tf.models.hyperparameters import hyperparameters
 from dimenet_tf.predictor import serving
-from dimenet_tf.predictor.domain import DomainWatch
 from dimenet_tf.predictor.property_model import FORMAT, PropertyModel
+from dimenet_tf.predictor.watch import DomainWatch
 from dimenet_tf.predictor.weights import load_weights
 from dimenet_tf.properties.prediction import Prediction, join_predictions
 from dimenet_tf.runs.catalog import DESCRIPTION, WEIGHTS, find_predictor, read_description

@@ -38,8 +38,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from dimenet_tf.errors import UserError, import_optional
 from dimenet_tf.graph import find_edges, ingraph
-from dimenet_tf.predictor.domain import NOT_RECORDED, DomainWatch
+from dimenet_tf.predictor.domain import NOT_RECORDED
 from dimenet_tf.predictor.property_model import PropertyModel
+from dimenet_tf.predictor.watch import DomainWatch
 from dimenet_tf.runs.catalog import DESCRIPTION, WEIGHTS
 from dimenet_tf.structures.elements import SYMBOLS
 from dimenet_tf.version import __version__

@@ -16,7 +16,8 @@ from dimenet_tf.data import DataConfig, DataContainer, ethanol_xtb, from_atoms, 
 from dimenet_tf.data.embedded import sample
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import GraphStore
-from dimenet_tf.predictor.domain import Domain, DomainWatch
+from dimenet_tf.predictor.domain import Domain
+from dimenet_tf.predictor.watch import DomainWatch
 from dimenet_tf.structures.elements import composition_of
 from helpers.models import SMALL
 
