@@ -53,12 +53,11 @@ class Batched:
     >>> import numpy as np
     >>> from ase import units
     >>> from ase.build import molecule
-    >>> from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
     >>> from ase.md.verlet import VelocityVerlet
     >>> from dimenet_tf.md import Batched
-    >>> structures = [molecule("CH3CH2OH") for _ in range(4)]
+    >>> structures, rng = [molecule("CH3CH2OH") for _ in range(4)], np.random.default_rng(0)
     >>> for atoms in structures:
-    ...     MaxwellBoltzmannDistribution(atoms, temperature_K=300)
+    ...     atoms.set_velocities(0.01 * rng.normal(size=(9, 3)))
     >>> batch = Batched("dimenet_pp-ethanol_xtb-forces", structures)
     >>> dynamics = VelocityVerlet(batch.atoms, 0.5 * units.fs)
     >>> completed = dynamics.run(10)
