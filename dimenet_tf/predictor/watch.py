@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from dimenet_tf.errors import UserError, check_choice
 from dimenet_tf.predictor.domain import NOT_RECORDED, Domain
 from dimenet_tf.structures.cells import Cells
-from dimenet_tf.structures.flat import molecules_of
+from dimenet_tf.structures.limits import molecules_of
 
 ACTIONS = ("flag", "error")
 
