@@ -301,7 +301,7 @@ def domain(facts: Facts) -> Markup:
     ranges = [f"{name} {low:.5g} to {high:.5g} {units.get(name, '')}" for name, (low, high) in known.ranges.items()]
     rows: list[list[object]] = [
         ["training molecules", known.molecules],
-        ["largest molecule", f"{known.max_atoms} atoms; more than {LARGER * known.max_atoms} lie outside"],
+        ["largest structure", f"{known.max_atoms} atoms; molecules above {LARGER * known.max_atoms} lie outside"],
         ["formulas", formulas],
         ["elements", symbols(facts.predictor.elements)],
         ["total charges", ", ".join(f"{charge:g}" for charge in known.charges)],

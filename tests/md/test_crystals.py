@@ -15,6 +15,7 @@ from dimenet_tf.errors import UserError
 from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.md.certify import certify, format_certificate
 from dimenet_tf.md.measurements import finite_differences, lattice, npt, symmetries
+from dimenet_tf.md.velocities import count_vibrations, temperature_of, thermalize
 from dimenet_tf.predictor.domain import Domain
 from helpers.models import force_field
 from helpers.morse import Morse
@@ -158,3 +159,12 @@ def test_the_certificate_of_a_crystal_has_dynamics_at_constant_pressure():
     assert all(row["passed"] is not False for row in result.values()), format_certificate(result)
     assert result["NPT drift (0.02 ps, 1 fs, float64)"]["passed"] is None  # too short to be judged
     assert result["NPT fluctuation"]["passed"] is True
+
+
+def test_periodic_structures_do_not_rotate():
+    """A slab keeps the rotation of its velocities; their degrees of freedom are all but three."""
+    atoms = bulk("C", "diamond", cubic=True).repeat(2)
+    thermalize(atoms, 300.0, np.random.default_rng(0))
+    assert np.abs(atoms.get_momenta().sum(axis=0)).max() < 1e-10 and np.abs(atoms.get_angular_momentum()).max() > 1e-3
+    assert count_vibrations(atoms) == 3 * len(atoms) - 3
+    assert 200 < temperature_of(atoms, count_vibrations(atoms)) < 400
