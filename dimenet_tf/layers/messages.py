@@ -130,7 +130,7 @@ class HadamardProduct(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(x * self.kernel, axis=1)
+        return tf.reduce_sum(x * tf.cast(self.kernel, x.dtype), axis=1)
 
     def filters(self) -> np.ndarray:
         """Return the weights, (b, f)."""

@@ -92,6 +92,9 @@ class ScaleFactor(tf.keras.layers.Layer):
 class Unscaled(tf.keras.layers.Layer):
     """Nothing in place of a `ScaleFactor` (GemNet, Table 4)."""
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+
     def call(self, x: tf.Tensor, reference: tf.Tensor) -> tf.Tensor:
         return x
 

@@ -47,11 +47,6 @@ from dimenet_tf.layers.quadruplets import Quadruplets
 from dimenet_tf.layers.scaled import NORMALIZATIONS, passed_through, scaled_dense, scaled_sum
 from dimenet_tf.models.hyperparameters import Hyperparameters
 
-LAYER_NORM_JUMPS = (
-    "normalization = 'layer_norm' divides messages by their size, so that they do not vanish at the cutoff: energies "
-    "jump where a distance crosses it. normalization = 'scaling' is continuous"
-)
-
 
 class OutputBlock(AtomUpdate):
     """Contributions of atoms to the targets and, with `direct_forces`, of edges to forces.
@@ -419,8 +414,6 @@ class GemNet(Hyperparameters, tf.keras.Model):
 
     @property
     def discontinuity(self) -> str:
-        if self.normalization == "layer_norm":
-            return LAYER_NORM_JUMPS
         return LIMIT_JUMPS if self.max_neighbors else ""
 
     def shared_weights(self) -> list[tuple[tf.Variable, int]]:

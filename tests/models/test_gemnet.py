@@ -324,4 +324,3 @@ def test_layer_norm_does_not_center():
     found = layer(tf.constant(x), reference=None)
     np.testing.assert_allclose(found, x / np.sqrt((x**2).mean(axis=1, keepdims=True) + 1e-5), rtol=1e-12)
     assert not np.any(layer(tf.zeros([2, 4], tf.float64), reference=None))
-    assert build_model("gemnet", normalization="layer_norm").discontinuity.startswith("normalization = 'layer_norm'")
