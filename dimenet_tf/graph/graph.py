@@ -95,7 +95,8 @@ class Graph(NamedTuple):
             name: array for name, array in self._asdict().items() if hasattr(array, "shape") and "cutoff" not in name
         }
         shapes = [f"{name} {tuple(array.shape)}" for name, array in parts.items()]
-        if not tf.is_symbolic_tensor(self.cutoff) and not isinstance(self.cutoff, tf.TypeSpec):
+        known = hasattr(self.cutoff, "numpy") or isinstance(self.cutoff, (float, np.ndarray, np.generic))
+        if known and not tf.is_symbolic_tensor(self.cutoff):  # Keras' errors show graphs with words in place of tensors
             shapes.append(f"cutoff {float(self.cutoff):g} Ang")
         return f"Graph({', '.join(shapes)})"
 

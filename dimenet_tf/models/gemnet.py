@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -16,13 +15,15 @@ from dimenet_tf.layers.activations import dense_activations
 from dimenet_tf.layers.aggregation import AGGREGATION_OPTIONS, choose_aggregation
 from dimenet_tf.layers.dense import BasisProjection
 from dimenet_tf.layers.embedding import AtomEmbedding
-from dimenet_tf.layers.gathers import gather, reverse_edges, segment_sum
+from dimenet_tf.layers.gathers import reverse_edges, segment_sum
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm, unit_vectors
 from dimenet_tf.layers.initializers import HeOrthogonal, output_initializer, seed_stream
 from dimenet_tf.layers.messages import (
+    AtomUpdate,
+    EdgeEmbedding,
     QuadrupletBasis,
     QuadrupletInteraction,
-    Sizes,
+    Settings,
     TripletBasis,
     TripletInteraction,
 )
@@ -43,51 +44,8 @@ from dimenet_tf.layers.pictures import (
     torsion_disks,
 )
 from dimenet_tf.layers.quadruplets import Quadruplets
-from dimenet_tf.layers.scaled import ScaledResidual, ScaleFactor, scaled_dense, scaled_sum
+from dimenet_tf.layers.scaled import NORMALIZATIONS, passed_through, scaled_dense, scaled_sum
 from dimenet_tf.models.hyperparameters import Hyperparameters
-
-
-def residuals(
-    count: int, units: int, seeds: Iterator[int], dtype: tf.keras.mixed_precision.Policy
-) -> list[ScaledResidual]:
-    """Return a stack of residual layers."""
-    return [ScaledResidual(units, next(seeds), dtype=dtype) for _ in range(count)]
-
-
-def passed_through(layers: list, x: tf.Tensor) -> tf.Tensor:
-    """Apply layers one after the other."""
-    for layer in layers:
-        x = layer(x)
-    return x
-
-
-class EdgeEmbedding(tf.keras.layers.Layer):
-    """Message from the features of an edge and its two atoms, D [h_source, h_target, edge], (edges, units)."""
-
-    def __init__(self, units: int, seed: int, **kwargs: Any) -> None:
-        super().__init__(autocast=False, **kwargs)
-        self.dense = scaled_dense(units, seed, dtype=self.dtype_policy)
-
-    def call(self, h: tf.Tensor, edge: tf.Tensor, graph: Graph) -> tf.Tensor:
-        h_source, h_target = gather(h, graph.edge_source), gather(h, graph.edge_target)
-        return self.dense(tf.concat([h_source, h_target, tf.cast(edge, h.dtype)], axis=-1))
-
-
-class AtomUpdate(tf.keras.layers.Layer):
-    """Dense layers on the sum of the incoming messages, weighted by distance, (atoms, emb_size_atom)."""
-
-    def __init__(self, sizes: Sizes, num_atom: int, seed: int, **kwargs: Any) -> None:
-        super().__init__(autocast=False, **kwargs)
-        policy, seeds = self.dtype_policy, seed_stream(seed)
-        self.dense_rbf = scaled_dense(sizes.emb_size_edge, next(seeds), None, dtype=policy)
-        self.scale_sum = ScaleFactor(dtype=policy)
-        first = scaled_dense(sizes.emb_size_atom, next(seeds), dtype=policy)
-        self.layers = [first, *residuals(num_atom, sizes.emb_size_atom, seeds, policy)]
-
-    def call(self, m: tf.Tensor, rbf: tf.Tensor, graph: Graph) -> tf.Tensor:
-        weighted = m * self.dense_rbf(rbf)  # (edges, emb_size_edge)
-        x = segment_sum(weighted, graph.edge_target, tf.shape(graph.atomic_numbers)[0])
-        return passed_through(self.layers, self.scale_sum(x, reference=m))
 
 
 class OutputBlock(AtomUpdate):
@@ -100,7 +58,7 @@ class OutputBlock(AtomUpdate):
 
     def __init__(
         self,
-        sizes: Sizes,
+        settings: Settings,
         num_atom: int,
         num_targets: int,
         output_init: str,
@@ -108,7 +66,7 @@ class OutputBlock(AtomUpdate):
         seed: int,
         **kwargs: Any,
     ) -> None:
-        super().__init__(sizes, num_atom, seed, **kwargs)
+        super().__init__(settings, num_atom, seed, **kwargs)
         policy, seeds = self.dtype_policy, seed_stream(seed + 1)
         self.direct_forces = direct_forces
 
@@ -118,11 +76,11 @@ class OutputBlock(AtomUpdate):
 
         self.out_energy = output()
         if direct_forces:
-            emb_size_edge = sizes.emb_size_edge
-            first = scaled_dense(emb_size_edge, next(seeds), dtype=policy)
-            self.seq_forces = [first, *residuals(num_atom, emb_size_edge, seeds, policy)]
+            emb_size_edge = settings.emb_size_edge
+            first = settings.dense(emb_size_edge, next(seeds), dtype=policy)
+            self.seq_forces = [first, *settings.residuals(num_atom, emb_size_edge, seeds, policy)]
             self.dense_rbf_F = scaled_dense(emb_size_edge, next(seeds), None, dtype=policy)
-            self.scale_rbf = ScaleFactor(dtype=policy)
+            self.scale_rbf = settings.scale(dtype=policy)
             self.out_forces = output()
 
     def call(self, m: tf.Tensor, rbf: tf.Tensor, graph: Graph) -> tuple[tf.Tensor, tf.Tensor]:
@@ -139,42 +97,49 @@ class InteractionBlock(tf.keras.layers.Layer):
 
     def __init__(
         self,
-        sizes: Sizes,
+        settings: Settings,
         num_before_skip: int,
         num_after_skip: int,
         num_concat: int,
         num_atom: int,
-        triplets_only: bool,
+        one_hop: bool,
+        two_hop: bool,
+        atom_updates: bool,
         seed: int,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         policy, seeds = self.dtype_policy, seed_stream(seed)
-        emb_size_edge = sizes.emb_size_edge
-        self.dense_ca = scaled_dense(emb_size_edge, next(seeds), dtype=policy)
-        self.trip_interaction = TripletInteraction(sizes, next(seeds), dtype=policy)
-        self.quad_interaction = None if triplets_only else QuadrupletInteraction(sizes, next(seeds), dtype=policy)
-        self.layers_before_skip = residuals(num_before_skip, emb_size_edge, seeds, policy)
-        self.layers_after_skip = residuals(num_after_skip, emb_size_edge, seeds, policy)
-        self.atom_update = AtomUpdate(sizes, num_atom, next(seeds), dtype=self.dtype)  # few rows
-        self.concat_layer = EdgeEmbedding(emb_size_edge, next(seeds), dtype=policy)
-        self.residual_m = residuals(num_concat, emb_size_edge, seeds, policy)
+        emb_size_edge = settings.emb_size_edge
+        self.dense_ca = settings.dense(emb_size_edge, next(seeds), dtype=policy)
+        self.trip_interaction = TripletInteraction(settings, next(seeds), dtype=policy) if one_hop else None
+        self.quad_interaction = QuadrupletInteraction(settings, next(seeds), dtype=policy) if two_hop else None
+        self.layers_before_skip = settings.residuals(num_before_skip, emb_size_edge, seeds, policy)
+        self.layers_after_skip = settings.residuals(num_after_skip, emb_size_edge, seeds, policy)
+        self.atom_update = None
+        if atom_updates:
+            self.atom_update = AtomUpdate(settings, num_atom, next(seeds), dtype=self.dtype)  # few rows
+        self.concat_layer = EdgeEmbedding(settings, next(seeds), dtype=policy)
+        self.residual_m = settings.residuals(num_concat, emb_size_edge, seeds, policy)
 
     def call(
         self,
         h: tf.Tensor,
         m: tf.Tensor,
-        rbf: tf.Tensor,
-        triplets: TripletBasis,
+        rbf: tf.Tensor | None,
+        triplets: TripletBasis | None,
         quadruplets: QuadrupletBasis | None,
         graph: Graph,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        branches = [self.dense_ca(m), self.trip_interaction(m, triplets, graph)]  # (edges, emb_size_edge) each
+        branches = [self.dense_ca(m)]  # (edges, emb_size_edge) each
+        if self.trip_interaction is not None:
+            branches.append(self.trip_interaction(m, triplets, graph))
         if self.quad_interaction is not None:
             branches.append(self.quad_interaction(m, quadruplets, graph))
         x = passed_through(self.layers_before_skip, scaled_sum(*branches))
         m = passed_through(self.layers_after_skip, scaled_sum(m, x))
-        h = scaled_sum(h, self.atom_update(m, rbf, graph))  # (atoms, emb_size_atom)
+        if self.atom_update is not None:
+            h = scaled_sum(h, self.atom_update(m, rbf, graph))  # (atoms, emb_size_atom)
         m = scaled_sum(m, passed_through(self.residual_m, self.concat_layer(h, m, graph)))
         return h, m
 
@@ -226,6 +191,15 @@ class GemNet(Hyperparameters, tf.keras.Model):
         limit (`conventions: oc20`). Without a limit, 0, all neighbors within the cutoff do.
     aggregation : "auto", "sum_first", "harmonics" or "triplets"
         How sums over neighbors are computed. The numbers are the same. "auto" is "sum_first".
+    symmetric, bilinear, atom_updates, one_hop : bool
+        Ablations of Table 4: without symmetric message passing, with Hadamard products in place of bilinear layers,
+        without updates of the atom embeddings, without the messages of triplets. `triplets_only` is the ablation of
+        two-hop message passing.
+    normalization : "scaling", "none" or "layer_norm"
+        Ablations of Table 4: no scaling factors, or layer normalization without centering in their place.
+    bias : bool
+        Ablation of Table 4: dense layers on embeddings have a bias. Layers that would not vanish at the cutoff with a
+        bias have none.
     seed : int
 
     Examples
@@ -243,6 +217,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
         "radial_basis": tuple(STORED_BASES),
         "aggregation": AGGREGATION_OPTIONS,
         "output_init": ("zeros", "HeOrthogonal"),
+        "normalization": tuple(NORMALIZATIONS),
     }
     may_be_zero = ("envelope_exponent", "num_before_skip", "num_after_skip")
     meaning = (
@@ -279,6 +254,8 @@ class GemNet(Hyperparameters, tf.keras.Model):
         {"triplets_only": True, "aggregation": "harmonics"},
         {"direct_forces": True, "forces_coupled": True, "num_targets": 2},
         {"conventions": "oc20", "triplets_only": True, "radial_basis": "gaussian", "extensive": False},
+        {"symmetric": False, "bilinear": False, "atom_updates": False, "normalization": "none"},
+        {"one_hop": False, "normalization": "layer_norm", "bias": True},
     )
 
     def __init__(
@@ -312,6 +289,12 @@ class GemNet(Hyperparameters, tf.keras.Model):
         radial_basis: str = "bessel",
         max_neighbors: int = 0,
         aggregation: str = "auto",
+        symmetric: bool = True,
+        bilinear: bool = True,
+        atom_updates: bool = True,
+        one_hop: bool = True,
+        normalization: str = "scaling",
+        bias: bool = False,
         seed: int = 42,
         **kwargs: Any,
     ) -> None:
@@ -328,7 +311,7 @@ class GemNet(Hyperparameters, tf.keras.Model):
             frozenset() if triplets_only else {"atom_edges", "far_edges", "far_table"}
         )
         dtype, seeds = self.dtype, seed_stream(seed)
-        sizes = Sizes(**{field: self._hyperparameters[field] for field in Sizes._fields})
+        settings = Settings(**{field: self._hyperparameters[field] for field in Settings._fields})
         size: dict[str, Any] = {
             "num_spherical": num_spherical,
             "num_radial": num_radial,
@@ -356,22 +339,24 @@ class GemNet(Hyperparameters, tf.keras.Model):
             self.mlp_rbf4, self.mlp_cbf4 = shared(emb_size_rbf), projection(emb_size_cbf)
             self.mlp_sbf4 = projection(emb_size_sbf)
         self.atom_emb = AtomEmbedding(emb_size_atom, next(seeds), dtype=dtype)
-        self.edge_emb = EdgeEmbedding(emb_size_edge, next(seeds), dtype=dtype)
+        self.edge_emb = EdgeEmbedding(settings, next(seeds), dtype=dtype)
         self.int_blocks = [
             InteractionBlock(
-                sizes,
+                settings,
                 num_before_skip,
                 num_after_skip,
                 num_concat,
                 num_atom,
-                triplets_only,
+                one_hop,
+                not triplets_only,
+                atom_updates,
                 seed=next(seeds),
                 dtype=self.dtype_policy,
             )
             for _ in range(num_blocks)
         ]
         self.out_blocks = [
-            OutputBlock(sizes, num_atom, num_targets, output_init, direct_forces, seed=next(seeds), dtype=dtype)
+            OutputBlock(settings, num_atom, num_targets, output_init, direct_forces, seed=next(seeds), dtype=dtype)
             for _ in range(num_blocks + 1)
         ]
 
@@ -381,7 +366,8 @@ class GemNet(Hyperparameters, tf.keras.Model):
         limit = NeighborLimit(graph, distance, self.max_neighbors, symmetric=True)
         rbf = limit.mask(self.rbf_basis(distance)) * self._rbf_norm  # (edges, num_radial)
         triplets, quadruplets = self.bases(graph, vectors, distance, rbf)
-        rbf_h, rbf_out = self.mlp_rbf_h(rbf), self.mlp_rbf_out(rbf)  # (edges, emb_size_rbf)
+        rbf_h = self.mlp_rbf_h(rbf) if self.atom_updates else None  # (edges, emb_size_rbf)
+        rbf_out = self.mlp_rbf_out(rbf)  # (edges, emb_size_rbf)
 
         h = self.atom_emb(graph.atomic_numbers)  # (atoms, emb_size_atom)
         m = self.edge_emb(h, rbf, graph)  # (edges, emb_size_edge)
@@ -395,12 +381,14 @@ class GemNet(Hyperparameters, tf.keras.Model):
 
     def bases(
         self, graph: Graph, vectors: tf.Tensor, distance: tf.Tensor, rbf: tf.Tensor
-    ) -> tuple[TripletBasis, QuadrupletBasis | None]:
+    ) -> tuple[TripletBasis | None, QuadrupletBasis | None]:
         """Return the bases of triplets and quadruplets, reduced by the projections that all blocks share."""
         radial = self.cbf_basis.radial(distance) * self._cbf_norm  # (edges, num_spherical, num_radial)
-        pairs = self.aggregation_class(graph, "interior", radial_edge="ji", updates="ij")
-        angular = pairs.angular(vectors, self.cbf_basis)
-        triplets = TripletBasis(pairs, angular, rbf=self.mlp_rbf3(rbf), cbf=self.mlp_cbf3(radial))
+        triplets = None
+        if self.one_hop:
+            pairs = self.aggregation_class(graph, "interior", radial_edge="ji", updates="ij")
+            angular = pairs.angular(vectors, self.cbf_basis)
+            triplets = TripletBasis(pairs, angular, rbf=self.mlp_rbf3(rbf), cbf=self.mlp_cbf3(radial))
         if self.triplets_only:
             return triplets, None
         quadruplets = Quadruplets(graph, vectors, self.num_spherical)
@@ -430,7 +418,9 @@ class GemNet(Hyperparameters, tf.keras.Model):
 
     def shared_weights(self) -> list[tuple[tf.Variable, int]]:
         """Return the down-projections of the bases (App. F)."""
-        in_blocks = [self.mlp_rbf3, self.mlp_cbf3, self.mlp_rbf_h]
+        in_blocks = [self.mlp_rbf3, self.mlp_cbf3] if self.one_hop else []
+        if self.atom_updates:
+            in_blocks.append(self.mlp_rbf_h)
         if not self.triplets_only:
             in_blocks += [self.mlp_rbf4, self.mlp_cbf4, self.mlp_sbf4]
         shared = [(layer.kernel, self.num_blocks) for layer in in_blocks]
@@ -457,17 +447,18 @@ class GemNet(Hyperparameters, tf.keras.Model):
         pictures: dict[str, Picture] = {}
         for b, block in enumerate(self.int_blocks):
             triplets, quadruplets = block.trip_interaction, block.quad_interaction
-            radial = {
-                "triplets": (self.mlp_rbf3, triplets.mlp_rbf),
-                "sum onto atoms": (self.mlp_rbf_h, block.atom_update.dense_rbf),
-            }
-            kernel = self.mlp_cbf3.kernel.numpy() @ triplets.mlp_cbf.kernel.numpy()[0]
-            pictures[f"filters_{b}_circular"] = filter_disks(self.cbf_basis, kernel)
+            radial = {}
+            if triplets is not None:
+                radial["triplets"] = self.mlp_rbf3, triplets.mlp_rbf
+                kernel = self.mlp_cbf3.kernel.numpy() @ triplets.mlp_cbf.filters()
+                pictures[f"filters_{b}_circular"] = filter_disks(self.cbf_basis, kernel)
+            if block.atom_update is not None:
+                radial["sum onto atoms"] = self.mlp_rbf_h, block.atom_update.dense_rbf
             if quadruplets is not None:
                 radial["quadruplets"] = self.mlp_rbf4, quadruplets.mlp_rbf
                 kernel = self.mlp_cbf4.kernel.numpy() @ quadruplets.mlp_cbf.kernel.numpy()
                 pictures[f"filters_{b}_circular_quadruplets"] = filter_disks(self.int_cbf_basis, kernel)
-                kernel = self.mlp_sbf4.kernel.numpy() @ quadruplets.mlp_sbf.kernel.numpy()[0]
+                kernel = self.mlp_sbf4.kernel.numpy() @ quadruplets.mlp_sbf.filters()
                 pictures[f"filters_{b}_spherical"] = torsion_disks(
                     self.cbf_basis, degrees(self.num_spherical), kernel, 6, mirrored=True
                 )

@@ -1,4 +1,4 @@
-"""What distances, angles, torsions and directions can tell apart: the pairs of structures of the papers."""
+"""Pairs of structures that distances, angles, torsions and directions can tell apart, or not."""
 
 import numpy as np
 import pytest

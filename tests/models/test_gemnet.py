@@ -12,14 +12,16 @@ from dimenet_tf.interop import load_gemnet_checkpoint, load_gemnet_state_dict
 from dimenet_tf.interop.dimenet import SUFFIX
 from dimenet_tf.interop.gemnet import from_official
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
+from dimenet_tf.layers.messages import HadamardProduct
 from dimenet_tf.layers.quadruplets import STRAIGHT, Quadruplets
-from dimenet_tf.layers.scaled import ScaleFactor, fit_scale_factors
+from dimenet_tf.layers.scaled import FeatureNorm, ScaleFactor, fit_scale_factors
 from dimenet_tf.models import build_model
 from dimenet_tf.predictor import load
 from dimenet_tf.predictor.weights import assign_weights, named_variables
 from helpers.models import SMALL, force_field, graph_of
 from helpers.molecules import molecules
 from helpers.numerics import real_harmonic
+from helpers.paths import ROOT
 from helpers.references import Reference
 from helpers.training import configuration, force_dataset, trainer_of
 
@@ -278,3 +280,47 @@ def test_gradients_of_shared_projections_are_divided(tmp_path):
         step = before[name] - kernel.numpy()
         expected = gradients[name].numpy() / blocks[name]
         np.testing.assert_allclose(step, expected, atol=1e-3 * np.abs(expected).max(), err_msg=name)
+
+
+ABLATIONS = {
+    # Table 4 at published size: hyperparameters, parameters without the scaling factors, which are not trained
+    "without symmetric message passing": ({"symmetric": False}, 2_109_574),
+    "Hadamard product instead of bilinear layer": ({"bilinear": False}, 1_773_702),
+    "without atom embedding updates": ({"atom_updates": False}, 1_822_758),
+    "without one-hop message passing": ({"one_hop": False}, 1_723_782),
+    "without two-hop message passing": ({"triplets_only": True}, 1_892_550),
+    "without scaling factors": ({"normalization": "none"}, 2_158_726),
+    "use layer norm instead (without centering)": ({"normalization": "layer_norm"}, 2_161_414),
+    "with bias": ({"bias": True}, 2_171_782),
+    "GemNet-Q": ({}, 2_158_726),
+}
+
+
+def test_ablations_of_table_4():
+    counts = {}
+    for name, (hyperparameters, _) in ABLATIONS.items():
+        model = build_model("gemnet", **hyperparameters)
+        model.make_weights()
+        counts[name] = sum(int(np.prod(weight.shape)) for weight in model.trainable_variables)
+    assert counts == {name: count for name, (_, count) in ABLATIONS.items()}
+    page = (ROOT / "docs/models.md").read_text()
+    for name, count in counts.items():
+        assert f"| {name} | {count:,} |".replace(",", " ") in page, name
+
+
+def test_a_hadamard_product_is_one_of_basis_and_message():
+    """Its sum over neighbors, one neighbor at a time."""
+    rng = np.random.default_rng(0)
+    basis, messages = rng.normal(size=(5, 3)), rng.normal(size=(5, 4))  # of five neighbors
+    layer = HadamardProduct(seed=0, dtype="float64")
+    found = layer(np.einsum("nb,nf->bf", basis, messages)[None])
+    expected = sum((b @ layer.kernel.numpy()) * m for b, m in zip(basis, messages))
+    np.testing.assert_allclose(found[0], expected, rtol=1e-12)
+
+
+def test_layer_norm_does_not_center():
+    x = np.random.default_rng(0).normal(3.0, 2.0, size=(7, 4))
+    layer = FeatureNorm(dtype="float64")
+    found = layer(tf.constant(x), reference=None)
+    np.testing.assert_allclose(found, x / np.sqrt((x**2).mean(axis=1, keepdims=True) + 1e-5), rtol=1e-12)
+    assert not np.any(layer(tf.zeros([2, 4], tf.float64), reference=None))
