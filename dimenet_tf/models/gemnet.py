@@ -254,8 +254,8 @@ class GemNet(Hyperparameters, tf.keras.Model):
         {"triplets_only": True, "aggregation": "harmonics"},
         {"direct_forces": True, "forces_coupled": True, "num_targets": 2},
         {"conventions": "oc20", "triplets_only": True, "radial_basis": "gaussian", "extensive": False},
-        {"symmetric": False, "bilinear": False, "atom_updates": False, "normalization": "none"},
-        {"one_hop": False, "normalization": "layer_norm", "bias": True},
+        {"symmetric": False, "bilinear": False, "normalization": "none"},
+        {"one_hop": False, "atom_updates": False, "normalization": "layer_norm", "bias": True},
     )
 
     def __init__(
