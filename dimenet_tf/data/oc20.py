@@ -6,7 +6,7 @@ in one of the formats of `dimenet_tf.structures.oc20`. The test splits of OC20 h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -107,15 +107,51 @@ def own_split(ids: np.ndarray) -> Split:
     return Split(*(np.flatnonzero(part) for part in (splits == TRAIN, in_domain, others)))
 
 
-def _assemble(folder: Path, task: str, checks: Checks) -> DataContainer:
-    """Join the splits of a task into one data set. Ids are `split/system` or `split/system/frame`."""
+def validation_splits(folder: str | Path) -> dict[str, Slabs]:
+    """Read the validation splits of a folder, by their names, with everything that the files say.
+
+    Raises
+    ------
+    UserError
+        For a folder without any.
+    """
+    parts, _ = _read_splits(Path(folder), VALIDATION)
+    if not parts:
+        raise UserError(f"{folder} must be a folder with {', '.join(VALIDATION)}, or some of them")
+    return parts
+
+
+def fixed_atoms(slabs: Slabs) -> np.ndarray:
+    """Return which atoms are fixed, (atoms,) bool: as the files name them, or those below the surface, or none.
+
+    Examples
+    --------
+    >>> from dimenet_tf.structures.slabs import SlabsBuilder
+    >>> builder = SlabsBuilder("made by hand")
+    >>> builder.add("structure 0", Z=[29, 8], R=np.eye(3)[:2], cell=9 * np.eye(3), pbc=[True] * 3, tags=[0, 2])
+    >>> fixed_atoms(builder.finish())
+    array([ True, False])
+    """
+    if slabs.fixed is not None:
+        return slabs.fixed
+    return slabs.tags == 0 if slabs.tags is not None else np.zeros(len(slabs.Z), bool)
+
+
+def _read_splits(folder: Path, names: Iterable[str]) -> tuple[dict[str, Slabs], list[str]]:
+    """Read those splits that are there; return them with notes."""
     notes, parts = [], {}
-    for name in (TRAIN, *VALIDATION):
+    for name in names:
         path, file = folder / name, folder / f"{name}.aselmdb"
         if path.exists() and file.exists():
             notes.append(f"{path} is read, {file} is not: a split is read from one of them")
         if path.exists() or file.exists():
             parts[name] = read_slabs(path if path.exists() else file)
+    return parts, notes
+
+
+def _assemble(folder: Path, task: str, checks: Checks) -> DataContainer:
+    """Join the splits of a task into one data set. Ids are `split/system` or `split/system/frame`."""
+    parts, notes = _read_splits(folder, (TRAIN, *VALIDATION))
     if TRAIN not in parts or len(parts) == 1:
         lacking = f"no {TRAIN}" if TRAIN not in parts else f"none of {', '.join(VALIDATION)}"
         raise UserError(f"{folder} has {lacking}: {task} needs {TRAIN} and at least one validation split")
@@ -146,7 +182,7 @@ def _assemble(folder: Path, task: str, checks: Checks) -> DataContainer:
         check=False,
         cell=joined("cell"),
         pbc=joined("pbc"),
-        fixed=_fixed(everything),
+        fixed=np.concatenate([fixed_atoms(slabs) for slabs in everything]),
     )
     data.notes = [*notes, *(note for slabs in everything for note in slabs.notes)]
     return data.checked(checks)
@@ -159,14 +195,3 @@ def _ids(name: str, slabs: Slabs) -> np.ndarray:
     if slabs.frame is None:
         return np.array([f"{name}/{sid}" for sid in slabs.sid])
     return np.array([f"{name}/{sid}/{frame}" for sid, frame in zip(slabs.sid, slabs.frame)])
-
-
-def _fixed(parts: Sequence[Slabs]) -> np.ndarray:
-    """Return which atoms are fixed: as the files name them, or those below the surface (tag 0), or none."""
-    fixed = []
-    for slabs in parts:
-        if slabs.fixed is not None:
-            fixed.append(slabs.fixed)
-        else:
-            fixed.append(slabs.tags == 0 if slabs.tags is not None else np.zeros(len(slabs.Z), bool))
-    return np.concatenate(fixed)

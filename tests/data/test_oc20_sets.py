@@ -117,8 +117,8 @@ def test_of_a_folder_and_a_file_of_one_split_the_folder_is_read(s2ef):
 
 def test_tags_tell_the_fixed_atoms_where_files_do_not():
     slabs = read_slabs(FILES / "is2re/train")
-    np.testing.assert_array_equal(oc20._fixed([slabs._replace(fixed=None)]), slabs.tags == 0)
-    assert not oc20._fixed([slabs._replace(fixed=None, tags=None)]).any()
+    np.testing.assert_array_equal(oc20.fixed_atoms(slabs._replace(fixed=None)), slabs.tags == 0)
+    assert not oc20.fixed_atoms(slabs._replace(fixed=None, tags=None)).any()
 
 
 # fixed atoms
