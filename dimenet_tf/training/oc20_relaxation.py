@@ -6,6 +6,7 @@ IS2RE, and the positions are its answer to IS2RS (Chanussot et al., ACS Catal. 1
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +29,8 @@ from dimenet_tf.structures.molecules import join_atoms
 from dimenet_tf.structures.slabs import Slabs
 from dimenet_tf.training.oc20_metrics import energy_metrics, format_rows, heading
 
-BATCH = 32  # structures computed at once
+AT_ONCE = 256  # structures that move at a time; the next ones start as these come to an end
+BATCH = 32  # of them computed at once
 THRESHOLDS = np.linspace(0.01, 0.499, 490)  # Angstrom
 
 
@@ -90,23 +92,25 @@ def relax_together(
     energy, made = np.full(count, np.nan), np.zeros(count, int)
     converged, in_domain = np.zeros(count, bool), np.ones(count, bool)
     refused: dict[int, str] = {}
-    optimizers = [LBFGS(atoms, logfile=None) for atoms in structures]
-    before = [atoms.positions.copy() for atoms in structures]
-    moving = list(range(count))
-    while moving:
+    optimizers: dict[int, LBFGS] = {}
+    before: dict[int, np.ndarray] = {}
+    moving: list[int] = []
+    waiting = iter(range(count))
+    while moving := [*moving, *itertools.islice(waiting, AT_ONCE - len(moving))]:
         molecules = join_atoms([structures[i] for i in moving])
         faults, _ = predictor.admission.faults(molecules)
         for place, reason in faults.items():
             i = moving[place]
             refused[i] = reason
-            structures[i].positions = before[i]
-            made[i] = max(made[i] - 1, 0)
+            if i in before:  # back to where it could be predicted
+                structures[i].positions = before[i]
+                made[i] -= 1
         good = [place for place in range(len(moving)) if place not in faults]
-        moving, was_moving = [moving[place] for place in good], len(moving)
         prediction = predictor.predict_admitted(molecules.select(good), BATCH)
         energies = predictor.named(prediction)[predictor.energy]
-        next_ones = []
-        for place, (i, atoms) in enumerate(zip(moving, molecules_of(molecules.N[good]))):
+        ended = set(moving)
+        for place, atoms in enumerate(molecules_of(molecules.N[good])):
+            i = moving[good[place]]
             forces = prediction.forces[atoms].astype(np.float64)
             structures[i].calc = SinglePointCalculator(structures[i], energy=energies[place], forces=forces)
             energy[i], before[i] = energies[place], structures[i].positions.copy()
@@ -114,11 +118,16 @@ def relax_together(
                 in_domain[i] = prediction.in_domain[place]
             converged[i] = (np.linalg.norm(structures[i].get_forces(), axis=1) < fmax).all()
             if not converged[i] and made[i] < steps:
+                if i not in optimizers:
+                    optimizers[i] = LBFGS(structures[i], logfile=None)
                 optimizers[i].step()
                 made[i] += 1
-                next_ones.append(i)
-        moving = next_ones
-        progress(was_moving - len(moving))
+                ended.remove(i)
+        moving = [i for i in moving if i not in ended]
+        for i in ended:
+            optimizers.pop(i, None)  # their memory is larger than the structure
+            before.pop(i, None)
+        progress(len(ended))
     return Relaxation(energy, made, converged, in_domain, refused)
 
 

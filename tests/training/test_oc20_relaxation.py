@@ -19,6 +19,7 @@ from dimenet_tf.md import DimeNetCalculator
 from dimenet_tf.predictor import load
 from dimenet_tf.runs.folder import RunFolder
 from dimenet_tf.structures.oc20 import read_slabs
+from dimenet_tf.training import oc20_relaxation
 from dimenet_tf.training.oc20_relaxation import (
     average_distance_within_threshold,
     evaluate_relaxations,
@@ -104,8 +105,9 @@ def slab(height: float) -> Atoms:
 
 
 @pytest.mark.filterwarnings("ignore:the structure lies outside")  # as the calculator says
-def test_structures_relax_together_as_each_on_its_own(predictor):
+def test_structures_relax_together_as_each_on_its_own(predictor, monkeypatch):
     """Against ASE's optimizer with the library's calculator. The last structure has converged from the start."""
+    monkeypatch.setattr(oc20_relaxation, "AT_ONCE", 2)  # the others start later
     heights = (1.3, 1.0, 1.6, 6.0)
     together = [slab(height) for height in heights]
     finished = []
@@ -136,6 +138,29 @@ def test_what_cannot_be_predicted_stays_where_it_is(predictor):
     assert result.steps.tolist() == [0, 0, 1]
     for atoms, positions in zip((overlapping, unknown), before):
         np.testing.assert_array_equal(atoms.positions, positions)
+    assert set(relax_together(predictor, [overlapping, unknown], 0.5, 1).refused) == {0, 1}
+
+
+def test_a_structure_stays_at_the_last_positions_that_can_be_predicted(run):
+    """Oxygen close to copper, strongly attracted by one of two opposite force fields."""
+    refused = []
+    for factor in (100, -100):
+        predictor = load(run)
+        *others, kernel, bias = predictor.get_weights()
+        predictor.set_weights([*others, factor * kernel, bias])
+        atoms = fcc111("Cu", (2, 2, 3), vacuum=6.0)
+        add_adsorbate(atoms, "O", 0.4, "ontop")
+        atoms.pbc = True
+        initial, energy = atoms.positions.copy(), predictor.predict(atoms)["energy"]
+        result = relax_together(predictor, [atoms], 0.05, 1)
+        refused.append(len(result.refused))
+        if result.refused:
+            assert "closer than 0.3 Ang" in result.refused[0] and not result.converged[0]
+            np.testing.assert_array_equal(atoms.positions, initial)
+            assert result.energy[0] == pytest.approx(energy, rel=1e-4) and result.steps[0] == 0
+        else:
+            assert result.steps[0] == 1 and np.abs(atoms.positions - initial).max() > 0.1
+    assert sorted(refused) == [0, 1]
 
 
 def test_the_command_relaxes_and_compares(run, is2re, predictor):
