@@ -6,7 +6,7 @@ in one of the formats of `dimenet_tf.structures.oc20`. The test splits of OC20 h
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,7 @@ def is2re(folder: str | Path, checks: Checks = STRICT) -> DataContainer:
     return _assemble(Path(folder), "IS2RE", checks)
 
 
-def s2ef(folder: str | Path, checks: Checks = STRICT) -> DataContainer:
+def s2ef(folder: str | Path, checks: Checks = STRICT, relaxations: str | Path | None = None) -> DataContainer:
     """Read S2EF: structures with their energy of adsorption and forces. Fixed atoms have no forces to learn.
 
     Parameters
@@ -68,13 +68,16 @@ def s2ef(folder: str | Path, checks: Checks = STRICT) -> DataContainer:
     folder : holds `train`, `val_id`, ...: folders of `.extxyz.xz` with `.txt.xz`, of `.lmdb` or of `.aselmdb`; or files
         `train.aselmdb`, `val_id.aselmdb`, ...
     checks : validation options
+    relaxations : folder of IS2RE; the initial and relaxed structures of its `train` become training structures with
+        energies, but without forces
 
     Raises
     ------
     UserError
         For folders without a training or a validation split, splits without energies or forces, and bad structures.
     """
-    return _assemble(Path(folder), "S2EF", checks)
+    more = [] if relaxations is None else _ends(Path(relaxations))
+    return _assemble(Path(folder), "S2EF", checks, more)
 
 
 def split_of(ids: np.ndarray) -> np.ndarray:
@@ -149,8 +152,31 @@ def _read_splits(folder: Path, names: Iterable[str]) -> tuple[dict[str, Slabs], 
     return parts, notes
 
 
-def _assemble(folder: Path, task: str, checks: Checks) -> DataContainer:
-    """Join the splits of a task into one data set. Ids are `split/system` or `split/system/frame`."""
+def _ends(folder: Path) -> list[Slabs]:
+    """Read the training structures of IS2RE before and after their relaxations, as frames without forces."""
+    parts, _ = _read_splits(folder, [TRAIN])
+    if TRAIN not in parts:
+        raise UserError(f"data.relaxations = {folder} must be a folder of IS2RE; it has no {TRAIN}")
+    slabs = parts[TRAIN]
+    if slabs.R_relaxed is None or slabs.energy_relaxed is None:
+        raise UserError(
+            f"{slabs.source} has no y_relaxed and pos_relaxed, which data.relaxations adds: is it of IS2RE?"
+        )
+    count = len(slabs.N)
+    relaxed = slabs._replace(R=slabs.R_relaxed, energy=slabs.energy_relaxed, frame=np.full(count, "relaxed"))
+    initial = slabs._replace(frame=np.full(count, "initial"), notes=())
+    unlabelled = np.full((len(slabs.Z), 3), np.nan)
+    return [each._replace(forces=unlabelled) for each in (initial, relaxed) if each.energy is not None]
+
+
+def _assemble(folder: Path, task: str, checks: Checks, more: Sequence[Slabs] = ()) -> DataContainer:
+    """Join the splits of a task into one data set. Ids are `split/system` or `split/system/frame`.
+
+    Parameters
+    ----------
+    folder, task, checks : see `is2re` and `s2ef`
+    more : further training structures
+    """
     parts, notes = _read_splits(folder, (TRAIN, *VALIDATION))
     if TRAIN not in parts or len(parts) == 1:
         lacking = f"no {TRAIN}" if TRAIN not in parts else f"none of {', '.join(VALIDATION)}"
@@ -164,8 +190,9 @@ def _assemble(folder: Path, task: str, checks: Checks) -> DataContainer:
                     f"{slabs.source} has no {field}, which {task} learns; is it a test set, or of {other} "
                     f"(data.name=oc20_{other.lower()})?"
                 )
-    everything = list(parts.values())
-    ids = np.concatenate([_ids(name, slabs) for name, slabs in parts.items()])
+    named = [*parts.items(), *((TRAIN, slabs) for slabs in more)]
+    everything = [slabs for _, slabs in named]
+    ids = np.concatenate([_ids(name, slabs) for name, slabs in named])
 
     def joined(field: str) -> np.ndarray:
         return np.concatenate([getattr(slabs, field) for slabs in everything])
