@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
+from dimenet_tf.config.build import data_config
+from dimenet_tf.config.schema import resolve
 from dimenet_tf.data import DataConfig, DataContainer, load_dataset, oc20, oc20_sample, read_file
 from dimenet_tf.data.dataset import load_container
 from dimenet_tf.errors import UserError
@@ -124,8 +126,8 @@ def test_tags_tell_the_fixed_atoms_where_files_do_not():
 
 def test_relaxations_of_is2re_are_further_frames_without_forces(s2ef, is2re):
     shutil.copytree(FILES / "s2ef/val_id", s2ef / "val_id")
-    config = DataConfig(name="oc20_s2ef", path=str(s2ef), target="energy,forces", outliers="keep")
-    data = load_dataset(dataclasses.replace(config, relaxations=str(is2re)))
+    section = {"name": "oc20_s2ef", "path": str(s2ef), "target": "energy,forces", "outliers": "keep"}
+    data = load_dataset(data_config(resolve({"data": {**section, "relaxations": str(is2re)}})))
     slabs = read_slabs(FILES / "is2re/train")
     more = len(slabs.N)
     assert data.num_labels() == {"energy": 12 + 2 * more, "forces": 12}
