@@ -34,6 +34,9 @@ def prepare(config, command_name, logger):
             raise UserError("name a run folder: python run_eval.py with run=runs/3")
         if config["runs"] and (config["run"] or config["part"] != "test"):
             raise UserError("several runs are combined on their test molecules: give neither run nor part with runs")
+        for key, kinds in (("fmax", (float, int)), ("max_steps", (int,)), ("structures", (int, type(None)))):
+            if not isinstance(config[key], kinds):
+                raise UserError(f"{key} = {config[key]} must be {'a number' if float in kinds else 'an integer'}")
         if config["relax"] and (config["runs"] or config["part"] != "test"):
             raise UserError("relax takes one run, and neither runs nor part")
         names = config["runs"] if isinstance(config["runs"], (list, tuple)) else [config["runs"]]
