@@ -204,7 +204,8 @@ def evaluate_relaxations(
     Returns
     -------
     dict from the name of a split's folder to
-        `energy_mae`, `ewt`: see `energy_metrics`; `adwt`, `adwt_initial`: see `average_distance_within_threshold`, of
+        `energy_mae`, `ewt`: see `energy_metrics`; `energy_mae_inside`: of structures that end inside of the model's
+        domain, NaN if there are none; `adwt`, `adwt_initial`: see `average_distance_within_threshold`, of
         the relaxed and of the initial positions; `mean_distance`: Angstrom; `steps`: mean; `structures`, and how many
         of them are `not_converged`, ended `outside` of the model's domain, are `refused` (their relaxation ended where
         the model cannot predict), or `unpredicted` (it cannot predict the initial positions). All structures count,
@@ -236,13 +237,15 @@ def _evaluate(
     predicted = np.isfinite(result.energy)
     distances = np.where(predicted, mean_distances(relaxed, reference, N, ~fixed, cell, pbc), np.inf)
     errors = np.where(predicted, result.energy - slabs.energy_relaxed[:count], np.inf)
+    inside = predicted & result.in_domain
     return {
         "structures": count,
-        "energy_mae": energy_metrics(errors[predicted])["energy_mae"] if predicted.any() else float("nan"),
+        "energy_mae": _mean(np.abs(errors[predicted])),
+        "energy_mae_inside": _mean(np.abs(errors[inside])),
         "ewt": energy_metrics(errors)["ewt"],
         "adwt": average_distance_within_threshold(distances),
         "adwt_initial": average_distance_within_threshold(mean_distances(initial, reference, N, ~fixed, cell, pbc)),
-        "mean_distance": float(distances[predicted].mean()) if predicted.any() else float("nan"),
+        "mean_distance": _mean(distances[predicted]),
         "not_converged": int((~result.converged).sum()),
         "outside": int((~result.in_domain).sum()),
         "refused": len(result.refused),
@@ -251,11 +254,16 @@ def _evaluate(
     }
 
 
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
 def format_relaxations(splits: dict[str, dict[str, float]], fmax: float, steps: int) -> str:
     """Return the results of `evaluate_relaxations` as text, with the numbers of relaxations that went wrong."""
     rows = [heading(splits)]
     for title, name, digits, factor in (
         ("energy MAE / eV", "energy_mae", ".4f", 1),
+        ("  inside of the model's domain", "energy_mae_inside", ".4f", 1),
         ("EwT / %", "ewt", ".2f", 100),
         ("ADwT / %", "adwt", ".2f", 100),
         ("  of the initial positions", "adwt_initial", ".2f", 100),
@@ -292,5 +300,9 @@ def relaxation_report(
         )
     splits = evaluate_relaxations(predictor, folder, fmax, steps, structures)
     path = run.path / "relaxations.json"
-    path.write_text(json.dumps({"data": str(folder), "fmax": fmax, "max_steps": steps, "splits": splits}, indent=1))
+    found = {
+        split: {name: value if np.isfinite(value) else None for name, value in metrics.items()}  # JSON has no NaN
+        for split, metrics in splits.items()
+    }
+    path.write_text(json.dumps({"data": str(folder), "fmax": fmax, "max_steps": steps, "splits": found}, indent=1))
     return f"{format_relaxations(splits, fmax, steps)}\nJSON: {path}"

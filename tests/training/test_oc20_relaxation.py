@@ -184,6 +184,9 @@ def test_the_command_relaxes_and_compares(run, is2re, predictor):
         np.linalg.norm(find_mic(R - slabs.R_relaxed[:n], slabs.cell[0])[0], axis=1)[~fixed].mean()
         for R in (atoms.positions, initial)
     ]
+    inside = predictor.predict(atoms)["in_domain"]
+    assert split["energy_mae_inside"] == (split["energy_mae"] if inside else None)
+    assert split["outside"] == 1 - inside
     assert split["mean_distance"] == pytest.approx(lengths[0], abs=1e-4)
     assert split["adwt"] == pytest.approx(slowly([lengths[0], np.inf, np.inf]), abs=2e-3)
     whole = mean_distances(slabs.R, slabs.R_relaxed, slabs.N, ~slabs.fixed, slabs.cell, slabs.pbc)
