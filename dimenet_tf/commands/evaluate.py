@@ -55,10 +55,10 @@ def combine_runs(runs: Sequence[str], output: str) -> None:
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path())
 @click.option("--part", type=click.Choice(PARTS), default="test", show_default=True, help="Part of the split.")
 @click.option("--output", default="table1", show_default=True, metavar="FOLDER", help="Of the table of several runs.")
-@click.option("--relax", metavar="FOLDER", help="Folder of OC20's IS2RE, whose initial structures are relaxed.")
+@click.option("--relax", metavar="FOLDER", help="Folder of OC20's IS2RE.")
 @click.option("--fmax", default=FMAX, show_default=True, help="Largest force of a relaxed structure, eV/Ang.")
 @click.option("--max-steps", default=MAX_STEPS, show_default=True, help="Longest relaxation.")
-@click.option("--structures", type=int, help="Relax the first ones of each split alone.")
+@click.option("--structures", type=int, help="Number relaxed of each split.")
 def evaluate(
     runs: tuple[str, ...],
     part: str,
@@ -71,8 +71,7 @@ def evaluate(
     """Print the errors of a run's best model.
 
     JSON and parity plots go into the run's folder. Several RUNs, each with one target of QM9, are combined into the
-    papers' Table 1. With --relax, a model that was trained with forces relaxes the initial structures of OC20's IS2RE,
-    and the relaxed energies and positions are compared.
+    papers' Table 1. With --relax, a force field relaxes OC20's initial structures (docs/data.md).
 
     \b
     Example:
