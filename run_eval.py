@@ -2,6 +2,7 @@
 
 python run_eval.py with run=runs/3 part=test
 python run_eval.py with runs=runs/3,runs/4,runs/5 output=table1
+python run_eval.py with run=runs/6 relax=oc20/is2re            # relax OC20's initial structures
 """
 
 import sys
@@ -9,13 +10,15 @@ import sys
 from sacred import SETTINGS, Experiment
 
 from dimenet_tf.commands.console import import_tensorflow, one_line_errors
-from dimenet_tf.commands.evaluate import PARTS, combine_runs, evaluate_run
+from dimenet_tf.commands.evaluate import FMAX, MAX_STEPS, PARTS, combine_runs, evaluate_run, relax_run
 from dimenet_tf.commands.scripts import run_script
 from dimenet_tf.errors import UserError, unknown_name
 
 SETTINGS["CAPTURE_MODE"] = "no"
 experiment = Experiment("evaluate", save_git_info=False)
-experiment.add_config(run=None, part="test", runs=None, output="table1")
+KEYS = {"run": None, "part": "test", "runs": None, "output": "table1"}
+KEYS |= {"relax": None, "fmax": FMAX, "max_steps": MAX_STEPS, "structures": None}
+experiment.add_config(**KEYS)
 
 
 @experiment.config_hook
@@ -23,14 +26,19 @@ def prepare(config, command_name, logger):
     """Refuse unknown keys and values."""
     with one_line_errors():
         for key in config:
-            if key not in ("run", "part", "runs", "output", "seed"):
-                raise unknown_name("key", key, ("run", "part", "runs", "output"))
+            if key not in (*KEYS, "seed"):
+                raise unknown_name("key", key, KEYS)
         if config["part"] not in PARTS:
             raise UserError(f"part must be one of {', '.join(PARTS)}; got '{config['part']}'")
         if command_name == evaluate.__name__ and not config["run"] and not config["runs"]:
             raise UserError("name a run folder: python run_eval.py with run=runs/3")
         if config["runs"] and (config["run"] or config["part"] != "test"):
             raise UserError("several runs are combined on their test molecules: give neither run nor part with runs")
+        for key, kinds in (("fmax", (float, int)), ("max_steps", (int,)), ("structures", (int, type(None)))):
+            if not isinstance(config[key], kinds):
+                raise UserError(f"{key} = {config[key]} must be {'a number' if float in kinds else 'an integer'}")
+        if config["relax"] and (config["runs"] or config["part"] != "test"):
+            raise UserError("relax takes one run, and neither runs nor part")
         names = config["runs"] if isinstance(config["runs"], (list, tuple)) else [config["runs"]]
         for name in (config["run"], *names):
             if not isinstance(name, (str, type(None))):
@@ -38,11 +46,13 @@ def prepare(config, command_name, logger):
 
 
 @experiment.main
-def evaluate(run, part, runs, output):
+def evaluate(run, part, runs, output, relax, fmax, max_steps, structures):
     """Print the table of errors; write JSON, parity plots and residual histograms into the run folder."""
     import_tensorflow()
     with one_line_errors():
-        if runs:
+        if relax:
+            relax_run(run, relax, fmax, max_steps, structures)
+        elif runs:
             combine_runs(runs.split(",") if isinstance(runs, str) else runs, output)
         else:
             evaluate_run(run, part)

@@ -105,6 +105,7 @@ _TYPES = {
     "data.units": (Mapping,),
     "data.keys": (Mapping,),
     "data.molecule": (str, type(None)),
+    "data.relaxations": (str, type(None)),
     "training.num_steps": (int, type(None)),
     "training.epochs": (float, type(None)),
     "training.hours": (float, type(None)),

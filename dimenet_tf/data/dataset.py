@@ -34,7 +34,7 @@ DATASETS = {
     "coll": lambda config, checks: trajectories.coll(config.cache, checks),
     "oc20_sample": lambda config, checks: oc20_sample(checks),
     "oc20_is2re": lambda config, checks: oc20.is2re(oc20.folder_of(config.name, config.path), checks),
-    "oc20_s2ef": lambda config, checks: oc20.s2ef(oc20.folder_of(config.name, config.path), checks),
+    "oc20_s2ef": lambda config, checks: oc20.s2ef(oc20.folder_of(config.name, config.path), checks, config.relaxations),
 }
 ABOUT = {
     "sample": "2000 relaxed molecules of H, C, N, O, F with 11 of QM9's properties by GFN2-xTB; embedded",
@@ -87,6 +87,8 @@ class DataConfig:
     units : units of properties in a file: {"energy": "kcal/mol"}; for unknown targets, the unit to print
     molecule : for md17, rmd17 and md17_ccsd
     fold : one of rmd17's five splits
+    relaxations : for oc20_s2ef, a folder of IS2RE, whose training structures before and after their relaxations are
+        trained on as well; see `dimenet_tf.data.oc20.s2ef`
     filter : for qm9, "correct" or "release"; see `dimenet_tf.data.qm9`
     cache : folder of downloaded data; the user's cache folder if left out
     on_bad : "error" or "drop" for unusable molecules, which `dimenet_tf.structures.checks` finds: NaN, invalid atomic
@@ -116,6 +118,7 @@ class DataConfig:
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)
     molecule: str | None = None
     fold: int = 1
+    relaxations: str | None = None
     filter: str = "correct"
     cache: str | None = None
     on_bad: str = "error"
@@ -310,7 +313,7 @@ def load_container(config: DataConfig) -> DataContainer:
         raise UserError(f"data.max_atoms = {config.max_atoms} must be greater than 0, or None for no limit")
     checks = Checks(config.on_bad, config.max_atoms, config.target_names, config.outliers)
     if config.path is not None and config.name not in oc20.FOLDERS:
-        for key in ("molecule", "fold", "filter", "cache"):
+        for key in ("molecule", "fold", "filter", "cache", "relaxations"):
             if getattr(config, key) != getattr(DataConfig, key):
                 raise UserError(
                     f"data.{key} belongs to data.name and has no effect on data.path; set "
@@ -335,6 +338,8 @@ def load_container(config: DataConfig) -> DataContainer:
         )
     if config.fold != 1 and config.name != "rmd17":
         raise UserError(f"data.fold = {config.fold}: only rmd17 has several splits; remove data.fold")
+    if config.relaxations is not None and config.name != "oc20_s2ef":
+        raise UserError(f"data.relaxations = {config.relaxations} belongs to data.name=oc20_s2ef; remove it")
     return DATASETS[config.name](config, checks)
 
 

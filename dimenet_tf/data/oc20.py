@@ -6,7 +6,7 @@ in one of the formats of `dimenet_tf.structures.oc20`. The test splits of OC20 h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,7 @@ def is2re(folder: str | Path, checks: Checks = STRICT) -> DataContainer:
     return _assemble(Path(folder), "IS2RE", checks)
 
 
-def s2ef(folder: str | Path, checks: Checks = STRICT) -> DataContainer:
+def s2ef(folder: str | Path, checks: Checks = STRICT, relaxations: str | Path | None = None) -> DataContainer:
     """Read S2EF: structures with their energy of adsorption and forces. Fixed atoms have no forces to learn.
 
     Parameters
@@ -68,13 +68,16 @@ def s2ef(folder: str | Path, checks: Checks = STRICT) -> DataContainer:
     folder : holds `train`, `val_id`, ...: folders of `.extxyz.xz` with `.txt.xz`, of `.lmdb` or of `.aselmdb`; or files
         `train.aselmdb`, `val_id.aselmdb`, ...
     checks : validation options
+    relaxations : folder of IS2RE; the initial and relaxed structures of its `train` become training structures with
+        energies, but without forces
 
     Raises
     ------
     UserError
         For folders without a training or a validation split, splits without energies or forces, and bad structures.
     """
-    return _assemble(Path(folder), "S2EF", checks)
+    more = [] if relaxations is None else _ends(Path(relaxations))
+    return _assemble(Path(folder), "S2EF", checks, more)
 
 
 def split_of(ids: np.ndarray) -> np.ndarray:
@@ -107,15 +110,74 @@ def own_split(ids: np.ndarray) -> Split:
     return Split(*(np.flatnonzero(part) for part in (splits == TRAIN, in_domain, others)))
 
 
-def _assemble(folder: Path, task: str, checks: Checks) -> DataContainer:
-    """Join the splits of a task into one data set. Ids are `split/system` or `split/system/frame`."""
+def validation_splits(folder: str | Path) -> dict[str, Slabs]:
+    """Read the validation splits of a folder, by their names, with everything that the files say.
+
+    Raises
+    ------
+    UserError
+        For a folder without any.
+    """
+    parts, _ = _read_splits(Path(folder), VALIDATION)
+    if not parts:
+        raise UserError(f"{folder} must be a folder with {', '.join(VALIDATION)}, or some of them")
+    return parts
+
+
+def fixed_atoms(slabs: Slabs) -> np.ndarray:
+    """Return which atoms are fixed, (atoms,) bool: as the files name them, or those below the surface, or none.
+
+    Examples
+    --------
+    >>> from dimenet_tf.structures.slabs import SlabsBuilder
+    >>> builder = SlabsBuilder("made by hand")
+    >>> builder.add("structure 0", Z=[29, 8], R=np.eye(3)[:2], cell=9 * np.eye(3), pbc=[True] * 3, tags=[0, 2])
+    >>> fixed_atoms(builder.finish())
+    array([ True, False])
+    """
+    if slabs.fixed is not None:
+        return slabs.fixed
+    return slabs.tags == 0 if slabs.tags is not None else np.zeros(len(slabs.Z), bool)
+
+
+def _read_splits(folder: Path, names: Iterable[str]) -> tuple[dict[str, Slabs], list[str]]:
+    """Read those splits that are there; return them with notes."""
     notes, parts = [], {}
-    for name in (TRAIN, *VALIDATION):
+    for name in names:
         path, file = folder / name, folder / f"{name}.aselmdb"
         if path.exists() and file.exists():
             notes.append(f"{path} is read, {file} is not: a split is read from one of them")
         if path.exists() or file.exists():
             parts[name] = read_slabs(path if path.exists() else file)
+    return parts, notes
+
+
+def _ends(folder: Path) -> list[Slabs]:
+    """Read the training structures of IS2RE before and after their relaxations, as frames without forces."""
+    parts, _ = _read_splits(folder, [TRAIN])
+    if TRAIN not in parts:
+        raise UserError(f"data.relaxations = {folder} must be a folder of IS2RE; it has no {TRAIN}")
+    slabs = parts[TRAIN]
+    if slabs.R_relaxed is None or slabs.energy_relaxed is None:
+        raise UserError(
+            f"{slabs.source} has no y_relaxed and pos_relaxed, which data.relaxations adds: is it of IS2RE?"
+        )
+    count = len(slabs.N)
+    relaxed = slabs._replace(R=slabs.R_relaxed, energy=slabs.energy_relaxed, frame=np.full(count, "relaxed"))
+    initial = slabs._replace(frame=np.full(count, "initial"), notes=())
+    unlabelled = np.full((len(slabs.Z), 3), np.nan)
+    return [each._replace(forces=unlabelled) for each in (initial, relaxed) if each.energy is not None]
+
+
+def _assemble(folder: Path, task: str, checks: Checks, more: Sequence[Slabs] = ()) -> DataContainer:
+    """Join the splits of a task into one data set. Ids are `split/system` or `split/system/frame`.
+
+    Parameters
+    ----------
+    folder, task, checks : see `is2re` and `s2ef`
+    more : further training structures
+    """
+    parts, notes = _read_splits(folder, (TRAIN, *VALIDATION))
     if TRAIN not in parts or len(parts) == 1:
         lacking = f"no {TRAIN}" if TRAIN not in parts else f"none of {', '.join(VALIDATION)}"
         raise UserError(f"{folder} has {lacking}: {task} needs {TRAIN} and at least one validation split")
@@ -128,8 +190,9 @@ def _assemble(folder: Path, task: str, checks: Checks) -> DataContainer:
                     f"{slabs.source} has no {field}, which {task} learns; is it a test set, or of {other} "
                     f"(data.name=oc20_{other.lower()})?"
                 )
-    everything = list(parts.values())
-    ids = np.concatenate([_ids(name, slabs) for name, slabs in parts.items()])
+    named = [*parts.items(), *((TRAIN, slabs) for slabs in more)]
+    everything = [slabs for _, slabs in named]
+    ids = np.concatenate([_ids(name, slabs) for name, slabs in named])
 
     def joined(field: str) -> np.ndarray:
         return np.concatenate([getattr(slabs, field) for slabs in everything])
@@ -146,7 +209,7 @@ def _assemble(folder: Path, task: str, checks: Checks) -> DataContainer:
         check=False,
         cell=joined("cell"),
         pbc=joined("pbc"),
-        fixed=_fixed(everything),
+        fixed=np.concatenate([fixed_atoms(slabs) for slabs in everything]),
     )
     data.notes = [*notes, *(note for slabs in everything for note in slabs.notes)]
     return data.checked(checks)
@@ -159,14 +222,3 @@ def _ids(name: str, slabs: Slabs) -> np.ndarray:
     if slabs.frame is None:
         return np.array([f"{name}/{sid}" for sid in slabs.sid])
     return np.array([f"{name}/{sid}/{frame}" for sid, frame in zip(slabs.sid, slabs.frame)])
-
-
-def _fixed(parts: Sequence[Slabs]) -> np.ndarray:
-    """Return which atoms are fixed: as the files name them, or those below the surface (tag 0), or none."""
-    fixed = []
-    for slabs in parts:
-        if slabs.fixed is not None:
-            fixed.append(slabs.fixed)
-        else:
-            fixed.append(slabs.tags == 0 if slabs.tags is not None else np.zeros(len(slabs.Z), bool))
-    return np.concatenate(fixed)

@@ -6,6 +6,8 @@ counted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from dimenet_tf.data.dataset import Dataset
@@ -122,7 +124,7 @@ def _evaluate(predictor: Predictor, dataset: Dataset, structures: np.ndarray) ->
 def format_splits(dataset: Dataset, splits: dict[str, dict[str, float]]) -> str:
     """Return the metrics of the splits as text, for IS2RE with the published rows of SphereNet's Table 2."""
     metrics = [name for name in COLUMNS if name in next(iter(splits.values()))]
-    rows = [["", *(f"{VALIDATION[split]} ({found['structures']})" for split, found in splits.items())]]
+    rows = [heading(splits)]
     for metric in metrics:
         title, digits, factor = COLUMNS[metric]
         rows.append([title, *[""] * len(splits)])
@@ -132,13 +134,30 @@ def format_splits(dataset: Dataset, splits: dict[str, dict[str, float]]) -> str:
             for model, values in PUBLISHED.items():
                 by_split = dict(zip(VALIDATION, values[which]))
                 rows.append([f"  {model}", *(f"{by_split[split]:{digits}}" for split in splits)])
+    text = format_rows(rows)
+    return text if dataset.has_forces else f"{text}\n{_note(dataset)}"
+
+
+def format_rows(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as text: the first column to the left, the others to the right.
+
+    Examples
+    --------
+    >>> print(format_rows([["", "ID", "OOD Both"], ["energy MAE / eV", "0.1", "0.25"]]))
+                      ID  OOD Both
+    energy MAE / eV  0.1      0.25
+    """
     widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
     lines = [
         "  ".join(cell.rjust(width) if c else cell.ljust(width) for c, (cell, width) in enumerate(zip(row, widths)))
         for row in rows
     ]
-    text = "\n".join(line.rstrip() for line in lines)
-    return text if dataset.has_forces else f"{text}\n{_note(dataset)}"
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def heading(splits: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return the first row of a table of splits: their names in the papers and their sizes."""
+    return ["", *(f"{VALIDATION[split]} ({found['structures']})" for split, found in splits.items())]
 
 
 def _note(dataset: Dataset) -> str:

@@ -1,15 +1,17 @@
+import shutil
+
 import pytest
 import yaml
 
 from dimenet_tf.config.build import build_predictor, data_config, training_config
 from dimenet_tf.config.schema import defaults, resolve
-from dimenet_tf.data import load_dataset
+from dimenet_tf.data import load_dataset, oc20
 from dimenet_tf.data.embedded import FOLDER
 from dimenet_tf.errors import UserError
 from dimenet_tf.layers.aggregation import AGGREGATIONS
 from dimenet_tf.models import MODELS
 from dimenet_tf.runs.folder import RunFolder
-from helpers.paths import CONFIGS
+from helpers.paths import CONFIGS, FILES
 
 WRONG = [
     ({"modle": {}}, "unknown key 'modle'; did you mean 'model'"),
@@ -92,16 +94,22 @@ def test_values_of_yaml_and_command_line():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_configuration_builds_its_predictor(path):
+def test_every_configuration_builds_its_predictor(path, tmp_path):
     config = resolve(yaml.safe_load(path.read_text()))
     if config["data"]["name"] is None:  # for the user's own data
         with pytest.raises(UserError, match="missing data: set data.path to a file, or data.name to one of sample"):
             load_dataset(data_config(config))
         config["data"]["path"] = str(FOLDER / "ethanol_xtb.npz")
+    if config["data"]["name"] in oc20.FOLDERS:
+        source = {"oc20_is2re": "is2re/train", "oc20_s2ef": "s2ef/val_id"}[config["data"]["name"]]
+        for split in ("train", "val_id", "val_ood_ads"):
+            shutil.copytree(FILES / "oc20" / source, tmp_path / split)
+        config["data"]["path"] = str(tmp_path)
     training_config(config)
     predictor = build_predictor(config, load_dataset(data_config(config)))
     assert predictor.model.seed == config["seed"]
-    assert sorted(predictor.units) == sorted(data_config(config).target_names)
+    stress = {"stress"} if predictor.has_stress else set()  # of periodic structures
+    assert set(predictor.units) == {*data_config(config).target_names, *stress}
     assert predictor.energy == ("energy" if "forces" in predictor.units else None)
 
 

@@ -1,10 +1,13 @@
 """OC20's tasks as data sets: splits, labels, fixed atoms."""
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 
+from dimenet_tf.config.build import data_config
+from dimenet_tf.config.schema import resolve
 from dimenet_tf.data import DataConfig, DataContainer, load_dataset, oc20, oc20_sample, read_file
 from dimenet_tf.data.dataset import load_container
 from dimenet_tf.errors import UserError
@@ -117,8 +120,41 @@ def test_of_a_folder_and_a_file_of_one_split_the_folder_is_read(s2ef):
 
 def test_tags_tell_the_fixed_atoms_where_files_do_not():
     slabs = read_slabs(FILES / "is2re/train")
-    np.testing.assert_array_equal(oc20._fixed([slabs._replace(fixed=None)]), slabs.tags == 0)
-    assert not oc20._fixed([slabs._replace(fixed=None, tags=None)]).any()
+    np.testing.assert_array_equal(oc20.fixed_atoms(slabs._replace(fixed=None)), slabs.tags == 0)
+    assert not oc20.fixed_atoms(slabs._replace(fixed=None, tags=None)).any()
+
+
+def test_relaxations_of_is2re_are_further_frames_without_forces(s2ef, is2re):
+    shutil.copytree(FILES / "s2ef/val_id", s2ef / "val_id")
+    section = {"name": "oc20_s2ef", "path": str(s2ef), "target": "energy,forces", "outliers": "keep"}
+    data = load_dataset(data_config(resolve({"data": {**section, "relaxations": str(is2re)}})))
+    slabs = read_slabs(FILES / "is2re/train")
+    more = len(slabs.N)
+    assert data.num_labels() == {"energy": 12 + 2 * more, "forces": 12}
+    assert [len(part) for part in data.split] == [4 + 2 * more, 4, 4]
+    assert set(oc20.split_of(data.container.id[data.split.train])) == {"train"}
+    initial, relaxed = data.container[-2 * more : -more], data.container[-more:]
+    assert initial.id[0] == f"train/{slabs.sid[0]}/initial" and relaxed.id[-1] == f"train/{slabs.sid[-1]}/relaxed"
+    np.testing.assert_array_equal(initial.R, slabs.R)
+    np.testing.assert_array_equal(initial.labels("energy"), slabs.energy)
+    np.testing.assert_array_equal(relaxed.R, slabs.R_relaxed)
+    np.testing.assert_array_equal(relaxed.labels("energy"), slabs.energy_relaxed)
+    np.testing.assert_array_equal(relaxed.fixed, slabs.fixed)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"relaxations": "{is2re}", "name": "oc20_is2re"}, "belongs to data.name=oc20_s2ef"),
+        ({"relaxations": "{s2ef}/train"}, "must be a folder of IS2RE; it has no train"),
+        ({"relaxations": "{s2ef}"}, "has no y_relaxed and pos_relaxed, which data.relaxations adds"),
+    ],
+)
+def test_wrong_relaxations_are_refused(s2ef, is2re, changes, message):
+    changes = {key: value.format(s2ef=s2ef, is2re=is2re) for key, value in changes.items()}
+    config = DataConfig(name="oc20_s2ef", path=str(s2ef), target="energy,forces")
+    with pytest.raises(UserError, match=message):
+        load_container(dataclasses.replace(config, **changes))
 
 
 # fixed atoms

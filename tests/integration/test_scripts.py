@@ -170,6 +170,9 @@ MISTAKES = [
     ("run_eval.py with runs=runs/1,runs/2 part=valid", "give neither run nor part"),
     ("run_eval.py with run=nowhere", "nowhere is no run folder"),
     ("run_eval.py with runn=runs/1", "unknown key 'runn'; did you mean 'run'?"),
+    ("run_eval.py with run=runs/1 relax=oc20 part=valid", "relax takes one run, and neither runs nor part"),
+    ("run_eval.py with run=runs/1 relax=oc20 fmax=small", "fmax = small must be a number"),
+    ("run_eval.py with run=runs/1 relax=oc20", "no such run or model: runs/1"),
     ("run_eval.py", "name a run folder"),
 ]
 
