@@ -17,6 +17,7 @@ from dimenet_tf.structures.container import DataContainer
 from dimenet_tf.structures.oc20 import read_slabs
 from dimenet_tf.structures.slabs import Slabs
 from dimenet_tf.structures.splits import Split
+from dimenet_tf.structures.stress import as_tensors
 
 TRAIN = "train"
 VALIDATION = {"val_id": "ID", "val_ood_ads": "OOD Ads", "val_ood_cat": "OOD Cat", "val_ood_both": "OOD Both"}
@@ -62,6 +63,8 @@ def is2re(folder: str | Path, checks: Checks = STRICT) -> DataContainer:
 
 def s2ef(folder: str | Path, checks: Checks = STRICT, relaxations: str | Path | None = None) -> DataContainer:
     """Read S2EF: structures with their energy of adsorption and forces. Fixed atoms have no forces to learn.
+
+    Stresses are read where a file has them, and charges and spins, as of OMol25, so that ions are refused.
 
     Parameters
     ----------
@@ -197,7 +200,17 @@ def _assemble(folder: Path, task: str, checks: Checks, more: Sequence[Slabs] = (
     def joined(field: str) -> np.ndarray:
         return np.concatenate([getattr(slabs, field) for slabs in everything])
 
-    targets = {"energy": joined(energy), **({"forces": joined("forces")} if task == "S2EF" else {})}
+    def with_default(field: str, default: float) -> np.ndarray:
+        values = [(len(slabs.N), getattr(slabs, field)) for slabs in everything]
+        return np.concatenate([np.full(count, default) if value is None else value for count, value in values])
+
+    targets = {"energy": joined(energy)}
+    if task == "S2EF":
+        targets["forces"] = joined("forces")
+        if any(slabs.stress is not None for slabs in everything):
+            none = (np.full((len(slabs.N), 6), np.nan) for slabs in everything)
+            stresses = [n if slabs.stress is None else slabs.stress for n, slabs in zip(none, everything)]
+            targets["stress"] = as_tensors(np.concatenate(stresses))
     data = DataContainer(
         joined("N"),
         joined("Z"),
@@ -207,6 +220,8 @@ def _assemble(folder: Path, task: str, checks: Checks, more: Sequence[Slabs] = (
         source=f"OC20 {task} in {folder}",
         split=own_split(ids),
         check=False,
+        charge=with_default("charge", 0.0),
+        spin=with_default("spin", 1.0),
         cell=joined("cell"),
         pbc=joined("pbc"),
         fixed=np.concatenate([fixed_atoms(slabs) for slabs in everything]),

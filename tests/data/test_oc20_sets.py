@@ -5,6 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase_db_backends.aselmdb import LMDBDatabase
 
 from dimenet_tf.config.build import data_config
 from dimenet_tf.config.schema import resolve
@@ -229,3 +232,32 @@ def test_the_embedded_slabs():
     known = {metals for metals, split in zip(slabs, splits) if split in ("train", "val_id", "val_ood_ads")}
     unknown = {metals for metals, split in zip(slabs, splits) if split in ("val_ood_cat", "val_ood_both")}
     assert not known & unknown
+
+
+def write_rows(path, charge=0):
+    """A file of the newer format with a stress, as of OMat24, and the charge that OMol25 stores."""
+    atoms = bulk("Cu", cubic=True)
+    with LMDBDatabase(path) as rows:
+        for i in range(3):
+            frame = atoms.copy()
+            frame.rattle(0.05, seed=i)
+            stress = np.arange(6) * 1e-3 + i
+            frame.calc = SinglePointCalculator(frame, energy=-1.0 - i, forces=np.full((4, 3), 0.1), stress=stress)
+            rows.write(frame, data={"charge": charge, "spin": 1})
+
+
+def test_files_with_stress_train_it(tmp_path):
+    for split in ("train", "val_id"):
+        write_rows(tmp_path / f"{split}.aselmdb")
+    config = DataConfig(name="oc20_s2ef", path=str(tmp_path), target=["energy", "forces", "stress"])
+    stress = load_dataset(config).container.labels("stress")
+    assert stress.shape == (6, 3, 3)
+    np.testing.assert_allclose(stress[1], stress[1].T)
+    np.testing.assert_allclose(stress[1][[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]], np.arange(6) * 1e-3 + 1)
+
+
+def test_ions_are_refused(tmp_path):
+    write_rows(tmp_path / "train.aselmdb", charge=1)
+    write_rows(tmp_path / "val_id.aselmdb")
+    with pytest.raises(UserError, match=r"charge"):
+        load_dataset(DataConfig(name="oc20_s2ef", path=str(tmp_path), target=["energy", "forces"]))
