@@ -95,7 +95,7 @@ class SchNet(Hyperparameters, tf.keras.Model):
     >>> import dimenet_tf
     >>> model = dimenet_tf.build_model("SchNet", emb_size=16, num_filters=16, num_blocks=2)
     >>> model.count_params()
-    4801
+    5621
     """
 
     choices = {
