@@ -29,7 +29,7 @@ from dimenet_tf.md import ipi_spectra, spectra
 from dimenet_tf.md.certify import certify_model
 from dimenet_tf.md.trajectories import Settings
 from dimenet_tf.plots.pictures import KINDS
-from dimenet_tf.predictor.domain import ACTIONS
+from dimenet_tf.predictor.watch import ACTIONS
 from dimenet_tf.training import session
 from helpers.paths import FILES, ROOT
 
