@@ -92,7 +92,8 @@ class Batched:
         """Results for the present positions, by the names that `Predictor.predict` uses.
 
         Energies and other properties (structures, ...), `forces` (atoms, 3), `stress` (structures, 3, 3) with NaN for
-        molecules where a structure is periodic, and `in_domain` (structures,) where the domain is recorded.
+        molecules where a structure is periodic, `in_domain` (structures,) where the domain is recorded, and
+        `neighbors_dropped` (structures,) of a model with `max_neighbors`.
 
         Examples
         --------
@@ -220,6 +221,8 @@ class _JointCalculator(Calculator):
             self.predicted["stress"] = prediction.stress.astype(np.float64)
         if not isinstance(prediction.in_domain, tuple):
             self.predicted["in_domain"] = prediction.in_domain
+        if not isinstance(prediction.neighbors_dropped, tuple):
+            self.predicted["neighbors_dropped"] = prediction.neighbors_dropped
         energy = float(self.predicted[self.energy].sum())
         self.results = {
             "energy": energy,

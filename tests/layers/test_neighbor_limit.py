@@ -14,6 +14,7 @@ from dimenet_tf.graph import build_graph_numpy, find_edges, find_triplets
 from dimenet_tf.graph.build_numpy import edge_vectors_numpy
 from dimenet_tf.layers.geometry import edge_vectors, safe_norm
 from dimenet_tf.layers.neighbor_limit import LIMIT_JUMPS, NeighborLimit
+from dimenet_tf.md import Batched
 from dimenet_tf.models import MODELS
 from dimenet_tf.predictor import Predictor
 from dimenet_tf.properties.heads import scalar_head
@@ -122,6 +123,9 @@ def test_every_way_to_predict_tells(tmp_path):
     frames[0].calc = calculator
     assert frames[0].get_potential_energy() == pytest.approx(expected["energy"][0], rel=1e-5)
     assert calculator.neighbors_dropped == expected["neighbors_dropped"][0]
+    with pytest.warns(UserWarning, match="max_neighbors leaves out"):
+        batch = Batched(predictor, frames)
+    np.testing.assert_array_equal(batch.predicted["neighbors_dropped"], expected["neighbors_dropped"])
     predictor.export(tmp_path / "1")
     serve = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"]
     inputs = {"Z": frames[2].numbers[None], "R": frames[2].positions[None], "cell": frames[2].cell.array[None]}
