@@ -1,6 +1,6 @@
 """Bases: Keras layers that turn distances and angles into features, by formulas of sympy."""
 
-from dimenet_tf.basis.envelope import CUTOFFS, CosineCutoff, Envelope
+from dimenet_tf.basis.envelope import CUTOFFS, CosineCutoff, Envelope, make_cutoff
 from dimenet_tf.basis.radial import (
     BARE_BASES,
     RADIAL_BASES,
@@ -27,4 +27,5 @@ __all__ = [
     "GaussianBasis",
     "SphericalBasis",
     "StoredGaussianBasis",
+    "make_cutoff",
 ]

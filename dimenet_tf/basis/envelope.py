@@ -57,3 +57,9 @@ class CosineCutoff(tf.keras.layers.Layer):
 
 
 CUTOFFS: dict[str, type[tf.keras.layers.Layer]] = {"cosine": CosineCutoff, "polynomial": Envelope}
+
+
+def make_cutoff(envelope: str, envelope_exponent: int, **kwargs: Any) -> tf.keras.layers.Layer:
+    """Return the smooth cutoff of a name in `CUTOFFS`; the exponent is that of the polynomial."""
+    polynomial = {"exponent": envelope_exponent} if envelope == "polynomial" else {}
+    return CUTOFFS[envelope](**polynomial, **kwargs)

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from dimenet_tf.basis import BARE_BASES, CUTOFFS
+from dimenet_tf.basis import BARE_BASES, CUTOFFS, make_cutoff
 from dimenet_tf.errors import UserError
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.activation import swish
@@ -287,8 +287,7 @@ class PaiNN(Hyperparameters, tf.keras.Model):
         self.kinds = 1 if not vectors else 3 if vector_propagation else 2
 
         self.rbf_basis = BARE_BASES[radial_basis](num_radial, cutoff, dtype=dtype)
-        polynomial = {"exponent": envelope_exponent} if envelope == "polynomial" else {}
-        self.cutoff_function = CUTOFFS[envelope](dtype=dtype, **polynomial)
+        self.cutoff_function = make_cutoff(envelope, envelope_exponent, dtype=dtype)
         count = self.kinds * (1 if shared_filters else num_blocks)
         self.filters = Filters(emb_size, count, not oc20, next(seeds), dtype=dtype)
         normal = tf.keras.initializers.RandomNormal(0.0, 1.0, seed=next(seeds))

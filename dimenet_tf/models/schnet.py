@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from dimenet_tf.basis import BARE_BASES, CUTOFFS
+from dimenet_tf.basis import BARE_BASES, CUTOFFS, make_cutoff
 from dimenet_tf.graph import Graph
 from dimenet_tf.layers.activation import swish
 from dimenet_tf.layers.equivariant import output_dense, xavier_dense
@@ -128,8 +128,7 @@ class SchNet(Hyperparameters, tf.keras.Model):
         self.set_hyperparameters(locals())
         dtype, policy, seeds = self.dtype, self.dtype_policy, seed_stream(seed)  # the policy may be mixed_bfloat16
         self.rbf_basis = BARE_BASES[radial_basis](num_radial, cutoff, dtype=dtype)
-        polynomial = {"exponent": envelope_exponent} if envelope == "polynomial" else {}
-        self.cutoff_function = CUTOFFS[envelope](dtype=dtype, **polynomial)
+        self.cutoff_function = make_cutoff(envelope, envelope_exponent, dtype=dtype)
         normal = tf.keras.initializers.RandomNormal(0.0, 1.0, seed=next(seeds))
         self.atom_emb = tf.keras.layers.Embedding(NUM_EMBEDDINGS, emb_size, normal, dtype=dtype)
         self.int_blocks = [Interaction(emb_size, num_filters, next(seeds), dtype=policy) for _ in range(num_blocks)]
